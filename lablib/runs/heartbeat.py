@@ -1,0 +1,128 @@
+"""Heartbeats: one small file a process, rewritten every few seconds, from which anybody can tell how a run is.
+
+On the machine where it runs, a dead process is told at once by its pid and start time. From elsewhere a process is
+judged by whether its counter moves while one watches; clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from lablib.specs import write_atomic
+
+INTERVAL = 5.0
+"""Seconds between beats."""
+STALE = 45.0
+"""Seconds without a change, as the watcher's own clock counts, after which a process counts as stalled."""
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What one process says of itself."""
+
+    host: str
+    boot: str
+    pid: int
+    born: str
+    """Kernel start time of the process, so that a reused pid is not mistaken for it."""
+    rank: int
+    phase: str
+    beat: int = 0
+    started: float = 0.0
+    at: float = 0.0
+    peak_gib: float = 0.0
+    exit: int | None = None
+    """None while it runs; 0 completed, 75 stopped on request, other values failed."""
+    reason: str = ""
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _alive_without_proc(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def same_machine(pulse: Pulse) -> bool:
+    """Whether the process runs (or ran) on this machine since its last boot."""
+    return pulse.host == socket.gethostname() and pulse.boot == _boot()
+
+
+def alive(pulse: Pulse) -> bool:
+    """Whether the very process still exists; only meaningful on its own machine."""
+    if not Path("/proc/self/stat").exists():
+        return _alive_without_proc(pulse.pid)
+    return bool(pulse.born) and _born(pulse.pid) == pulse.born
+
+
+def read_all(run: Path) -> list[Pulse]:
+    """The pulses of a run, rank 0 first."""
+    pulses = []
+    for file in (run / "heartbeat").glob("[!.]*.json"):
+        try:
+            pulses.append(Pulse(**json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError):
+            continue
+    return sorted(pulses, key=lambda pulse: pulse.rank)
+
+
+class Heart:
+    """Writes a process's pulse from a daemon thread until `stop`."""
+
+    def __init__(self, run: Path, rank: int, phase: str) -> None:
+        """Writes the first beat at once."""
+        self._file = run / "heartbeat" / f"{rank}.json"
+        now = time.time()
+        self.pulse = Pulse(socket.gethostname(), _boot(), os.getpid(), _born(os.getpid()), rank, phase, 0, now, now)
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self.beat()
+        threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
+
+    def beat(self, **changes: object) -> None:
+        """Write now, with `changes` to the pulse's fields."""
+        with self._lock:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            self.pulse = replace(
+                self.pulse,
+                beat=self.pulse.beat + 1,
+                at=time.time(),
+                **{"peak_gib": max(peak, self.pulse.peak_gib), **changes},
+            )  # type: ignore[arg-type]
+            write_atomic(self._file, json.dumps(asdict(self.pulse)))
+
+    def _live(self) -> None:
+        while not self._done.wait(INTERVAL):
+            try:
+                self.beat()
+            except OSError:
+                continue  # a full disk must not end the run; the next beat tries again
+
+    def stop(self, code: int, reason: str = "") -> None:
+        """The last beat, with the exit status."""
+        self._done.set()
+        self.beat(exit=code, reason=reason)

@@ -1,0 +1,174 @@
+"""`Recorder`: what a job writes into its run directory while it works."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lablib.runs import artefacts, heartbeat, jsonl, provenance
+from lablib.specs import AnyRecipe, LabError, Recipe, Ref, parse_recipe, write_atomic
+
+STOPPED = 75
+"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL: try again)."""
+
+
+class Recorder:
+    """One process's hand on a run folder. Rank 0 writes metrics, events, artefacts and the manifest."""
+
+    def __init__(self, path: Path, rank: int = 0) -> None:
+        """`path` is an existing run folder. Raises `LabError` where it is not one."""
+        if not (path / "recipe.json").is_file():
+            raise LabError(f"{path} is not a run folder: it has no recipe.json")
+        self.path, self.rank = path.absolute(), rank
+        self.recipe: AnyRecipe = parse_recipe(json.loads((path / "recipe.json").read_text(encoding="utf-8")))
+        self._stop = threading.Event()
+        self._heart: heartbeat.Heart | None = None
+        self._progressed = 0.0
+
+    @classmethod
+    def create(cls, root: Path, recipe: Recipe) -> Recorder:
+        """A fresh run folder below `root`, opened for writing."""
+        from lablib.runs.run import Run
+
+        return cls(Run.create(recipe, root).path)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is rank 0."""
+        return self.rank == 0
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether SIGTERM, SIGINT or SIGUSR2 asked the job to save and return."""
+        return self._stop.is_set()
+
+    def log(self, step: int, stream: str = "train", **values: float | int | str) -> None:
+        """Append one row to ``metrics/<stream>.jsonl``; a step that is logged again replaces the earlier row."""
+        if self.is_main:
+            jsonl.append(self.path / "metrics" / f"{stream}.jsonl", {"step": step, "time": time.time(), **values})
+
+    def event(self, kind: str, **details: Any) -> None:
+        """Append one row to ``events.jsonl``."""
+        if self.is_main:
+            jsonl.append(self.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})
+
+    def progress(self, done: float, total: float, unit: str = "steps") -> None:
+        """How far the stage is; written at most twice a second, and always at the end."""
+        now = time.monotonic()
+        if self.is_main and (done >= total or now - self._progressed > 0.5):
+            self._progressed = now
+            state = {"done": done, "total": total, "unit": unit, "time": time.time(), "seconds": now - self._begun}
+            write_atomic(self.path / "progress.json", json.dumps(state))
+
+    @property
+    def _begun(self) -> float:
+        if not hasattr(self, "_begun_at"):
+            self._begun_at = time.monotonic()
+        return self._begun_at
+
+    def folder(self, name: str) -> Path:
+        """A subfolder of the run, made if need be."""
+        path = self.path / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def artefact(self, name: str, path: Path, kind: str = "file") -> None:
+        """Register a result under `name` with its checksum. Raises `LabError` for a path outside the run."""
+        if self.is_main:
+            made = artefacts.register(self.path, name, path, kind)
+            self.event("artefact", name=name, bytes=made.bytes, sha256=made.sha256[:16])
+
+    def input(self, source: Ref | str | Path) -> Path:
+        """The local path of an input, verified and frozen in the manifest by checksum.
+
+        Raises `LabError` where it is missing, or where a resumed run finds another content than it began with.
+        """
+        if isinstance(source, Ref):
+            path, made = artefacts.resolve(source, self.path.parent)
+            sha256 = made.sha256
+        else:
+            path = Path(source).absolute()
+            sha256 = artefacts.fingerprint(path)[0]
+        self._freeze(str(source), sha256)
+        return path
+
+    def _freeze(self, source: str, sha256: str) -> None:
+        frozen = self._manifest().get("inputs", {})
+        if frozen.get(source, sha256) != sha256:
+            raise LabError(f"input {source} has changed since this run began; submit a new run to use the new content")
+        if self.is_main:
+            self._update_manifest(inputs={**frozen, source: sha256})
+
+    def note(self, **facts: Any) -> None:
+        """Add provenance to the manifest's ``notes``."""
+        if self.is_main:
+            self._update_manifest(notes={**self._manifest().get("notes", {}), **facts})
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def _update_manifest(self, **changes: Any) -> None:
+        write_atomic(self.path / "manifest.json", json.dumps({**self._manifest(), **changes}, indent=1, default=str))
+
+    @contextmanager
+    def working(self, phase: str = "running") -> Iterator[Recorder]:
+        """Heartbeat, signals, provenance and exit status around a job's work.
+
+        A `LabError` or any other exception is recorded with its traceback and raised again.
+        """
+        self._account_for_lost_attempt()
+        self._heart = heartbeat.Heart(self.path, self.rank, phase)
+        begun = time.monotonic()
+        previous = self._catch_signals()
+        self._describe()
+        self.event("started", pid=os.getpid(), rank=self.rank)
+        try:
+            yield self
+        except BaseException as error:
+            reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+            self.event("failed", reason=reason, traceback=traceback.format_exc(), seconds=time.monotonic() - begun)
+            self._heart.stop(1, reason)
+            raise
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        kind = "stopped" if self.stop_requested else "completed"
+        self.event(kind, seconds=time.monotonic() - begun, peak_gib=self._heart.pulse.peak_gib)
+        self._heart.stop(STOPPED if self.stop_requested else 0)
+
+    def enter(self, phase: str) -> None:
+        """Say what the process is at ("waiting", "running")."""
+        if self._heart:
+            self._heart.beat(phase=phase)
+
+    def _account_for_lost_attempt(self) -> None:
+        for old in heartbeat.read_all(self.path):
+            if old.rank == self.rank and old.exit is None:
+                self.event("lost", seconds=old.at - old.started, peak_gib=old.peak_gib, pid=old.pid)
+
+    def _describe(self) -> None:
+        if not self.is_main:
+            return
+        facts = {"run": self.path.name, "stage": self.recipe.stage, "seed": self.recipe.seed}
+        hashes = {"recipe_hash": self.recipe.content_hash, "science_hash": self.recipe.science_hash}
+        origin = {"code": provenance.code(), "versions": provenance.versions(), "hardware": provenance.hardware()}
+        self._update_manifest(schema=1, **facts, **hashes, **origin, command=sys.argv)
+
+    def _catch_signals(self) -> dict[signal.Signals, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        return {number: signal.signal(number, lambda *_: self._stop.set()) for number in wanted}

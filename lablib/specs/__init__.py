@@ -1,0 +1,54 @@
+"""The nouns of the lab, as frozen pydantic models. Importing this package is quick and needs only pydantic."""
+
+from lablib.specs.base import Spec, digest, write_atomic
+from lablib.specs.catalog import catalog
+from lablib.specs.data import Mixture, Ref, Task
+from lablib.specs.errors import LabError
+from lablib.specs.hardware import Accelerator, Cluster
+from lablib.specs.model import MLA, SSM, ModelSpec, MoE
+from lablib.specs.parallelism import Parallelism
+from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule
+from lablib.specs.recipes import (
+    GRPO,
+    SFT,
+    AnyRecipe,
+    Evaluate,
+    Export,
+    Preference,
+    Prepare,
+    Pretrain,
+    load_recipe,
+    parse_recipe,
+)
+
+__all__ = [
+    "GRPO",
+    "MLA",
+    "SFT",
+    "SSM",
+    "Accelerator",
+    "AnyRecipe",
+    "Cluster",
+    "Evaluate",
+    "Export",
+    "LabError",
+    "LoRA",
+    "Mixture",
+    "MoE",
+    "ModelSpec",
+    "Optimizer",
+    "Parallelism",
+    "Preference",
+    "Prepare",
+    "Pretrain",
+    "Recipe",
+    "Ref",
+    "Schedule",
+    "Spec",
+    "Task",
+    "catalog",
+    "digest",
+    "load_recipe",
+    "parse_recipe",
+    "write_atomic",
+]

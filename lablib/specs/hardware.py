@@ -1,0 +1,86 @@
+"""`Accelerator` and `Cluster`: the machines, their peaks and what an hour of one costs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator
+
+from lablib.specs.base import Spec
+from lablib.specs.errors import LabError
+from lablib.specs.paths import home
+from lablib.specs.units import Dollars
+
+LOCAL = "local"
+
+
+class Accelerator(Spec):
+    """One device. Peaks are dense (no sparsity) and come from a data sheet; measured figures from a matmul."""
+
+    name: str
+    kind: Literal["gpu", "cpu"] = "gpu"
+    memory_gib: float = Field(gt=0)
+    bandwidth_gb_s: float = Field(gt=0)
+    peak_tflops: dict[str, float] = {}
+    """Data-sheet TFLOP/s by precision ("bf16", "fp8", "fp32", ...); empty where nobody published one: then no MFU."""
+    measured_tflops: dict[str, float] = {}
+    """Best matmul TFLOP/s by precision that somebody measured."""
+    scaleup_gb_s: float | None = None
+    """Bandwidth inside the node (NVLink class), GB/s one way for one device."""
+    nic_gbit_s: float | None = None
+    """Network of the node, Gbit/s for one device."""
+    tdp_w: float | None = None
+    source: str = ""
+
+    def peak(self, precision: str) -> float | None:
+        """Data-sheet FLOP/s for a precision, None where unknown (never a fallback)."""
+        tflops = self.peak_tflops.get(precision)
+        return None if tflops is None else tflops * 1e12
+
+    def achievable(self, precision: str) -> float | None:
+        """FLOP/s of the best measured matmul, else 80 % of the peak (the median ratio of measured to data sheet in
+        stas00/ml-engineering's table of accelerators, 2026-08), None where neither is known."""
+        measured = self.measured_tflops.get(precision)
+        if measured is not None:
+            return measured * 1e12
+        peak = self.peak(precision)
+        return None if peak is None else 0.8 * peak
+
+
+class Cluster(Spec):
+    """Nodes of one kind of accelerator, with the price of an accelerator-hour."""
+
+    name: str = ""
+    accelerator: Accelerator
+    nodes: int = Field(default=1, gt=0)
+    gpus_per_node: int = Field(default=8, gt=0)
+    price_per_gpu_hour: Dollars | None = None
+    """US dollars; None takes the catalogue's median on-demand price."""
+    price_source: str = ""
+
+    @field_validator("accelerator", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        from lablib.specs.catalog import catalog
+
+        try:
+            return catalog.accelerators[value]
+        except LabError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def gpus(self) -> int:
+        """Accelerators in all."""
+        return self.nodes * self.gpus_per_node
+
+    @classmethod
+    def load(cls, path: Any) -> Self:
+        """``"local"`` (this machine, as `lab calibrate` measured it) or the path of a cluster file."""
+        if str(path) != LOCAL:
+            return super().load(path)
+        file = home() / "local-cluster.json"
+        if not file.is_file():
+            raise LabError("This machine has not been measured yet; run `lab calibrate` (it takes some seconds)")
+        return cls.from_json(file.read_text(encoding="utf-8"))

@@ -1,0 +1,141 @@
+"""`ModelSpec`: the shape of a decoder-only language model, in the field's own terms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lablib.specs.base import Spec
+from lablib.specs.units import Count
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Family = Literal["llama", "qwen3", "qwen3_moe", "deepseek_v3", "bamba"]
+
+
+class MoE(Spec):
+    """A mixture-of-experts feed-forward: `top_k` of `experts` run for each token, plus the shared ones."""
+
+    experts: int = Field(gt=0)
+    top_k: int = Field(gt=0)
+    expert_ffn: int = Field(gt=0)
+    """Width of one expert."""
+    shared_experts: int = Field(default=0, ge=0)
+    dense_layers: int = Field(default=0, ge=0)
+    """Leading layers that keep a dense feed-forward (DeepSeek-V3: 3)."""
+    groups: int = Field(default=1, gt=0)
+    """Expert groups for device-limited routing; the router may pick from `top_groups` of them."""
+    top_groups: int = Field(default=1, gt=0)
+    norm_topk: bool = True
+    """Whether the chosen experts' weights are normalised to sum to one."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k={self.top_k} is more than experts={self.experts}; lower top_k")
+        if self.experts % self.groups or self.top_groups > self.groups:
+            raise ValueError(
+                f"groups={self.groups} must divide experts={self.experts} and be at least top_groups={self.top_groups}"
+            )
+        return self
+
+
+class MLA(Spec):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434 §2.1): low-rank queries, keys and values."""
+
+    q_lora_rank: int | None = None
+    kv_lora_rank: int = Field(gt=0)
+    qk_nope_head_dim: int = Field(gt=0)
+    qk_rope_head_dim: int = Field(gt=0)
+    v_head_dim: int = Field(gt=0)
+
+
+class SSM(Spec):
+    """Mamba-2 layers (arXiv 2405.21060) between attention layers; inner width is `heads` × `head_dim`."""
+
+    heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    state: int = Field(gt=0)
+    groups: int = Field(default=1, gt=0)
+    conv: int = Field(default=4, gt=0)
+    chunk: int = Field(default=256, gt=0)
+    attention_layers: tuple[int, ...] = ()
+    """Indices of the layers that are attention; all others are Mamba-2."""
+
+
+class ModelSpec(Spec):
+    """A decoder-only transformer (or Mamba hybrid). Widths are in features, counts in units.
+
+    `heads` must be a multiple of `kv_heads` (grouped-query attention, arXiv 2305.13245).
+    """
+
+    family: Family = "llama"
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(default=0, ge=0)
+    """Key/value heads; 0 means as many as `heads` (multi-head attention)."""
+    head_dim: int = Field(default=0, ge=0)
+    """Features of one head; 0 means hidden / heads."""
+    ffn: int = Field(gt=0)
+    vocab: Count
+    tied_embeddings: bool = False
+    max_seq_len: Count = 4096
+    rope_theta: float = Field(default=10000.0, gt=0)
+    norm_eps: float = Field(default=1e-6, gt=0)
+    init_std: float = Field(default=0.02, gt=0)
+    attention_bias: bool = False
+    moe: MoE | None = None
+    mla: MLA | None = None
+    ssm: SSM | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        filled = dict(data)
+        heads, hidden = filled.get("heads"), filled.get("hidden")
+        if not filled.get("kv_heads") and isinstance(heads, int):
+            filled["kv_heads"] = heads
+        if not filled.get("head_dim") and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+            if hidden % heads:
+                raise ValueError(f"hidden={hidden} is not a multiple of heads={heads}; change one or give head_dim")
+            filled["head_dim"] = hidden // heads
+        return filled
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs of features")
+        for part, family in (("moe", ("qwen3_moe", "deepseek_v3")), ("mla", ("deepseek_v3",)), ("ssm", ("bamba",))):
+            has, wants = getattr(self, part) is not None, self.family in family
+            if has != wants:
+                raise ValueError(
+                    f"{part} is {'set' if has else 'missing'} for family={self.family!r}; it belongs to {' and '.join(family)}"
+                )
+        if self.ssm and any(not 0 <= i < self.layers for i in self.ssm.attention_layers):
+            raise ValueError(
+                f"ssm.attention_layers={self.ssm.attention_layers} must lie between 0 and layers-1={self.layers - 1}"
+            )
+        return self
+
+    @classmethod
+    def from_hf(cls, source: Any) -> ModelSpec:
+        """From a transformers config, its dict, a folder or config.json, or a name in the catalogue.
+
+        Raises `LabError` for an architecture or a setting that a ModelSpec cannot say.
+        """
+        from lablib.specs.hf import from_hf
+
+        return from_hf(source)
+
+    def to_hf(self) -> PretrainedConfig:
+        """The transformers config of the same model (imports transformers)."""
+        from lablib.specs.hf import to_hf
+
+        return to_hf(self)

@@ -1,0 +1,121 @@
+"""`Recipe`: what every stage's recipe has in common. It says what to do and how it is laid out, never where."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from lablib.specs.base import Spec, digest
+from lablib.specs.data import Ref, Slug
+from lablib.specs.parallelism import Parallelism
+
+Precision = Literal["fp32", "bf16", "fp8"]
+Recompute = Literal["none", "selective", "full"]
+
+
+class Recipe(Spec):
+    """The base of all recipes: frozen, hashable, round-trippable."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset(
+        {"name", "threads", "parallelism", "recompute", "compile", "checkpoint_every", "keep_checkpoints", "log_every"}
+    )
+    """Fields that change how a run executes but not what experiment it is."""
+
+    stage: str
+    name: Slug = ""
+    """What the run is called; part of its folder's name. Defaults to the stage."""
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, gt=0)
+    """CPU threads of each process."""
+    parallelism: Parallelism = Parallelism()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("name"):
+            return {**data, "name": data.get("stage") or cls.model_fields["stage"].default}
+        return data
+
+    @property
+    def gpus(self) -> int:
+        """Processes, one an accelerator."""
+        return self.parallelism.gpus
+
+    @property
+    def science_hash(self) -> str:
+        """16 hex digits of the experiment: execution fields are left out, and a reference counts as the recipe that
+        made it, so two layouts (or two places) of one experiment are the same experiment."""
+        return digest(self.science())
+
+    def science(self) -> dict[str, Any]:
+        """What `science_hash` is the hash of."""
+        data: dict[str, Any] = _science(self.model_dump(mode="json", exclude=set(self.EXECUTION)))
+        return data
+
+    def refs(self) -> list[Ref]:
+        """Every reference to another run in this recipe."""
+        return list(_refs(getattr(self, name) for name in type(self).model_fields))
+
+
+def _science(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"run", "artefact", "science"}:
+        return {"artefact": value["artefact"], "science": value["science"]}
+    if isinstance(value, dict):
+        return {key: _science(item) for key, item in value.items()}
+    return [_science(item) for item in value] if isinstance(value, list) else value
+
+
+def _refs(values: Any) -> Any:
+    for value in values:
+        if isinstance(value, Ref):
+            yield value
+        elif isinstance(value, dict):
+            yield from _refs(value.values())
+        elif isinstance(value, tuple | list):
+            yield from _refs(value)
+
+
+class Optimizer(Spec):
+    """AdamW (arXiv 1711.05101); weight decay touches matrices only, never norms, biases or embeddings."""
+
+    learning_rate: float = Field(default=3e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Global L2 norm that gradients are scaled down to."""
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("each beta must be at least 0 and less than 1")
+        return betas
+
+
+class Schedule(Spec):
+    """Learning rate over steps: linear warm-up, then WSD (arXiv 2404.06395: stable, linear decay) or cosine."""
+
+    kind: Literal["wsd", "cosine"] = "wsd"
+    warmup: float = Field(default=0.02, ge=0, le=1)
+    """Share of all steps."""
+    decay: float = Field(default=0.2, ge=0, le=1)
+    """Share of all steps that WSD decays over; cosine decays over all that follow the warm-up."""
+    floor: float = Field(default=0.0, ge=0, le=1)
+    """Final learning rate as a share of the peak."""
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.kind == "wsd" and self.warmup + self.decay > 1:
+            raise ValueError(f"warmup={self.warmup} and decay={self.decay} are more than the whole run")
+        return self
+
+
+class LoRA(Spec):
+    """Low-rank adapters (arXiv 2106.09685): W + (alpha / rank)·B·A on the target modules."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: int = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"

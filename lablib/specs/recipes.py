@@ -1,0 +1,254 @@
+"""The recipes, one class a stage: prepare → pretrain → SFT → preference → GRPO → evaluate → export."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+
+from lablib.specs.base import Spec
+from lablib.specs.data import Mixture, Ref, Slug, Task
+from lablib.specs.errors import LabError, teach
+from lablib.specs.model import ModelSpec
+from lablib.specs.recipe import LoRA, Optimizer, Precision, Recipe, Recompute, Schedule
+from lablib.specs.units import Bytes, Count
+
+
+def _named_model(value: Any) -> Any:
+    """A catalogue name stands for its ModelSpec. Raises ValueError with near names."""
+    if not isinstance(value, str):
+        return value
+    from lablib.specs.catalog import catalog
+
+    try:
+        return catalog.models[value]
+    except LabError as error:
+        raise ValueError(str(error)) from None
+
+
+ModelInput = Ref | str
+"""A reference to a run's model, a folder, or the name of a pretrained model that the lab can fetch."""
+
+
+class Prepare(Recipe):
+    """Corpus → tokenizer → token shards: what pretraining reads."""
+
+    stage: Literal["prepare"] = "prepare"
+    corpus: str = "core"
+    """``core`` (pinned packages), another corpus' name, a folder, a .jsonl file or ``hf:<data set>``."""
+    mixture: Mixture = Mixture()
+    vocab: Count = 4096
+    max_bytes: Bytes | None = None
+    """Cap on raw text, taken deterministically from every domain in proportion."""
+    heldout: float = Field(default=0.01, gt=0, lt=0.5)
+    """Share of documents (by hash) kept out of training."""
+
+
+class Pretrain(Recipe):
+    """Causal language modelling on packed documents."""
+
+    EXECUTION = Recipe.EXECUTION | {"eval_every"}
+    stage: Literal["pretrain"] = "pretrain"
+    model: Annotated[ModelSpec, BeforeValidator(_named_model)]
+    data: Ref | str = "core"
+    """A Prepare run's data, or a corpus to prepare with defaults at the start."""
+    mixture: Mixture = Mixture()
+    tokens: Count
+    seq_len: int = Field(default=2048, gt=1)
+    batch_tokens: Count = 524_288
+    """Tokens of one optimiser step, over all ranks."""
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    recompute: Recompute = "none"
+    precision: Precision = "bf16"
+    compile: bool = False
+    document_mask: bool = True
+    """Attention stays inside each packed document."""
+    checkpoint_every: int | None = Field(default=None, gt=0)
+    """Steps between checkpoints; None saves about ten times a run."""
+    keep_checkpoints: int = Field(default=2, gt=0)
+    eval_every: int | None = Field(default=None, gt=0)
+    """Steps between held-out evaluations; None evaluates about five times a run."""
+    eval_tokens: Count = 65_536
+    log_every: int = Field(default=1, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if abs(self.step_tokens / self.batch_tokens - 1) > 0.1:
+            raise ValueError(
+                f"batch_tokens={self.batch_tokens} is not near a multiple of seq_len×micro_batch_size×data-parallel ranks"
+                f"={self._round_tokens}; {self.step_tokens} is the nearest"
+            )
+        if self.seq_len > self.model.max_seq_len:
+            raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={self.model.max_seq_len}")
+        return self
+
+    @property
+    def _round_tokens(self) -> int:
+        return self.seq_len * self.parallelism.micro_batch_size * self.parallelism.dp
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one optimiser step: `batch_tokens` rounded to whole micro-batches on every rank."""
+        return max(1, round(self.batch_tokens / self._round_tokens)) * self._round_tokens
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps; the last one completes `tokens`."""
+        return math.ceil(self.tokens / self.step_tokens)
+
+    def science(self) -> dict[str, Any]:
+        """As in `Recipe`, with the batch that is really taken: rounding differently is another experiment."""
+        return {**super().science(), "batch_tokens": self.step_tokens}
+
+
+class PostTrain(Recipe):
+    """What SFT, preference and RL recipes share."""
+
+    model: ModelInput
+    steps: int = Field(default=100, gt=0)
+    batch_size: int = Field(default=16, gt=0)
+    """Sequences (pairs for preference, completions for GRPO) of one optimiser step."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    seq_len: int = Field(default=1024, gt=1)
+    """Longest sequence; a longer row is counted and dropped, never cut in silence."""
+    lora: LoRA | None = None
+    precision: Precision = "bf16"
+    checkpoint_every: int | None = Field(default=None, gt=0)
+    log_every: int = Field(default=1, gt=0)
+
+
+class SFT(PostTrain):
+    """Supervised fine-tuning on conversations, loss on the assistant's tokens only."""
+
+    stage: Literal["sft"] = "sft"
+    data: Task | str
+    """A task with its answers, or a .jsonl file of {"messages": [...]}."""
+
+
+class Preference(PostTrain):
+    """Direct preference optimisation (arXiv 2305.18290) on (chosen, rejected) pairs."""
+
+    stage: Literal["preference"] = "preference"
+    data: Task | str
+    """A task (the rejected answer is one that the model itself gets wrong), or a .jsonl file of prompt, chosen, rejected."""
+    beta: float = Field(default=0.1, gt=0)
+    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    pairs: int = Field(default=256, gt=0)
+    """Pairs to make from a task."""
+
+
+class GRPO(PostTrain):
+    """Group-relative policy optimisation (arXiv 2402.03300) against a verifiable reward."""
+
+    stage: Literal["grpo"] = "grpo"
+    task: Task
+    prompts_per_step: int = Field(default=8, gt=0)
+    group_size: int = Field(default=8, gt=1)
+    """Completions of one prompt; their rewards are compared with each other."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL penalty to the starting model; 0 loads no reference."""
+    epsilon: float = Field(default=0.2, gt=0, lt=1)
+    """Clipping of the probability ratio."""
+
+
+class Evaluate(Recipe):
+    """Score models on the same items, and compare each with the baseline item by item."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    models: dict[Slug, ModelInput] = Field(min_length=1)
+    """Label → model, in the order of the chain."""
+    tasks: tuple[Task, ...] = ()
+    data: Ref | None = None
+    """A Prepare run's data: adds held-out bits per byte."""
+    eval_tokens: Count = 65_536
+    max_new_tokens: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    baseline: str = ""
+    """Label that the others are compared with; defaults to the first."""
+    samples: int = Field(default=0, ge=0)
+    """Free continuations of held-out text to show in the report."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_is_baseline(cls, data: Any) -> Any:
+        if (
+            isinstance(data, dict)
+            and not data.get("baseline")
+            and isinstance(data.get("models"), dict)
+            and data["models"]
+        ):
+            return {**data, "baseline": next(iter(data["models"]))}
+        return data
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if self.baseline not in self.models:
+            raise ValueError(f"baseline={self.baseline!r} is not one of the models {sorted(self.models)}")
+        if not self.tasks and self.data is None:
+            raise ValueError("give tasks, data (for held-out loss) or both")
+        return self
+
+
+class Export(Recipe):
+    """Write a model as one plain Hugging Face folder (safetensors), checked by its logits."""
+
+    stage: Literal["export"] = "export"
+    model: ModelInput
+    dtype: Literal["fp32", "bf16"] = "bf16"
+
+
+AnyRecipe = Annotated[Prepare | Pretrain | SFT | Preference | GRPO | Evaluate | Export, Field(discriminator="stage")]
+_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
+STAGES = ("prepare", "pretrain", "sft", "preference", "grpo", "evaluate", "export")
+
+
+def parse_recipe(data: dict[str, Any]) -> AnyRecipe:
+    """The recipe of a mapping, by its `stage`. Raises `LabError` that names the field, the value and the remedy."""
+    stage = data.get("stage")
+    if stage not in STAGES:
+        raise LabError(f"stage={stage!r}: a recipe's stage is one of {', '.join(STAGES)}")
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise teach(error, f"{stage} recipe") from None
+
+
+def load_recipe(path: str | Path) -> AnyRecipe:
+    """Read a recipe file (.toml or .json). Raises `LabError` where it is missing or wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise LabError(f"There is no recipe file {path}; give the path of a .toml or .json recipe")
+    text = path.read_text(encoding="utf-8")
+    try:
+        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise LabError(f"{path} cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise LabError(f"{path} holds a {type(data).__name__}; a recipe is a table")
+    return parse_recipe(data)
+
+
+__all__ = [
+    "GRPO",
+    "SFT",
+    "STAGES",
+    "AnyRecipe",
+    "Evaluate",
+    "Export",
+    "ModelInput",
+    "PostTrain",
+    "Preference",
+    "Prepare",
+    "Pretrain",
+    "Spec",
+    "load_recipe",
+    "parse_recipe",
+]
