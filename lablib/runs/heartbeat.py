@@ -43,14 +43,16 @@ class Pulse:
     reason: str = ""
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """What the kernel calls this boot; empty where it has no name."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
+    """Kernel start time of a living process; empty where it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -70,14 +72,14 @@ def _alive_without_proc(pid: int) -> bool:
 
 def same_machine(pulse: Pulse) -> bool:
     """Whether the process runs (or ran) on this machine since its last boot."""
-    return pulse.host == socket.gethostname() and pulse.boot == _boot()
+    return pulse.host == socket.gethostname() and pulse.boot == boot_id()
 
 
 def alive(pulse: Pulse) -> bool:
     """Whether the very process still exists; only meaningful on its own machine."""
     if not Path("/proc/self/stat").exists():
         return _alive_without_proc(pulse.pid)
-    return bool(pulse.born) and _born(pulse.pid) == pulse.born
+    return bool(pulse.born) and born(pulse.pid) == pulse.born
 
 
 def read_all(run: Path) -> list[Pulse]:
@@ -98,7 +100,7 @@ class Heart:
         """Writes the first beat at once."""
         self._file = run / "heartbeat" / f"{rank}.json"
         now = time.time()
-        self.pulse = Pulse(socket.gethostname(), _boot(), os.getpid(), _born(os.getpid()), rank, phase, 0, now, now)
+        self.pulse = Pulse(socket.gethostname(), boot_id(), os.getpid(), born(os.getpid()), rank, phase, 0, now, now)
         self._lock, self._done = threading.Lock(), threading.Event()
         self.beat()
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()

@@ -129,7 +129,7 @@ class Recorder:
 
         A `LabError` or any other exception is recorded with its traceback and raised again.
         """
-        self._account_for_lost_attempt()
+        self.account_for_lost_attempts()
         self._heart = heartbeat.Heart(self.path, self.rank, phase)
         begun = time.monotonic()
         previous = self._catch_signals()
@@ -154,7 +154,8 @@ class Recorder:
         if self._heart:
             self._heart.beat(phase=phase)
 
-    def _account_for_lost_attempt(self) -> None:
+    def account_for_lost_attempts(self) -> None:
+        """Write a "lost" event for an earlier attempt that died without a word, so that its time still counts."""
         for old in heartbeat.read_all(self.path):
             if old.rank == self.rank and old.exit is None:
                 self.event("lost", seconds=old.at - old.started, peak_gib=old.peak_gib, pid=old.pid)

@@ -229,11 +229,11 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """Why the last attempt failed, with the remote traceback; empty where it did not."""
-        last = next(
-            (event for event in reversed(self.events()) if event["kind"] in ("failed", "completed", "stopped")), None
-        )
-        return f"{last['reason']}\n\n{last['traceback']}" if last and last["kind"] == "failed" else ""
+        """Why the last attempt failed, with the remote traceback where there is one; empty where it did not."""
+        ends = [event for event in self.events() if event["kind"] in ("failed", "completed", "stopped")]
+        if ends and ends[-1]["kind"] == "failed":
+            return f"{ends[-1]['reason']}\n\n{ends[-1]['traceback']}"
+        return next((f"rank {pulse.rank}: {pulse.reason}" for pulse in self.pulses if pulse.reason), "")
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+# LLM Lab: `make help` lists the commands. Every command sets up what it needs first.
+VENV ?= .venv
+BIN := $(VENV)/bin
+export VENV
+NOTEBOOK ?= notebooks/00_start.py
+
+.PHONY: help setup tour test test-all check lab marimo bench gpu-check notebooks clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:  ## the virtual environment (TORCH=cpu|cuda overrides what the machine suggests)
+	@.ci/setup
+
+tour: setup  ## plan, pretrain, align, evaluate and report a small model here (ARGS="--help" for options)
+	@$(BIN)/lab tour $(ARGS)
+
+test: check  ## what CI runs: style, types, floors, tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: check  ## everything, the slow tests too
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## style, types and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lab: setup  ## JupyterLab on loopback, with a token
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks
+
+marimo: setup  ## the notebooks in marimo, on loopback, with a token (NOTEBOOK=...)
+	$(BIN)/marimo edit --host 127.0.0.1 $(NOTEBOOK)
+
+notebooks: setup  ## regenerate the .ipynb twins from the marimo sources
+	@for source in notebooks/[0-9]*.py; do $(BIN)/marimo export ipynb $$source -o $${source%.py}.ipynb -f; done
+
+bench: setup  ## measure against peers in the same run; results as JSON under bench/results
+	@mkdir -p bench/results
+	@for file in bench/bench_*.py; do echo $$file; $(BIN)/python $$file; done
+
+clean:  ## remove caches, never runs
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

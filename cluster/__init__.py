@@ -1,0 +1,6 @@
+"""A recipe becomes a job: a process of its own, on this machine today, that outlives whoever submitted it."""
+
+from cluster.board import jobs
+from cluster.submit import resume, stop, submit
+
+__all__ = ["jobs", "resume", "stop", "submit"]

@@ -1,0 +1,67 @@
+"""`Job`: what runs on the other side. It is pickled by reference, waits for its inputs, then executes the recipe."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
+
+from lablib.runs import Recorder, Run, RunState
+from lablib.specs import LabError
+from lablib.stages import execute
+
+POLL = 0.5
+"""Seconds between looks at a predecessor."""
+
+
+class Job:
+    """Callable of one run; every rank of the job calls it in its own process."""
+
+    def __init__(self, run: Path, after: tuple[str, ...] = ()) -> None:
+        """`after` are ids of sibling runs that must have completed first."""
+        self.run, self.after = str(run), after
+
+    def __call__(self) -> str:
+        """Do the work and return the run's final state; exceptions are recorded in the run and raised."""
+        rank = _join_the_others()
+        recorder = Recorder(Path(self.run), rank)
+        with recorder.working("waiting" if self.after else "running"):
+            if self._inputs_are_ready(recorder):
+                recorder.enter("running")
+                execute(recorder.recipe, recorder)
+        return str(Run(recorder.path).state)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """How a requeued job begins again: the stage resumes from the run folder."""
+        return DelayedSubmission(self)
+
+    def _inputs_are_ready(self, recorder: Recorder) -> bool:
+        return all(_completed(Run(recorder.path.parent / name), recorder) for name in self.after)
+
+
+def _completed(run: Run, recorder: Recorder) -> bool:
+    """Wait for a predecessor. False where this job is asked to stop; raises `LabError` where the other will not end."""
+    while not (state := run.state).finished:
+        if recorder.stop_requested:
+            return False
+        time.sleep(POLL)
+    if state is not RunState.COMPLETED:
+        reason = run.failure.partition("\n")[0]
+        raise LabError(
+            f"it needs run {run.id}, which is {state}{': ' + reason if reason else ''}; resume that one, then this"
+        )
+    return True
+
+
+def _join_the_others() -> int:
+    """Export torch.distributed's rendezvous (without touching CUDA_VISIBLE_DEVICES) and return this process's rank."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        os.environ.pop(name, None)
+    here = TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    if here.world_size == here.local_world_size:
+        os.environ["MASTER_ADDR"] = "127.0.0.1"  # one node: host names need not resolve
+    rank: Any = here.rank
+    return int(rank)

@@ -1,0 +1,42 @@
+"""The runs in ./runs (or $LAB_RUNS) with state, progress, ETA, loss and money."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from cluster.board import find_runs, row
+from lab.show import console, table
+from lablib.runs.run import GLYPHS
+from lablib.specs.paths import runs_root
+from lablib.specs.units import show_dollars, show_seconds
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    command.add_argument("--json", action="store_true", help="print the rows as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Show the board."""
+    rows = [row(run) for run in find_runs()]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        console.print(f"No runs in {runs_root()} yet; `lab tour` makes some.")
+        return
+    console.print(table(["run", "state", "done", "eta", "time", "loss", "money"], [_cells(item) for item in rows]))
+
+
+def _cells(item: dict[str, object]) -> list[str]:
+    done, total, eta, loss, dollars = (item.get(key) for key in ("done", "total", "eta_seconds", "loss", "dollars"))
+    return [
+        str(item["run"]),
+        f"{GLYPHS.get(str(item['state']), '?')} {item['state']}",
+        f"{done}/{total}" if total else "",
+        show_seconds(eta) if isinstance(eta, float) else "",
+        show_seconds(float(str(item.get("seconds", 0)))),
+        f"{loss:.3f}" if isinstance(loss, float) else "",
+        show_dollars(dollars) if isinstance(dollars, float) else "",
+    ]
