@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lablib.specs import write_atomic
 
@@ -105,16 +106,11 @@ class Heart:
         self.beat()
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
 
-    def beat(self, **changes: object) -> None:
+    def beat(self, **changes: Any) -> None:
         """Write now, with `changes` to the pulse's fields."""
         with self._lock:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            self.pulse = replace(
-                self.pulse,
-                beat=self.pulse.beat + 1,
-                at=time.time(),
-                **{"peak_gib": max(peak, self.pulse.peak_gib), **changes},
-            )  # type: ignore[arg-type]
+            peak = max(self.pulse.peak_gib, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            self.pulse = replace(self.pulse, beat=self.pulse.beat + 1, at=time.time(), peak_gib=peak, **changes)
             write_atomic(self._file, json.dumps(asdict(self.pulse)))
 
     def _live(self) -> None:

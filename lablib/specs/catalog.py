@@ -75,7 +75,7 @@ class Catalog:
         return (min(found), median(found), max(found)) if found else None
 
 
-def _typed(row: dict[str, str], names: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+def _typed(row: dict[str, str], names: _Columns) -> dict[str, Any]:
     return {name: kind(row[name]) for name, kind in names.items() if row.get(name)}
 
 
@@ -83,7 +83,8 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
-_MODEL = {
+_Columns = Mapping[str, Callable[[str], Any]]
+_MODEL: _Columns = {
     "family": str,
     "layers": int,
     "hidden": int,
@@ -98,7 +99,7 @@ _MODEL = {
     "norm_eps": float,
     "attention_bias": _flag,
 }
-_MOE = {
+_MOE: _Columns = {
     "experts": int,
     "top_k": int,
     "expert_ffn": int,
@@ -108,7 +109,13 @@ _MOE = {
     "top_groups": int,
     "norm_topk": _flag,
 }
-_MLA = {"q_lora_rank": int, "kv_lora_rank": int, "qk_nope_head_dim": int, "qk_rope_head_dim": int, "v_head_dim": int}
+_MLA: _Columns = {
+    "q_lora_rank": int,
+    "kv_lora_rank": int,
+    "qk_nope_head_dim": int,
+    "qk_rope_head_dim": int,
+    "v_head_dim": int,
+}
 
 
 def _model(row: dict[str, str]) -> ModelSpec:

@@ -1,0 +1,143 @@
+"""Local submission with real processes: it outlives whoever submitted it, chains, stops, dies and resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster import jobs, resume, stop, submit
+from lablib.runs import Run, RunState
+from lablib.specs import LabError, Prepare
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, home: Path, runs: Path) -> Path:
+    """A small folder of real text: this test suite's own sources."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number, file in enumerate(sorted(Path(__file__).parents[1].rglob("*.py"))):
+        (folder / f"{number}.txt").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    return folder
+
+
+def prepare(corpus: Path, **changes: object) -> Prepare:
+    return Prepare(corpus=str(corpus), vocab=512, heldout=0.1, **changes)
+
+
+def test_submit_returns_a_run_that_works_by_itself(corpus: Path) -> None:
+    run = submit(prepare(corpus))
+    assert run.wait() is RunState.COMPLETED, run.failure
+    assert {"tokenizer", "data"} <= set(run.artefacts)
+    assert "Run.open" in repr(run)
+    assert Run.open(run.id).recipe == prepare(corpus)
+    assert list(jobs()["state"]) == ["completed"]
+
+
+def test_the_job_survives_the_death_of_its_submitters_whole_process_group(corpus: Path, runs: Path) -> None:
+    code = f"""
+import time
+from cluster import submit
+from lablib.specs import Prepare
+print(submit(Prepare(corpus={str(corpus)!r}, vocab=512, heldout=0.1)).id, flush=True)
+time.sleep(60)
+"""
+    kernel = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert kernel.stdout is not None
+    run = Run.open(kernel.stdout.readline().strip())
+    os.killpg(kernel.pid, signal.SIGINT)
+    os.killpg(kernel.pid, signal.SIGKILL)
+    kernel.wait()
+    assert run.wait() is RunState.COMPLETED, run.failure
+
+
+def test_the_jobs_environment_has_its_threads_and_nothing_of_a_foreign_job(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CPU_BIND", "quiet,mask_cpu:0x1")
+    run = submit(prepare(corpus, threads=2))
+    until(lambda: bool(run.pulses))
+    environment = Path(f"/proc/{run.pulses[0].pid}/environ").read_bytes().decode()
+    assert "SLURM_" not in environment and "OMP_NUM_THREADS=2" in environment
+    run.wait()
+
+
+def test_a_run_waits_for_the_run_it_refers_to_and_freezes_what_it_got(corpus: Path) -> None:
+    first = submit(prepare(corpus))
+    second = submit(prepare(corpus, seed=1), after=first)
+    assert second.state in (RunState.QUEUED, RunState.WAITING, RunState.RUNNING)
+    assert second.wait() is RunState.COMPLETED, second.failure
+    started = {run.id: run.pulses[0].at for run in (first, second)}
+    assert started[second.id] >= started[first.id]
+
+
+def test_what_depends_on_a_failed_run_fails_with_the_reason_and_both_can_be_resumed(
+    corpus: Path, tmp_path: Path
+) -> None:
+    missing = tmp_path / "later"
+    first = submit(prepare(missing))
+    second = submit(prepare(corpus), after=first)
+    assert first.wait() is RunState.FAILED and second.wait() is RunState.FAILED
+    assert first.id in second.failure and "resume" in second.failure
+    corpus.rename(missing)
+    assert resume(first).wait() is RunState.COMPLETED, first.failure
+    missing.rename(corpus)
+    assert resume(second).wait() is RunState.COMPLETED, second.failure
+
+
+def test_a_waiting_run_can_be_stopped_and_resumed(corpus: Path, tmp_path: Path) -> None:
+    blocker = Run.create(prepare(corpus), tmp_path / "runs")  # queued for ever: nobody started it
+    run = submit(prepare(corpus), after=blocker)
+    until(lambda: run.state is RunState.WAITING)
+    assert stop(run) == 1
+    assert run.wait() is RunState.STOPPED
+
+
+def test_a_killed_run_is_lost_and_resume_completes_it(corpus: Path, tmp_path: Path) -> None:
+    blocker = Run.create(prepare(corpus), tmp_path / "runs")
+    run = submit(prepare(corpus), after=blocker)
+    until(lambda: run.state is RunState.WAITING)
+    os.kill(run.pulses[0].pid, signal.SIGKILL)
+    until(lambda: run.state is RunState.LOST)
+    record = json.loads((run.path / "scheduler.json").read_text())
+    (run.path / "scheduler.json").write_text(json.dumps({**record, "after": []}))
+    assert resume(run).wait() is RunState.COMPLETED, run.failure
+    assert "lost" in [event["kind"] for event in run.events()]
+
+
+def test_a_launcher_that_dies_before_the_job_is_told_as_lost(corpus: Path) -> None:
+    run = submit(prepare(corpus))
+    run.wait()
+    for pulse in (run.path / "heartbeat").glob("*.json"):
+        pulse.unlink()
+    assert run.state is RunState.LOST
+
+
+def test_mistakes_are_refused_before_anything_is_written(corpus: Path, runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="local"):
+        submit(prepare(corpus), profile="slurm-h100")
+    elsewhere = Run.create(prepare(corpus), tmp_path / "elsewhere")
+    with pytest.raises(LabError, match="share a folder"):
+        submit(prepare(corpus), after=elsewhere)
+    assert not list(runs.glob("*/recipe.json"))
+
+
+def test_only_what_has_ended_can_be_resumed(corpus: Path) -> None:
+    run = submit(prepare(corpus))
+    run.wait()
+    with pytest.raises(LabError, match="completed"):
+        resume(run)
