@@ -31,7 +31,7 @@ def submit(
     root = (root or runs_root()).absolute()
     waits = _predecessors(recipe, after, root)
     cluster = local_cluster(profile)
-    run = Run.create(recipe, root, cluster, **_registered(recipe, cluster))
+    run = Run.create(recipe, root, cluster, **_registered(recipe, cluster, root))
     _start(run, waits)
     return run
 
@@ -88,12 +88,12 @@ def _predecessors(recipe: Recipe, after: Run | Iterable[Run] | None, root: Path)
     return tuple(names)
 
 
-def _registered(recipe: Recipe, cluster: Cluster | None) -> dict[str, Any]:
+def _registered(recipe: Recipe, cluster: Cluster | None, root: Path) -> dict[str, Any]:
     """What is predicted before the start: the plan, and the loss curve where the stage has one."""
     if cluster is None:
         return {}
-    plan = estimate(recipe, cluster)
-    curve = forecast(recipe)
+    plan = estimate(recipe, cluster, root=root)
+    curve = forecast(recipe, root)
     return {
         "estimate": json.loads(plan.to_json()),
         "forecast": curve if curve is None else curve.model_dump(mode="json"),

@@ -10,7 +10,18 @@ from importlib import import_module
 
 from lablib.specs import LabError
 
-COMMANDS = ("tour", "calibrate", "estimate", "submit", "jobs", "watch", "stop", "resume", "report", "reproduce")
+COMMANDS = {
+    "tour": "plan, pretrain, align, evaluate and report a small model on this machine",
+    "calibrate": "measure this machine, so that plans for it are honest",
+    "estimate": "what a recipe takes: FLOPs, memory, step time, hours and dollars",
+    "submit": "start a recipe as a process of its own and return at once",
+    "jobs": "the runs with state, progress, ETA, loss and money",
+    "watch": "follow a run until it ends",
+    "stop": "ask a run to save and end",
+    "resume": "continue a stopped, lost or failed run from its last checkpoint",
+    "report": "one self-contained HTML file about a chain of runs",
+    "reproduce": "run again what a report says was run, and compare",
+}
 
 DESCRIPTION = """\
 LLM Lab: the recipe you price is the recipe you run, and the report shows both.
@@ -20,22 +31,22 @@ LLM Lab: the recipe you price is the recipe you run, and the report shows both.
   lab submit recipe.toml           start it as a process of its own; it outlives this terminal
   lab watch RUN                    follow it: loss, tokens/s, ETA, money against the plan
   lab report RUN [RUN ...]         one offline HTML file with plan and outcome side by side
+
+`lab COMMAND --help` explains each; most take --json for scripts.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; each command's file adds its own arguments."""
-    top = argparse.ArgumentParser("lab", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(chosen: str) -> argparse.ArgumentParser:
+    """The command line. Only the `chosen` command's file is imported, so that help answers at once."""
+    text = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("lab", description=DESCRIPTION, formatter_class=text)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name, line in COMMANDS.items():
+        if name != chosen:
+            commands.add_parser(name, help=line)
+            continue
         module = import_module(f"lab.commands.{name}")
-        text = module.__doc__ or ""
-        command = commands.add_parser(
-            name,
-            help=text.partition("\n")[0],
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        command = commands.add_parser(name, help=line, description=module.__doc__, formatter_class=text)
         module.arguments(command)
         command.set_defaults(run=module.run)
     return top
@@ -43,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Gives 0, 1 where the command says so, 2 for a mistake that can be mended, 130 for Ctrl-C."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser(next((word for word in words if word in COMMANDS), "")).parse_args(words)
     try:
         return int(args.run(args) or 0)
     except LabError as error:
@@ -58,10 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        print(
-            f"lab {args.command}: {error.strerror}: {error.filename or ''}; nothing that was saved is lost",
-            file=sys.stderr,
-        )
+        print(f"lab {args.command}: {error.strerror} {error.filename or ''}; what was saved is whole", file=sys.stderr)
         return 2
 
 

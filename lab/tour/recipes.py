@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lablib.plan import estimate, forecast
-
 from lablib.runs import Run
 from lablib.specs import (
     GRPO,
@@ -65,7 +64,7 @@ def shape(layers: int, hidden: int) -> ModelSpec:
     )
 
 
-CANDIDATES = (shape(4, 128), shape(4, 192), shape(6, 256), shape(8, 320))
+CANDIDATES = (shape(4, 128), shape(4, 256), shape(6, 256), shape(8, 384))
 """Shapes the plan chooses from: 1.3M to 11M parameters."""
 
 
@@ -113,7 +112,7 @@ def options(settings: Settings, cluster: Cluster) -> list[Option]:
         steps = 12 if settings.tiny else max(50, int(settings.pretrain_seconds * rate / probe.step_tokens))
         recipe = probe.replace(tokens=steps * probe.step_tokens)
         curve = forecast(recipe)
-        found.append(Option(recipe, recipe.tokens / rate, curve.points[-1].mid if curve else None))
+        found.append(Option(recipe, recipe.tokens / rate, curve.final.mid if curve else None))
     return sorted(found, key=lambda option: option.loss if option.loss is not None else float("inf"))
 
 

@@ -13,6 +13,8 @@ from lablib.explorers.planned import Span, planned
 from lablib.runs import Run
 from lablib.specs.units import show_dollars, show_seconds
 
+QUESTION = "What does this machine buy in a few minutes: how well can a small model be pretrained on real text, and does each alignment stage make it measurably better at a task it can be checked on?"
+
 NOT_YET = (
     "Slurm: stages run on this machine; profiles, job chains on a cluster and survival come next.",
     "PP, CP and EP: the loop shards over FSDP2, HSDP and TP.",
@@ -69,3 +71,29 @@ def scores(run: Run) -> dict[str, Any]:
     """What an evaluation run registered."""
     found: dict[str, Any] = json.loads(run.artefact_path("scores").read_text(encoding="utf-8"))
     return found
+
+
+def evaluation_table(scores: dict[str, Any]) -> Table:
+    """Each model and task with its interval, and the paired difference to the baseline with its verdict."""
+    against = {(row["model"], row["task"]): row for row in scores["comparisons"] if row["against"] == "baseline"}
+    before = {
+        (row["model"], row["task"]): row for row in scores["comparisons"] if row["baseline"] != scores["baseline"]
+    }
+    rows = []
+    for row in scores["scores"]:
+        key = (row["model"], row["task"])
+        interval = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        rows.append([row["model"], row["task"], interval, _difference(against.get(key)), _difference(before.get(key))])
+    title = f"Evaluation, {scores['confidence']:.0%} intervals, paired on the same items"
+    return table(
+        ["model", "task", row_title(scores), f"against {scores['baseline']}", "against the stage before"], rows, title
+    )
+
+
+def row_title(scores: dict[str, Any]) -> str:
+    """What the value column holds: the metrics of the table."""
+    return " or ".join(dict.fromkeys(row["metric"] for row in scores["scores"]))
+
+
+def _difference(row: dict[str, Any] | None) -> str:
+    return "" if row is None else f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) {row['verdict']}"

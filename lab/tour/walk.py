@@ -6,13 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lablib.plan import calibrate
-
 from lab.show import console, table
 from lab.tour import story
 from lab.tour.ledger import Ledger
 from lab.tour.progress import follow
 from lab.tour.recipes import Settings, options, steps
+from lablib.plan import calibrate
 from lablib.report import export
 from lablib.runs import Run, RunState
 from lablib.specs import Cluster, LabError, Pretrain

@@ -100,6 +100,10 @@ class ModelSpec(Spec):
         heads, hidden = filled.get("heads"), filled.get("hidden")
         if not filled.get("kv_heads") and isinstance(heads, int):
             filled["kv_heads"] = heads
+        mla = filled.get("mla")
+        if not filled.get("head_dim") and mla:
+            mla = mla if isinstance(mla, MLA) else MLA(**mla)
+            filled["head_dim"] = mla.qk_nope_head_dim + mla.qk_rope_head_dim
         if not filled.get("head_dim") and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
             if hidden % heads:
                 raise ValueError(f"hidden={hidden} is not a multiple of heads={heads}; change one or give head_dim")
@@ -118,6 +122,19 @@ class ModelSpec(Spec):
                 raise ValueError(
                     f"{part} is {'set' if has else 'missing'} for family={self.family!r}; it belongs to {' and '.join(family)}"
                 )
+        self._check_parts()
+        return self
+
+    def _check_parts(self) -> None:
+        """What a family's parts must agree on with the rest; each of these transformers would refuse or ignore."""
+        if self.ssm and self.ssm.heads * self.ssm.head_dim % self.hidden:
+            raise ValueError(f"ssm.heads×ssm.head_dim={self.ssm.heads * self.ssm.head_dim} must be a multiple of hidden={self.hidden}")  # fmt: skip
+        if self.mla and self.head_dim != self.mla.qk_nope_head_dim + self.mla.qk_rope_head_dim:
+            raise ValueError(f"head_dim={self.head_dim} must be mla.qk_nope_head_dim+qk_rope_head_dim={self.mla.qk_nope_head_dim + self.mla.qk_rope_head_dim}; leave it out")  # fmt: skip
+        if self.moe and self.moe.dense_layers > self.layers:
+            raise ValueError(f"moe.dense_layers={self.moe.dense_layers} is more than layers={self.layers}")
+        if self.moe and self.family == "qwen3_moe" and (self.moe.shared_experts or self.moe.dense_layers or self.moe.groups > 1):
+            raise ValueError("qwen3_moe has no shared experts, dense layers or expert groups; leave them out, or use deepseek_v3")  # fmt: skip
         if self.ssm and any(not 0 <= i < self.layers for i in self.ssm.attention_layers):
             raise ValueError(
                 f"ssm.attention_layers={self.ssm.attention_layers} must lie between 0 and layers-1={self.layers - 1}"

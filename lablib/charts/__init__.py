@@ -1,0 +1,33 @@
+"""Charts: frames in, `Figure` out. One theme, no state, no files read."""
+
+from lablib.charts import sample as sample
+from lablib.charts.bars import memory_parts, plan_vs_actual, shares, sweep
+from lablib.charts.bundle import bundle, svg
+from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
+from lablib.charts.figure import Figure
+from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
+from lablib.charts.scores import scores
+
+__all__ = [
+    "Figure",
+    "Frame",
+    "bundle",
+    "columns",
+    "grad_norm",
+    "learning_rate",
+    "loss",
+    "memory",
+    "memory_parts",
+    "metric",
+    "plan_vs_actual",
+    "reward",
+    "scores",
+    "series",
+    "shares",
+    "smooth",
+    "speed",
+    "svg",
+    "sweep",
+    "thin",
+    "to_rows",
+]

@@ -1,0 +1,107 @@
+"""Curves over steps: what a run measures while it trains, beside what was forecast before it began."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from lablib.charts import theme
+from lablib.charts.figure import Figure
+from lablib.charts.scale import COUNT, step_axis, value_axis
+
+
+def _line(frame: str, value: str, title: str, colour: str = theme.BLUE, **options: bool) -> alt.Chart:
+    axis = {"labelExpr": COUNT} if options.pop("count", False) else {}
+    tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip(f"{value}:Q", format=".4~g", title=title)]
+    return (
+        alt.Chart(alt.NamedData(frame), width=theme.WIDTH, height=theme.HEIGHT)
+        .mark_line(color=colour, strokeWidth=1.8, clip=True)
+        .encode(x=step_axis(), y=value_axis(value, title, **options, **axis), tooltip=tooltip)
+    )
+
+
+def _faint(frame: str, value: str, colour: str = theme.BLUE) -> alt.Chart:
+    marks = alt.Chart(alt.NamedData(frame)).mark_line(color=colour, strokeWidth=1, opacity=0.45)
+    return marks.encode(x="step:Q", y=f"{value}:Q")
+
+
+def loss(forecast: bool = True) -> Figure:
+    """`forecast` says whether the words speak of one. Frames: ``loss`` (step, loss, smooth), ``band`` (step, low, mid, high), ``heldout`` (step, loss); nats a token."""
+    band = alt.Chart(alt.NamedData("band"))
+    x, y = step_axis(), value_axis("loss", "nats per token")
+    area = band.mark_area(color=theme.GREY, opacity=0.2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
+    middle = band.mark_line(color=theme.GREY, strokeDash=[5, 4], strokeWidth=1.5).encode(x=x, y=alt.Y("mid:Q"))
+    dots = (
+        alt.Chart(alt.NamedData("heldout"))
+        .mark_point(color=theme.ORANGE, filled=True, size=46, shape="diamond", opacity=1)
+        .encode(
+            x=x,
+            y=y,
+            tooltip=[alt.Tooltip("step:Q", format=",d"), alt.Tooltip("loss:Q", format=".4f", title="held-out loss")],
+        )
+    )
+    line = _line("loss", "smooth", "nats per token")
+    chart = (area + middle + _faint("loss", "loss") + line + dots).properties(
+        width=theme.WIDTH, height=theme.HEIGHT + 40
+    )
+    words = "Blue: training loss (line smoothed, faint as logged). Orange diamonds: held-out."
+    told = f"{words} Grey: the forecast and its band, registered before the start." if forecast else words
+    title = "Loss against the forecast" if forecast else "Loss"
+    return Figure("loss", title, told, chart, ("loss", "band", "heldout"))
+
+
+def speed() -> Figure:
+    """Frames: ``speed`` (step, tokens_per_second), ``speed_plan`` (tokens_per_second)."""
+    chart = _line("speed", "tokens_per_second", "tokens/s", theme.GREEN, zero=True, count=True) + _planned(
+        "speed_plan", "tokens_per_second"
+    )
+    return Figure(
+        "speed",
+        "Throughput",
+        "Tokens per second over all processes. Dashed grey: planned.",
+        chart,
+        ("speed", "speed_plan"),
+    )
+
+
+def memory() -> Figure:
+    """Frames: ``memory`` (step, memory_gib), ``memory_plan`` (memory_gib)."""
+    chart = _line("memory", "memory_gib", "GiB", theme.PINK, zero=True) + _planned("memory_plan", "memory_gib")
+    return Figure(
+        "memory", "Memory of one process", "Peak GiB so far. Dashed grey: planned.", chart, ("memory", "memory_plan")
+    )
+
+
+def _planned(frame: str, value: str) -> alt.Chart:
+    rule = alt.Chart(alt.NamedData(frame)).mark_rule(color=theme.GREY, strokeDash=[5, 4], strokeWidth=1.5)
+    return rule.encode(y=f"{value}:Q")
+
+
+def learning_rate() -> Figure:
+    """Frame: ``lr`` (step, lr)."""
+    chart = _line("lr", "lr", "learning rate", theme.BROWN, zero=True)
+    return Figure("lr", "Learning rate", "As the optimiser used it at each step.", chart, ("lr",))
+
+
+def grad_norm() -> Figure:
+    """Frame: ``grad_norm`` (step, grad_norm)."""
+    chart = _line("grad_norm", "grad_norm", "L2 norm", theme.BROWN, log=True)
+    return Figure("grad_norm", "Gradient norm", "Global L2 norm before clipping, logarithmic.", chart, ("grad_norm",))
+
+
+def reward() -> Figure:
+    """Frame: ``reward`` (step, reward, smooth)."""
+    chart = (
+        _faint("reward", "reward", theme.GREEN) + _line("reward", "smooth", "mean reward", theme.GREEN)
+    ).properties(width=theme.WIDTH, height=theme.HEIGHT + 40)
+    return Figure(
+        "reward",
+        "Reward",
+        "Mean reward of a step's completions on training prompts (line smoothed). It is no evaluation.",
+        chart,
+        ("reward",),
+    )
+
+
+def metric(name: str, title: str, caption: str, unit: str) -> Figure:
+    """Any other logged metric; frame: `name` (step, `name`)."""
+    return Figure(name, title, caption, _line(name, name, unit, theme.SKY), (name,))

@@ -1,0 +1,163 @@
+"""The Prepare stage: corpus → tokenizer → shards, each cached by content, with progress and a data card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lablib.data import cache, corpus, selection, shards, tokenizer
+from lablib.data.catalogue import sources_of
+from lablib.data.corpus import Corpus
+from lablib.data.documents import Document, Report, Source, file_sha256
+from lablib.data.progress import Progress, Stopped
+from lablib.runs import Recorder
+from lablib.specs import LabError, Prepare, digest, write_atomic
+
+SAMPLE = 8_000_000
+"""Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by less than 1 %
+(docs/data.md)."""
+VERSION = 1
+"""Raised when the same inputs would give other shards or another tokenizer."""
+
+
+def prepare(recipe: Prepare, run: Recorder) -> None:
+    """Make the artefacts ``tokenizer`` (a Hugging Face folder) and ``data`` (shards and manifest) in the run.
+
+    What an earlier run made of the same inputs is reused. A stop request is heeded within seconds; everything finished
+    until then is kept. Raises `LabError` where a source cannot be had or the mixture names a domain that is not there.
+    """
+    try:
+        _prepare(recipe, run, Progress(run))
+    except Stopped:
+        run.event("stopping", at="data preparation")
+
+
+def _prepare(recipe: Prepare, run: Recorder, progress: Progress) -> None:
+    sources = sources_of(recipe.corpus, recipe.max_bytes)
+    _fetch(sources, run, progress)
+    built = _corpus(sources, recipe, run, progress)
+    _check_mixture(recipe, built)
+    tokens = cache.made("tokenizers", _key(recipe, built, "tokenizer"), lambda to: _train(recipe, built, to, progress))
+    run.event("tokenizer", vocab=_vocab(tokens), asked=recipe.vocab)
+    key = _key(recipe, built, "shards")
+    if not shards.whole(cache.folder("shards", key)):
+        cache.drop("shards", key)
+    data = cache.made("shards", key, lambda to: _shards(recipe, built, tokens, to, progress))
+    cache.put(tokens, run.path / "tokenizer")
+    cache.put(data, run.path / "data")
+    _register(run, built)
+    progress.at("tokenise", 1, 1)
+
+
+def _fetch(sources: tuple[Source, ...], run: Recorder, progress: Progress) -> None:
+    total = sum(source.download_bytes for source in sources)
+    run.event("fetching", bytes=total, sources=len(sources))
+    done = 0
+    for source in sources:
+        source.fetch(progress.part("fetch", done, total))
+        done += source.download_bytes
+        progress.at("fetch", done, total)
+
+
+def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progress: Progress) -> Corpus:
+    key = corpus.key(sources, recipe.max_bytes if recipe.corpus.startswith("hf:") else None)
+    built = Corpus(cache.made("corpora", key, lambda to: corpus.build(sources, to, progress.reading)))
+    run.event("corpus", hash=built.hash, domains={name: built.bytes(name) for name in built.domains})
+    return built
+
+
+def _check_mixture(recipe: Prepare, built: Corpus) -> None:
+    if unknown := sorted(set(recipe.mixture.weights) - set(built.domains)):
+        raise LabError(
+            f"mixture.weights names {', '.join(unknown)}; corpus {recipe.corpus} has {', '.join(built.domains)}"
+        )
+
+
+def _key(recipe: Prepare, built: Corpus, what: str) -> str:
+    """Of the experiment, the corpus' content and this code's version; `max_epochs` and the seed play no part."""
+    facts = {"corpus": built.hash, "weights": recipe.mixture.weights, "version": VERSION, "what": what}
+    return digest({**facts, "vocab": recipe.vocab, "max_bytes": recipe.max_bytes, "heldout": recipe.heldout})
+
+
+def _train(recipe: Prepare, built: Corpus, folder: Path, progress: Progress) -> None:
+    progress.at("tokenizer", 0, 1)
+    trained = tokenizer.train(_sampled(recipe, built), recipe.vocab)
+    tokenizer.save(trained, folder)
+    progress.at("tokenizer", 1, 1)
+
+
+def _sampled(recipe: Prepare, built: Corpus) -> Iterator[str]:
+    """Training text in the mixture's proportions (natural ones where it is empty), within the recipe's cap."""
+    weights = recipe.mixture.weights or {name: built.bytes(name) for name in built.domains}
+    total = sum(weights.values())
+    caps = selection.quotas(built, recipe.max_bytes)
+    for domain in sorted(weights):
+        cap = caps[domain]
+        wanted = SAMPLE * weights[domain] / total
+        yield from selection.sample(built, domain, wanted if cap is None else min(cap, wanted), recipe.heldout)
+
+
+def _vocab(folder: Path) -> int:
+    return int(tokenizer.load(folder).get_vocab_size())
+
+
+def _shards(recipe: Prepare, built: Corpus, tokens: Path, folder: Path, progress: Progress) -> None:
+    (folder / "shards").mkdir()
+    loaded = tokenizer.load(tokens)
+    total = min(sum(built.bytes(name) for name in built.domains), recipe.max_bytes or float("inf"))
+    made: list[shards.Shard] = []
+    for domain in built.domains:
+        tick = progress.part("tokenise", sum(shard.bytes for shard in made), total)
+        made += _domain(recipe, built, domain, loaded, folder / "shards", tick)
+    card = _card(recipe, built, made, tokens, loaded)
+    write_atomic(folder / "manifest.json", json.dumps(card, indent=1, ensure_ascii=False))
+
+
+def _domain(recipe: Prepare, built: Corpus, domain: str, loaded: Any, folder: Path, tick: Report) -> list[shards.Shard]:
+    kind, separator = shards.id_type(loaded.get_vocab_size()), loaded.token_to_id(tokenizer.SEPARATOR)
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(shards.Writer(folder, domain, split, kind, separator))
+            for split in selection.SPLITS
+        }
+        shards.tokenise(_split(recipe, built, domain), loaded, writers, tick)
+    return [writer.shard() for writer in writers.values()]
+
+
+def _split(recipe: Prepare, built: Corpus, domain: str) -> Iterator[tuple[Document, str]]:
+    chosen = selection.select(built, domain, selection.quotas(built, recipe.max_bytes)[domain])
+    for document in built.documents(domain):
+        sha256 = document.sha256
+        if chosen is None or sha256 in chosen:
+            yield document, selection.split_of(sha256, recipe.heldout)
+
+
+def _card(recipe: Prepare, built: Corpus, made: list[shards.Shard], tokens: Path, loaded: Any) -> dict[str, Any]:
+    """The manifest: what is in the shards, where it came from, under which licences, and what was left out."""
+    facts = {
+        "vocab": loaded.get_vocab_size(),
+        "sha256": file_sha256(tokens / "tokenizer.json"),
+        "separator": loaded.token_to_id(tokenizer.SEPARATOR),
+        "pad": loaded.token_to_id(tokenizer.PAD),
+    }
+    return {
+        "version": VERSION,
+        "corpus": {"name": Path(recipe.corpus).name, "hash": built.hash},
+        "recipe": {"vocab": recipe.vocab, "max_bytes": recipe.max_bytes, "heldout": recipe.heldout},
+        "mixture": recipe.mixture.weights,
+        "tokenizer": facts,
+        "shards": [asdict(shard) for shard in made],
+        "domains": built.facts["domains"],
+    }
+
+
+def _register(run: Recorder, built: Corpus) -> None:
+    card = shards.manifest(run.path / "data")
+    tokens = {row["domain"]: row["tokens"] for row in card["shards"] if row["split"] == "train"}
+    run.note(corpus=built.hash, tokenizer=card["tokenizer"]["sha256"], tokens=tokens)
+    run.artefact("tokenizer", run.path / "tokenizer", kind="tokenizer")
+    run.artefact("data", run.path / "data", kind="dataset")

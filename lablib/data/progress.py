@@ -1,0 +1,39 @@
+"""One progress bar over the phases of data preparation, and the place where a stop request is heeded."""
+
+from __future__ import annotations
+
+from lablib.data.documents import Report
+from lablib.runs import Recorder
+
+PHASES = {"fetch": (0.0, 25.0), "read": (25.0, 40.0), "tokenizer": (40.0, 50.0), "tokenise": (50.0, 100.0)}
+"""Where each phase begins and ends in percent of the time, as measured on the core corpus (docs/data.md)."""
+TYPICAL = 60_000_000
+"""Characters that a corpus is taken to have while it is read and its real size is not known."""
+
+
+class Stopped(Exception):
+    """The job was asked to stop; what is unfinished is thrown away, what is finished stays in the cache."""
+
+
+class Progress:
+    """Tells the run how far the whole is, in percent."""
+
+    def __init__(self, run: Recorder) -> None:
+        """Says nothing yet."""
+        self._run = run
+
+    def at(self, phase: str, done: float, total: float) -> None:
+        """`done` of `total` in a phase. Raises `Stopped` where the run was asked to stop."""
+        if self._run.stop_requested:
+            raise Stopped
+        begin, end = PHASES[phase]
+        part = min(1.0, done / total) if total else 1.0
+        self._run.progress(round(begin + (end - begin) * part, 2), 100, unit="%")
+
+    def reading(self, characters: float, _: float) -> None:
+        """A report of characters read so far, towards an end that is not known."""
+        self.at("read", characters, TYPICAL)
+
+    def part(self, phase: str, before: float, total: float) -> Report:
+        """A report for one part of a phase, whose earlier parts came to `before`."""
+        return lambda done, _: self.at(phase, before + done, total)

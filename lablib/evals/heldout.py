@@ -1,0 +1,90 @@
+"""Held-out text: how many bits a model needs for a byte of it. Post-training should not cost what pretraining bought."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lablib.models.folder import load_tokenizer
+from lablib.specs import LabError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "held-out text"
+"""What held-out text is called among the tasks."""
+PIECE = 256
+"""Tokens kept of each document: many short pieces tell more than few long ones, as documents are what is resampled."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The beginning of one held-out document, as text, so that models with other tokenizers read the same bytes."""
+
+    domain: str
+    text: str
+
+
+def read_pieces(data: Path, tokenizer: Path, budget: int) -> list[Piece]:
+    """Document heads of the held-out split, taken from the domains in turn until `budget` tokens.
+
+    `data` and `tokenizer` are a Prepare run's artefacts. Raises `LabError` where the split is empty.
+    """
+    words = load_tokenizer(tokenizer)
+    kind = json.loads((data / "manifest.json").read_text(encoding="utf-8")).get("dtype", "uint16")
+    streams = {path.name.removesuffix(".heldout.bin"): _documents(path, kind) for path in sorted(data.glob("shards/*.heldout.bin"))}  # fmt: skip
+    pieces: list[Piece] = []
+    while streams and budget > 0:
+        for domain in list(streams):
+            ids = next(streams[domain], None)
+            if ids is None:
+                del streams[domain]
+                continue
+            budget -= len(ids)
+            pieces.append(Piece(domain, words.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)))
+    kept = [piece for piece in pieces if len(piece.text) > 1]
+    if not kept:
+        raise LabError(f"{data} has no held-out documents; prepare it with a larger heldout share")
+    return kept
+
+
+def _documents(path: Path, kind: str) -> Iterator[list[int]]:
+    """Token ids of the first `PIECE` tokens of each document, without the end-of-document token."""
+    ends = np.load(path.with_name(path.name.replace(".bin", ".idx.npy")), allow_pickle=False)
+    tokens = np.memmap(path, dtype=np.dtype(kind).newbyteorder("<"), mode="r") if len(ends) else np.zeros(0, np.uint16)
+    start = 0
+    for end in ends:
+        yield tokens[start : min(int(end) - 1, start + PIECE)].tolist()
+        start = int(end)
+
+
+@torch.no_grad()
+def bits(model: PreTrainedModel, tokenizer: Any, pieces: list[Piece], batch_size: int) -> tuple[list[float], list[int]]:
+    """For each piece (total bits, bytes they describe). The first token has no context and is left out of both."""
+    model.eval()
+    encoded = [tokenizer(piece.text, add_special_tokens=False)["input_ids"] for piece in pieces]
+    totals = [0.0] * len(pieces)
+    order = sorted(range(len(pieces)), key=lambda i: len(encoded[i]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        for i, nats in zip(chosen, _nats(model, [encoded[i] for i in chosen], tokenizer.pad_token_id), strict=True):
+            totals[i] = nats / math.log(2)
+    first = [len(tokenizer.decode(ids[:1]).encode()) for ids in encoded]
+    return totals, [len(piece.text.encode()) - skipped for piece, skipped in zip(pieces, first, strict=True)]
+
+
+def _nats(model: PreTrainedModel, rows: list[list[int]], pad: int) -> list[float]:
+    """Summed negative log-likelihood of each row's tokens after the first."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=model.device)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    return [float(value) for value in (losses * mask[:, 1:]).sum(1)]

@@ -1,0 +1,8 @@
+"""Screens declared once: what-ifs (`Explorer`) and the monitor of a run, both as a pure `View`."""
+
+from lablib.explorers.budget import BudgetPlan
+from lablib.explorers.explorer import Explorer, knob
+from lablib.explorers.monitor import Monitor
+from lablib.explorers.view import Headline, Status, Table, View
+
+__all__ = ["BudgetPlan", "Explorer", "Headline", "Monitor", "Status", "Table", "View", "knob"]

@@ -1,0 +1,187 @@
+"""A run as a screen, live or long finished: what it measures beside what was planned, and how it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from lablib import charts
+from lablib.charts import Figure, Frame
+from lablib.explorers import forecast, show
+from lablib.explorers.planned import Planned, planned
+from lablib.explorers.view import Headline, Status, Tone, View
+from lablib.runs import Run, RunState
+from lablib.runs.jsonl import Tail
+from lablib.runs.run import GLYPHS
+from lablib.specs.units import show_count
+
+TONES: dict[RunState, Tone] = {
+    RunState.COMPLETED: "good",
+    RunState.STALLED: "warn",
+    RunState.STOPPED: "warn",
+    RunState.FAILED: "bad",
+    RunState.LOST: "bad",
+}
+ADVICE = {
+    RunState.QUEUED: "The job has not started yet.",
+    RunState.WAITING: "The job waits for the runs that it depends on.",
+    RunState.STALLED: "No sign of life for a while: the process hangs, or its machine cannot be reached. Numbers are the last known.",
+    RunState.LOST: "The process died without a word (killed, out of memory or a restart of its machine). Submit the run again: it resumes from its last checkpoint.",
+    RunState.STOPPED: "Stopped on request after saving; submit it again to resume.",
+}
+SPAN = 20
+"""Logged steps that the smoothed curves average over; a tenth of them while there are few, else the line would lag."""
+
+
+class Monitor:
+    """Follows one run folder; each look reads only what was appended since the last."""
+
+    def __init__(self, run: Run, points: int = charts.sample.MOST) -> None:
+        """`points` is the most of one series that `view` holds."""
+        self.run, self._points = run, points
+        self._tails = {name: Tail(run.path / "metrics" / f"{name}.jsonl") for name in ("train", "eval")}
+        self._rows: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in self._tails}
+
+    def rows(self, stream: str) -> list[dict[str, Any]]:
+        """All rows of a stream by step so far; a step that was logged again counts once."""
+        new = self._tails[stream].read()
+        self._rows[stream].update({row["step"]: row for row in new if "step" in row})
+        return [row for _, row in sorted(self._rows[stream].items())]
+
+    def view(self) -> View:
+        """The screen of this moment. Reads files; never writes or waits."""
+        run, state, plan = self.run, self.run.state, planned(self.run)
+        train, heldout = self.rows("train"), self.rows("eval")
+        frames = _frames(train, heldout, plan, run.forecast, self._points)
+        progress = run.progress
+        return View(
+            title=run.recipe.name,
+            subtitle=f"{run.recipe.stage} · {run.id}",
+            status=Status(GLYPHS[state], str(state), TONES.get(state, "plain")),
+            progress=_share(progress, state),
+            headlines=tuple(_headlines(run, state, train, frames, plan, progress)),
+            charts=tuple(figures(frames)),
+            frames=frames,
+            notes=tuple(_notes(run, state, frames)),
+            failure=run.failure if state is RunState.FAILED else "",
+        )
+
+
+def _share(progress: dict[str, Any], state: RunState) -> float | None:
+    if state is RunState.COMPLETED:
+        return 1.0
+    return min(1.0, progress["done"] / progress["total"]) if progress.get("total") else None
+
+
+def _curve(rows: list[dict[str, Any]], name: str, points: int) -> Frame:
+    full = charts.columns(rows, ("step", name))
+    smooth = charts.smooth(full[name], max(1, min(SPAN, len(full[name]) // 10)))
+    return charts.thin({**full, "smooth": [charts.sample.rounded(value) for value in smooth]}, name, points)
+
+
+def _frames(
+    train: list[dict[str, Any]], heldout: list[dict[str, Any]], plan: Planned, curve: Any, points: int
+) -> dict[str, Frame]:
+    found = {
+        "loss": _curve(train, "loss", points),
+        "reward": _curve(train, "reward", points),
+        "heldout": charts.series(heldout, "loss", points),
+        "band": forecast.band(curve),
+        "speed": charts.series(train, "tokens_per_second", points),
+        "memory": charts.series(train, "memory_gib", points),
+        "speed_plan": {"tokens_per_second": [plan.rate.mid]} if plan.rate else {},
+        "memory_plan": {"memory_gib": [plan.gib.mid]} if plan.gib else {},
+    }
+    others = {name: charts.series(train, name, points) for name in ("lr", "grad_norm", *OTHER)}
+    return {name: frame for name, frame in {**found, **others}.items() if frame and any(frame.values())}
+
+
+OTHER = {
+    "accuracy": ("Preference accuracy", "Share of pairs where the chosen answer is the likelier one.", "share"),
+    "margin": ("Preference margin", "Mean implicit reward of chosen minus rejected.", "nats × beta"),
+    "kl": ("Distance from the starting model", "KL divergence per token, in nats.", "nats"),
+    "entropy": ("Entropy of the policy", "Nats per token; a fall to zero means that it no longer explores.", "nats"),
+}
+
+
+def figures(frames: Mapping[str, Frame]) -> list[Figure]:
+    """The figures that a run's frames can fill, what it is trained on first."""
+    made = {
+        "reward": charts.reward,
+        "loss": partial(charts.loss, "band" in frames),
+        "speed": charts.speed,
+        "memory": charts.memory,
+        "lr": charts.learning_rate,
+        "grad_norm": charts.grad_norm,
+    }
+    known = [make() for name, make in made.items() if name in frames or (name == "loss" and "band" in frames)]
+    return known + [charts.metric(name, *words) for name, words in OTHER.items() if name in frames]
+
+
+def _headlines(
+    run: Run,
+    state: RunState,
+    train: list[dict[str, Any]],
+    frames: dict[str, Frame],
+    plan: Planned,
+    progress: dict[str, Any],
+) -> list[Headline]:
+    outcome, last = run.outcome, train[-1] if train else {}
+    return [
+        *_objective(frames),
+        Headline("Throughput", show.rate(outcome.tokens_per_second), f"planned {show.span(plan.rate, 'rate')}"),
+        _mfu(last),
+        Headline("Memory", show.gib(outcome.peak_gib or None), f"planned {show.span(plan.gib, 'gib')}"),
+        _time(state, outcome.seconds, plan, progress),
+        Headline(
+            "Money",
+            show.dollars(outcome.dollars),
+            f"planned {show.span(plan.dollars, 'dollars')}",
+            _over(outcome.dollars, plan),
+        ),
+    ]
+
+
+def _over(dollars: float | None, plan: Planned) -> Tone:
+    return "bad" if dollars is not None and plan.dollars and dollars > plan.dollars.high else "plain"
+
+
+def _objective(frames: dict[str, Frame]) -> list[Headline]:
+    made = []
+    if "reward" in frames:
+        made.append(
+            Headline("Reward", f"{frames['reward']['smooth'][-1]:.3f}", f"at step {frames['reward']['step'][-1]:,}")
+        )
+    if "loss" in frames:
+        step, value = frames["loss"]["step"][-1], frames["loss"]["smooth"][-1]
+        told = forecast.verdict(frames.get("band", {}), step, value)
+        made.append(
+            Headline(
+                "Loss", f"{value:.3f}", told or f"at step {step:,}", "warn" if told.startswith("above") else "plain"
+            )
+        )
+    return made
+
+
+def _mfu(last: dict[str, Any]) -> Headline:
+    if last.get("mfu") is None:
+        return Headline("MFU", show.NONE, "no published peak for this device")
+    return Headline("MFU", show.share(last["mfu"]), "of the data-sheet peak")
+
+
+def _time(state: RunState, seconds: float, plan: Planned, progress: dict[str, Any]) -> Headline:
+    spent = f"planned {show.span(plan.seconds, 'seconds')}"
+    if state is RunState.RUNNING and "eta_seconds" in progress:
+        return Headline("Time left", show.seconds(progress["eta_seconds"]), f"{show.seconds(seconds)} so far, {spent}")
+    return Headline("Time", show.seconds(seconds), spent)
+
+
+def _notes(run: Run, state: RunState, frames: dict[str, Frame]) -> list[str]:
+    notes = [ADVICE[state]] if state in ADVICE else []
+    if "band" in frames and (run.forecast or {}).get("basis"):
+        notes.append(f"Forecast: {run.forecast['basis']}")  # type: ignore[index]
+    if progress := run.progress:
+        notes.append(f"{show_count(progress['done'], 4)} of {show_count(progress['total'], 4)} {progress['unit']}")
+    notes.append(f"Re-attach from any process: watch(Run.open({str(run.path)!r}))")
+    return notes

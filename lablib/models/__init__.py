@@ -1,0 +1,1 @@
+"""Models: built from a `ModelSpec`, laid out over processes, saved and exported as plain Hugging Face folders."""

@@ -1,0 +1,153 @@
+"""The anatomy of a model: every weight matrix and every vector, once. Parameters and FLOPs are both read off it.
+
+Names are transformers' own, so that adapters can be counted by their targets. Checked exactly against transformers'
+meta-device count for all five families in ``tests/plan/test_params.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from lablib.specs import ModelSpec
+
+
+class Matrix(NamedTuple):
+    """A weight of `rows` (inputs) × `cols` (outputs) features, present `copies` times in the whole model."""
+
+    part: str
+    """embedding, attention, ffn, experts, router, ssm or head."""
+    name: str
+    rows: int
+    cols: int
+    copies: int
+    active: int
+    """Copies that one token is multiplied by; an embedding is looked up, so none."""
+
+    @property
+    def size(self) -> int:
+        """Parameters of all copies."""
+        return self.rows * self.cols * self.copies
+
+
+class Vector(NamedTuple):
+    """Parameters without a matmul (norms, biases, convolutions): `size` features in `copies` places."""
+
+    part: str
+    name: str
+    size: int
+    copies: int
+
+
+class Layers(NamedTuple):
+    """How many layers have each kind of block."""
+
+    attention: int
+    ssm: int
+    dense: int
+    moe: int
+
+
+def layers(model: ModelSpec) -> Layers:
+    """Counts of each kind of block; a layer has one mixer (attention or SSM) and one feed-forward."""
+    attention = len(set(model.ssm.attention_layers)) if model.ssm else model.layers
+    moe = model.layers - model.moe.dense_layers if model.moe else 0
+    return Layers(attention, model.layers - attention, model.layers - moe, moe)
+
+
+@lru_cache(maxsize=512)
+def matrices(model: ModelSpec) -> tuple[Matrix, ...]:
+    """Every weight matrix of the model."""
+    return tuple(_matrices(model))
+
+
+@lru_cache(maxsize=512)
+def vectors(model: ModelSpec) -> tuple[Vector, ...]:
+    """Every parameter that is not a matrix."""
+    return tuple(_vectors(model))
+
+
+def _matrices(model: ModelSpec) -> Iterator[Matrix]:
+    h, n = model.hidden, layers(model)
+    yield Matrix("embedding", "embed_tokens", model.vocab, h, 1, 0)
+    yield from _latent_attention(model, n.attention) if model.mla else _attention(model, n.attention)
+    for name, rows, cols in (("gate_proj", h, model.ffn), ("up_proj", h, model.ffn), ("down_proj", model.ffn, h)):
+        if n.dense:
+            yield Matrix("ffn", name, rows, cols, n.dense, n.dense)
+    if model.moe:
+        yield from _experts(model, n.moe)
+    if model.ssm:
+        yield Matrix("ssm", "in_proj", h, ssm_inner(model) + ssm_conv(model) + model.ssm.heads, n.ssm, n.ssm)
+        yield Matrix("ssm", "out_proj", ssm_inner(model), h, n.ssm, n.ssm)
+    yield Matrix("head", "lm_head", h, model.vocab, 0 if model.tied_embeddings else 1, 1)
+
+
+def _attention(model: ModelSpec, n: int) -> Iterator[Matrix]:
+    h, d = model.hidden, model.head_dim
+    yield Matrix("attention", "q_proj", h, model.heads * d, n, n)
+    yield Matrix("attention", "k_proj", h, model.kv_heads * d, n, n)
+    yield Matrix("attention", "v_proj", h, model.kv_heads * d, n, n)
+    yield Matrix("attention", "o_proj", model.heads * d, h, n, n)
+
+
+def _latent_attention(model: ModelSpec, n: int) -> Iterator[Matrix]:
+    """Multi-head latent attention, arXiv 2405.04434 §2.1."""
+    mla, h, heads = model.mla, model.hidden, model.heads
+    assert mla is not None
+    q_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim
+    if mla.q_lora_rank is None:
+        yield Matrix("attention", "q_proj", h, heads * q_dim, n, n)
+    else:
+        yield Matrix("attention", "q_a_proj", h, mla.q_lora_rank, n, n)
+        yield Matrix("attention", "q_b_proj", mla.q_lora_rank, heads * q_dim, n, n)
+    yield Matrix("attention", "kv_a_proj_with_mqa", h, mla.kv_lora_rank + mla.qk_rope_head_dim, n, n)
+    yield Matrix("attention", "kv_b_proj", mla.kv_lora_rank, heads * (mla.qk_nope_head_dim + mla.v_head_dim), n, n)
+    yield Matrix("attention", "o_proj", heads * mla.v_head_dim, h, n, n)
+
+
+def _experts(model: ModelSpec, n: int) -> Iterator[Matrix]:
+    moe, h = model.moe, model.hidden
+    assert moe is not None
+    width, shared = moe.expert_ffn, moe.expert_ffn * moe.shared_experts
+    yield Matrix("router", "gate", h, moe.experts, n, n)
+    yield Matrix("experts", "gate_up_proj", h, 2 * width, n * moe.experts, n * moe.top_k)
+    yield Matrix("experts", "down_proj", width, h, n * moe.experts, n * moe.top_k)
+    if shared:
+        yield Matrix("ffn", "gate_proj", h, shared, n, n)
+        yield Matrix("ffn", "up_proj", h, shared, n, n)
+        yield Matrix("ffn", "down_proj", shared, h, n, n)
+
+
+def ssm_inner(model: ModelSpec) -> int:
+    """Width inside a Mamba-2 layer: heads × head_dim."""
+    return model.ssm.heads * model.ssm.head_dim if model.ssm else 0
+
+
+def ssm_conv(model: ModelSpec) -> int:
+    """Channels of Mamba-2's convolution: x, B and C (arXiv 2405.21060 §7)."""
+    return ssm_inner(model) + 2 * model.ssm.groups * model.ssm.state if model.ssm else 0
+
+
+def _vectors(model: ModelSpec) -> Iterator[Vector]:
+    n = layers(model)
+    yield Vector("norm", "layer norms", model.hidden, 2 * model.layers)
+    yield Vector("norm", "final norm", model.hidden, 1)
+    if model.family in ("qwen3", "qwen3_moe"):
+        yield Vector("norm", "query and key norms", model.head_dim, 2 * n.attention)
+    if model.mla:
+        yield Vector("norm", "latent norms", (model.mla.q_lora_rank or 0) + model.mla.kv_lora_rank, n.attention)
+    if model.attention_bias:
+        yield Vector("attention", "biases", sum(_biased(model)), n.attention)
+    if model.ssm:
+        yield Vector("ssm", "convolution", ssm_conv(model) * (model.ssm.conv + 1), n.ssm)
+        yield Vector("ssm", "dt_bias, A_log and D", 3 * model.ssm.heads, n.ssm)
+        yield Vector("norm", "gated norm", ssm_inner(model), n.ssm)
+
+
+def _biased(model: ModelSpec) -> Iterator[int]:
+    """Widths of one layer's attention biases; DeepSeek-V3 has them on the down projections and the output only."""
+    if model.mla:
+        yield from (model.mla.q_lora_rank or 0, model.mla.kv_lora_rank + model.mla.qk_rope_head_dim, model.hidden)
+    else:
+        yield from (model.heads * model.head_dim, 2 * model.kv_heads * model.head_dim, model.hidden)

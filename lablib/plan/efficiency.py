@@ -1,0 +1,94 @@
+"""`Efficiency`: the few constants between what hardware can do and what a training step gets out of it.
+
+Defaults for GPUs are physical guesses held against published steady-state rows (``bench/bench_plan.py``); for this
+machine `lab calibrate` measures its own and stores them beside the local cluster.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+
+from lablib.plan.ranges import Range
+from lablib.specs import Cluster, Spec
+from lablib.specs.hardware import LOCAL
+from lablib.specs.paths import home
+
+FILE = "local-efficiency.json"
+
+
+class Efficiency(Spec):
+    """Dimensionless shares unless a unit is named."""
+
+    matmul: Range
+    """Share of the accelerator's best matmul rate (`Accelerator.achievable`) that a layer's matmuls reach."""
+    attention: float = Field(default=0.6, gt=0)
+    """Attention's rate over the matmuls' rate: FlashAttention-2 reaches 50-73 % of A100's peak (arXiv 2307.08691 §4)
+    where large matmuls reach 80-90 %."""
+    bandwidth: float = Field(default=0.8, gt=0)
+    """Share of the memory bandwidth that elementwise kernels reach."""
+    traffic: float = Field(default=2.5, gt=0)
+    """Bytes moved by elementwise kernels, forward and backward, over the bytes of activations kept for backward."""
+    layer_seconds: float = Field(default=5e-4, ge=0)
+    """Host time to launch one layer's forward and backward kernels: a step is never faster than this."""
+    overlap: float = Field(default=0.9, ge=0, le=1)
+    """Share of compute time that sharded data-parallel communication can hide behind."""
+    collective: float = Field(default=0.75, gt=0, le=1)
+    """Share of a link's data-sheet bandwidth that large collectives reach (nccl-tests' bus bandwidth)."""
+    latency_seconds: float = Field(default=2e-5, ge=0)
+    """Time to start one collective."""
+    goodput: Range = Range(low=0.85, mid=0.95, high=0.99)
+    """Share of wall time in steady steps: failures, restarts, evaluation, ramp. Llama 3 405B reports over 90 %
+    (arXiv 2407.21783 §3.3.4)."""
+    startup_seconds: Range = Range(low=30, mid=90, high=300)
+    """From the job's start to the first step, once a run."""
+    posttrain_startup_seconds: float = Field(default=30.0, ge=0)
+    """What a post-training stage needs on top (imports, tokenisation, a second copy of the model)."""
+    trainer_seconds: float = Field(default=0.05, ge=0)
+    """What a post-training trainer spends beside the model in each optimiser step."""
+    decode_layer_seconds: float = Field(default=4e-4, ge=0)
+    """Host time of one layer for one sampled token, whatever the batch."""
+    bytes_per_second: float = Field(default=1.5e6, gt=0)
+    """Raw text cleaned, tokenised and written in data preparation by one process."""
+    reserve_gib: float = Field(default=1.5, ge=0)
+    """Memory of a process before the model: CUDA context and NCCL, or the Python libraries."""
+    fragmentation: float = Field(default=0.05, ge=0)
+    """What the allocator holds beyond live tensors, as a share of them."""
+    bf16_penalty: float = Field(default=1.0, gt=0)
+    """Time of a bf16 step over what the bf16 matmul rate promises (CPUs cast at every operator)."""
+    thread_gain: dict[int, float] = {1: 1.0}
+    """Speed with this many CPU threads over one thread."""
+    source: str = ""
+
+    def gain(self, threads: int) -> float:
+        """Speed of `threads` threads over one: the most that was measured with no more threads."""
+        return max((gain for count, gain in self.thread_gain.items() if count <= threads), default=1.0)
+
+
+GPU = Efficiency(
+    matmul=Range(low=0.62, mid=0.80, high=0.95),
+    source="guesses held against published rows with bench/bench_plan.py; docs/log.md has the errors",
+)
+CPU = Efficiency(
+    matmul=Range(low=0.2, mid=0.5, high=0.9),
+    attention=0.3,  # with a document mask the CPU kernel computes the whole square, of which half is counted
+    layer_seconds=1e-3,
+    startup_seconds=Range(low=4, mid=10, high=30),
+    posttrain_startup_seconds=15.0,
+    source="guesses for a CPU that was not measured; `lab calibrate` replaces them",
+)
+
+
+def of(cluster: Cluster) -> Efficiency:
+    """Measured constants for this machine where `lab calibrate` stored them, else the defaults of the kind."""
+    file = home() / FILE
+    if cluster.name == LOCAL and file.is_file():
+        return _read(file, file.stat().st_mtime_ns)
+    return GPU if cluster.accelerator.kind == "gpu" else CPU
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, _changed: int) -> Efficiency:
+    return Efficiency.load(file)

@@ -1,0 +1,140 @@
+"""`estimate(recipe, cluster)`: what a recipe takes, before anything runs. Pure arithmetic, well under a millisecond."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lablib.plan import efficiency as constants
+from lablib.plan import ledger, money, render, verdict
+from lablib.plan.efficiency import Efficiency
+from lablib.plan.flops import Flops
+from lablib.plan.machine import Machine
+from lablib.plan.memory import Memory
+from lablib.plan.others import evaluate, export, prepare
+from lablib.plan.params import Params
+from lablib.plan.posttraining import grpo, preference, sft
+from lablib.plan.pretraining import pretrain
+from lablib.plan.ranges import Range
+from lablib.plan.work import Work
+from lablib.specs import GRPO, SFT, Cluster, Evaluate, Export, LabError, Preference, Prepare, Pretrain, Recipe, Spec
+
+
+class Estimate(Spec):
+    """A plan: numbers with their bands, a verdict, and the account of how each came about."""
+
+    stage: str
+    name: str
+    gpus: int
+    accelerator: str
+    params: Params
+    flops: Flops
+    memory: Memory
+    steps: int
+    step_seconds: float
+    step_parts: dict[str, float]
+    """Seconds of one step by cause; they add up to `step_seconds`."""
+    tokens_per_second_per_gpu: float | None
+    mfu: float | None
+    """Model FLOPs over the data-sheet peak; None where nobody published a peak."""
+    gpu_hours: Range
+    days: Range
+    """Wall time from the job's start to its end."""
+    dollars: Range | None
+    """None where no price is known."""
+    energy_kwh: Range | None
+    co2e_kg: Range | None
+    fits: bool
+    warnings: tuple[str, ...]
+    """Where it does not fit, first the reasons with their remedies; then cautions and assumptions."""
+    ledger: tuple[ledger.Entry, ...]
+
+    def explain(self) -> str:
+        """Every number with its formula, inputs and source, as text."""
+        return ledger.text(self.ledger)
+
+    def __str__(self) -> str:
+        return render.text(self)
+
+    def _repr_html_(self) -> str:
+        return render.html(self)
+
+
+def estimate(
+    recipe: Recipe, cluster: Cluster, efficiency: Efficiency | None = None, root: Path | None = None
+) -> Estimate:
+    """What `recipe` takes on `cluster`.
+
+    `efficiency` overrides the constants (defaults by kind of accelerator, this machine's own where calibrated); `root`
+    is the folder of runs that references are looked up in. Raises `LabError` for a precision without a known rate, a
+    reference to a run that is not there, and for a plan that would exceed the hardware's peak.
+    """
+    machine = Machine(cluster, efficiency or constants.of(cluster), recipe.threads, recipe.gpus)
+    work = _work(recipe, machine, root)
+    mfu = _mfu(work, recipe, machine)
+    reasons = verdict.obstacles(recipe, work, machine)
+    hours = _hours(work, recipe, machine)
+    gpu_hours, energy = hours.times(recipe.gpus), money.energy(hours.times(recipe.gpus), cluster)
+    price = money.price(cluster)
+    unpriced = () if price else (f"no price is known for {cluster.accelerator.name}; give the cluster price_per_gpu_hour",)
+    return Estimate(
+        stage=recipe.stage,
+        name=recipe.name,
+        gpus=recipe.gpus,
+        accelerator=cluster.accelerator.name,
+        params=work.params,
+        flops=work.flops,
+        memory=work.memory,
+        steps=work.steps,
+        step_seconds=work.step_seconds,
+        step_parts={name: value for name, value in work.step_parts.items() if value},
+        tokens_per_second_per_gpu=work.step_tokens / work.step_seconds / recipe.gpus if work.step_tokens else None,
+        mfu=mfu,
+        gpu_hours=gpu_hours,
+        days=hours.times(1 / 24),
+        dollars=gpu_hours.times(price[0]) if price else None,
+        energy_kwh=energy,
+        co2e_kg=money.carbon(energy),
+        fits=not reasons,
+        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu), *unpriced),
+        ledger=ledger.entries(work, machine, hours, price, mfu),
+    )
+
+
+def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:
+    match recipe:
+        case Pretrain():
+            return pretrain(recipe, machine)
+        case SFT():
+            return sft(recipe, machine, root)
+        case Preference():
+            return preference(recipe, machine, root)
+        case GRPO():
+            return grpo(recipe, machine, root)
+        case Prepare():
+            return prepare(recipe, machine)
+        case Evaluate():
+            return evaluate(recipe, machine, root)
+        case Export():
+            return export(recipe, machine, root)
+    raise LabError(f"stage={recipe.stage!r} has no plan yet; the stages that have are prepare to export")
+
+
+def _mfu(work: Work, recipe: Recipe, machine: Machine) -> float | None:
+    """Model FLOPs utilisation (arXiv 2204.02311 App. B). Above 1 is an error in the inputs: no hardware does that."""
+    peak = machine.cluster.accelerator.peak(work.precision)
+    if peak is None or not work.flops.total:
+        return None
+    mfu = work.flops.total / work.steps / (work.step_seconds * recipe.gpus * peak)
+    if mfu > 1:
+        name = machine.cluster.accelerator.name
+        raise LabError(f"the plan needs {mfu:.0%} of {name}'s {work.precision} peak, which cannot be; check the accelerator's measured and peak rates")  # fmt: skip
+    return mfu
+
+
+def _hours(work: Work, recipe: Recipe, machine: Machine) -> Range:
+    """Wall hours: steady time over goodput, plus start-up. The band joins the matmul efficiency's, the amount of work's
+    and goodput's bounds."""
+    rates, efficiency = machine.efficiency.matmul, machine.efficiency
+    speed = Range(low=rates.mid / rates.high, mid=1.0, high=rates.mid / rates.low) if work.jobs else Range.exactly(1.0)
+    steady = work.spread.times(speed).times(efficiency.goodput.inverse()).times(work.seconds)
+    return steady.plus(efficiency.startup_seconds).times(1 / 3600)

@@ -1,0 +1,115 @@
+"""The loss curve that a pretraining run is expected to take, registered before it starts.
+
+A law L(N, D) gives the loss after D tokens *once the learning rate has decayed*; while a WSD schedule is still at its
+peak the loss lies above that by `STABLE` (it falls over the decay, arXiv 2404.06395 §4.2), and before anything is learnt
+it is ln(vocabulary).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lablib.plan.laws import EPOCH, Law
+from lablib.plan.params import count
+from lablib.specs import Pretrain, Recipe, Ref, Spec
+from lablib.specs.paths import runs_root
+
+POINTS = 80
+STABLE = 0.04
+"""Loss above the law, as a share, while the learning rate is at its peak."""
+Z = 1.2816
+"""Standard deviations of an 80 % band."""
+STRANGE = 0.15
+"""Spread of log loss for a corpus or scale that the law was not fitted on."""
+
+
+class Point(NamedTuple):
+    """The forecast at one step."""
+
+    step: int
+    tokens: int
+    low: float
+    mid: float
+    high: float
+
+
+class Forecast(Spec):
+    """Equally long lists, first step to last: nats a token with an 80 % band."""
+
+    stream: str = "train"
+    metric: str = "loss"
+    step: tuple[int, ...]
+    tokens: tuple[int, ...]
+    low: tuple[float, ...]
+    mid: tuple[float, ...]
+    high: tuple[float, ...]
+    basis: str
+    """The law, the data it holds for, and its source, in words."""
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The same, point by point."""
+        return tuple(map(Point, self.step, self.tokens, self.low, self.mid, self.high))
+
+    @property
+    def final(self) -> Point:
+        """The forecast for the last step."""
+        return self.points[-1]
+
+
+def forecast(recipe: Recipe, root: Path | None = None) -> Forecast | None:
+    """The loss curve of a Pretrain recipe; None for a stage whose loss no law describes.
+
+    `root` is the folder of runs in which the recipe's data is looked up.
+    """
+    if not isinstance(recipe, Pretrain):
+        return None
+    law, spread, basis = _law(recipe, root)
+    steps = np.unique(np.geomspace(1, recipe.steps, POINTS).round().astype(int))
+    tokens = steps * recipe.step_tokens
+    mid = curve(recipe, law, steps)
+    # Early steps depend on initialisation and warm-up more than on any law: the band opens towards the start.
+    wide = np.sqrt(spread**2 + (0.25 * np.exp(-tokens / law.tokens[0])) ** 2)
+    low, high = mid * np.exp(-Z * wide), mid * np.exp(Z * wide)
+    return Forecast(
+        step=tuple(steps.tolist()), tokens=tuple(tokens.tolist()), basis=basis,
+        **{name: tuple(np.round(values, 4).tolist()) for name, values in (("low", low), ("mid", mid), ("high", high))},
+    )  # fmt: skip
+
+
+def curve(recipe: Pretrain, law: Law, steps: np.ndarray) -> np.ndarray:
+    """Expected loss before each of `steps` updates, nats a token."""
+    settled = law.loss(count(recipe.model).total, steps * recipe.step_tokens)
+    done = steps / recipe.steps
+    start = 1 - recipe.schedule.decay if recipe.schedule.kind == "wsd" else recipe.schedule.warmup
+    decayed = np.clip((done - start) / max(1e-9, 1 - start), 0.0, 1.0)
+    return np.minimum(math.log(recipe.model.vocab), settled * (1 + STABLE * (1 - decayed)))
+
+
+def _law(recipe: Pretrain, root: Path | None) -> tuple[Law, float, str]:
+    """(law, spread of log loss, basis): the ladder's where corpus, vocabulary and scale are its own, else Epoch's."""
+    model, tokens = recipe.model, recipe.steps * recipe.step_tokens
+    size = count(model).total
+    law, spread, why = EPOCH, EPOCH.spread, ""
+    if not law.holds(size, tokens) or _corpus(recipe, root) is not None:
+        spread, why = STRANGE, "; this run's data or scale is another, so only the shape is borrowed"
+    return law, spread, f"{law.name}: {law.data}; {law.source}{why}"
+
+
+def _corpus(recipe: Pretrain, root: Path | None) -> str | None:
+    """The corpus that the recipe trains on, None where nobody knows."""
+    if not isinstance(recipe.data, Ref):
+        return recipe.data
+    file = (root or runs_root()) / recipe.data.run / "recipe.json"
+    if not file.is_file():
+        return None
+    import json
+
+    found = json.loads(file.read_text(encoding="utf-8")).get("corpus")
+    return found if isinstance(found, str) else None
+
+

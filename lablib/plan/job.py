@@ -1,0 +1,55 @@
+"""`Job`: one optimiser step of any training stage, in the terms that memory and time are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lablib.plan.params import Params
+from lablib.specs import ModelSpec, Parallelism
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank does in a step. Sequences are `seq_len` long, packed or padded."""
+
+    model: ModelSpec
+    params: Params
+    layout: Parallelism
+    seq_len: int
+    step_tokens: int
+    """Over all ranks."""
+    precision: str = "bf16"
+    recompute: str = "none"
+    fused: bool = False
+    """Compiled: elementwise kernels are fused."""
+    adapters: bool = False
+    """Only LoRA adapters train; the base is frozen."""
+    reference: bool = False
+    """A frozen second copy of the model runs forward on the same tokens."""
+    reference_shared: bool = False
+    """The reference is the same weights with the adapters off: it costs a forward pass but no memory."""
+
+    @property
+    def shards(self) -> int:
+        """Ranks over which parameters, gradients and optimiser states are sharded (FSDP2 shards over dp_shard × cp)."""
+        return self.layout.dp_shard * self.layout.cp
+
+    @property
+    def width(self) -> int:
+        """Bytes of an activation: fp8 recipes keep activations in bf16."""
+        return 4 if self.precision == "fp32" else 2
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one data-parallel rank in a step."""
+        return max(1, round(self.step_tokens / (self.seq_len * self.layout.micro_batch_size * self.layout.dp)))
+
+    @property
+    def micro_tokens(self) -> float:
+        """Tokens of one micro-batch on one rank; context parallelism splits the sequence."""
+        return self.layout.micro_batch_size * self.seq_len / self.layout.cp
+
+    @property
+    def stage_share(self) -> float:
+        """Share of the layers on the fullest pipeline stage."""
+        return -(-self.model.layers // self.layout.pp) / self.model.layers

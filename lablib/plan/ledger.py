@@ -1,0 +1,122 @@
+"""The account behind a plan: every number with its formula, its inputs and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from lablib.plan import memory, money
+from lablib.plan.machine import Machine
+from lablib.plan.ranges import Range
+from lablib.plan.work import Work
+from lablib.specs import Spec
+from lablib.specs.units import show_count, show_flops, show_seconds
+
+
+class Entry(Spec):
+    """One number: what it is, what it came to, and why."""
+
+    name: str
+    value: str
+    formula: str
+    inputs: str
+    source: str
+
+
+def entries(
+    work: Work, machine: Machine, hours: Range, price: tuple[Range, str] | None, mfu: float | None
+) -> tuple[Entry, ...]:
+    """The whole account, in the order of the calculation."""
+    return tuple(
+        Entry(name=name, value=value, formula=formula, inputs=inputs, source=source)
+        for name, value, formula, inputs, source in _rows(work, machine, hours, price, mfu)
+    )
+
+
+Row = tuple[str, str, str, str, str]
+
+
+def _rows(
+    work: Work, machine: Machine, hours: Range, price: tuple[Range, str] | None, mfu: float | None
+) -> Iterator[Row]:
+    if work.params.total:
+        yield from _model(work)
+    yield from _memory(work, machine)
+    yield from _time(work, machine, hours)
+    if mfu is not None:
+        peak = machine.cluster.accelerator.peak(work.precision) or 0.0
+        yield ("mfu", f"{mfu:.1%}", "model FLOPs / (seconds × GPUs × peak)", f"peak {peak / 1e12:.0f} TFLOP/s {work.precision}",
+               f"arXiv 2204.02311 App. B; {machine.cluster.accelerator.source}")  # fmt: skip
+    yield from _cost(machine, hours, price)
+
+
+def _model(work: Work) -> Iterator[Row]:
+    parts = ", ".join(f"{name} {show_count(size)}" for name, size in work.params.parts.items())
+    yield ("params.total", f"{work.params.total:,}", "sum of every matrix and vector", parts, "lablib/plan/anatomy.py, equal to transformers' own count")
+    yield ("params.active", f"{work.params.active:,}", "total − experts a token does not visit", "", "the same")
+    if not work.flops.total:
+        return
+    forward = ", ".join(f"{name} {show_count(value)}" for name, value in work.flops.parts.items())
+    yield ("flops.per_token", show_flops(work.flops.per_token), "2·rows·cols of each matmul forward, twice that backward; causal attention",
+           f"forward {forward}", "matmul by matmul; scores as 4·heads·head_dim·(s+1)/2")  # fmt: skip
+    tokens = work.flops.total / work.flops.per_token
+    yield ("flops.total", show_flops(work.flops.total), "per token × tokens", f"{show_count(tokens)} tokens", "")
+    yield ("flops.hardware", show_flops(work.flops.hardware), "total + what recomputation repeats", "", "lablib/plan/flops.py")
+
+
+FORMULAS = {
+    "params": ("4 bytes × parameters / (tp × pp × dp_shard × cp), twice with a reference model", "arXiv 1910.02054 §3"),
+    "grads": ("4 bytes × trained parameters, sharded alike", "arXiv 1910.02054 §3"),
+    "optimizer": ("8 bytes × trained parameters (AdamW's two moments), sharded alike", "arXiv 1910.02054 §3"),
+    "activations": ("bytes kept a token and layer × tokens of a micro-batch × layers × micro-batches in flight", "arXiv 2205.05198 §4; lablib/plan/activations.py"),
+    "logits": ("tokens × vocab × (logits + fp32 log-probabilities + fp32 gradient)", "cross entropy is not fused in this engine"),
+    "buffers": ("gathered layers and root weights, or the bf16 copy that autocast keeps", "arXiv 2304.11277 §3"),
+    "overhead": ("libraries and context before the model, and what the allocator holds beyond live tensors", "lablib/plan/efficiency.py"),
+    "kv_cache": ("sequences × tokens × bytes of keys and values in all layers", "lablib/plan/sampling.py"),
+    "text": ("four times the raw text, at most 4 GiB", "lablib/plan/others.py"),
+}  # fmt: skip
+
+
+def _memory(work: Work, machine: Machine) -> Iterator[Row]:
+    for name, size in work.memory.parts.items():
+        if size:
+            formula, source = FORMULAS[name]
+            yield (f"memory.{name}", f"{size:.3g} GiB", formula, "", source)
+    used = work.memory
+    verdict = f"{used.margin:.0%} of {used.capacity_gib:.4g} GiB stays free; at least {memory.MARGIN:.0%} must"
+    yield ("memory.peak_gib", f"{used.peak_gib:.3g} GiB", "sum of the parts, on the fullest pipeline stage", f"stage {used.pipeline_rank}", verdict)
+
+
+def _time(work: Work, machine: Machine, hours: Range) -> Iterator[Row]:
+    efficiency, accelerator = machine.efficiency, machine.cluster.accelerator
+    rate = machine.matmul_rate(work.precision)
+    parts = ", ".join(f"{name} {show_seconds(value)}" for name, value in work.step_parts.items() if value)
+    inputs = f"{work.precision} at {rate / 1e12:.3g} TFLOP/s × {efficiency.matmul.mid:.2f}; {machine.bandwidth / 1e9:.3g} GB/s" if rate and work.flops.total else ""
+    yield ("step_seconds", show_seconds(work.step_seconds), parts, inputs, f"{accelerator.source}; {efficiency.source}")
+    for name, value in work.once.items():
+        if value:
+            yield (f"once.{name}", show_seconds(value), "whole run", "", "lablib/plan")
+    yield ("hours", str(hours), "start-up + (steps × step + once) / goodput", f"{work.steps:,} steps; goodput {efficiency.goodput}", efficiency.source)
+
+
+def _cost(machine: Machine, hours: Range, price: tuple[Range, str] | None) -> Iterator[Row]:
+    gpus = machine.processes
+    yield ("gpu_hours", str(hours.times(gpus)), "hours × processes", f"{gpus} processes", "")
+    if price:
+        yield ("dollars", str(hours.times(gpus).times(price[0])), "GPU-hours × price", f"${price[0]} an hour", price[1])
+    energy = money.energy(hours.times(gpus), machine.cluster)
+    if energy:
+        watts = machine.cluster.accelerator.tdp_w
+        yield ("energy_kwh", str(energy), "GPU-hours × rated power × node factor × PUE", f"{watts:.0f} W, node {money.DRAW}, PUE {money.PUE}", "lablib/plan/money.py")
+        yield ("co2e_kg", str(money.carbon(energy)), "energy × grid intensity", f"{money.CARBON} kg/kWh", "Ember, Global Electricity Review 2025")
+
+
+def text(account: Iterable[Entry]) -> str:
+    """The account as indented text."""
+    return "\n".join(line for entry in account for line in _lines(entry))
+
+
+def _lines(entry: Entry) -> Iterator[str]:
+    yield f"{entry.name} = {entry.value}"
+    for label in ("formula", "inputs", "source"):
+        if getattr(entry, label):
+            yield f"    {label}: {getattr(entry, label)}"

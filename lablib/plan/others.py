@@ -1,0 +1,128 @@
+"""The work of stages that train nothing: preparing data, evaluating, exporting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lablib.plan import flops, sampling, work
+from lablib.plan.flops import Flops
+from lablib.plan.job import Job
+from lablib.plan.machine import Machine
+from lablib.plan.memory import GIB, Memory, logits
+from lablib.plan.params import count
+from lablib.plan.ranges import Range
+from lablib.plan.resolve import model_of
+from lablib.plan.work import Work
+from lablib.specs import Evaluate, Export, ModelSpec, Parallelism, Prepare
+
+CORE_BYTES = 40_000_000
+"""Raw text of the ``core`` corpus."""
+HUB_BYTES = 1_000_000_000
+SAMPLED_TOKENS = 200
+"""Length of one free continuation that an evaluation shows."""
+
+
+def corpus_bytes(recipe: Prepare) -> tuple[int, str]:
+    """Raw bytes that the recipe reads, and an assumption to show where nobody can know them beforehand."""
+    path, cap = Path(recipe.corpus), recipe.max_bytes
+    assumed = ""
+    if recipe.corpus == "core":
+        size = CORE_BYTES
+    elif path.exists():
+        size = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    else:
+        size = HUB_BYTES
+        assumed = "" if cap else f"corpus {recipe.corpus} is taken as 1 GB of text; give max_bytes for a real estimate"
+    return (min(size, cap) if cap else size), assumed
+
+
+def prepare(recipe: Prepare, machine: Machine) -> Work:
+    """Reading, cleaning, tokenising and writing, at a measured rate of bytes a second a process."""
+    size, assumed = corpus_bytes(recipe)
+    efficiency = machine.efficiency
+    parts = {"overhead": efficiency.reserve_gib, "text": 4 * min(size, 2**30) / GIB}
+    rate = efficiency.bytes_per_second * recipe.gpus * (machine.speed if machine.is_cpu else 1.0)
+    return Work(
+        steps=1,
+        step_parts={"text": size / rate},
+        memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
+        spread=Range(low=0.6, mid=1.0, high=1.8),
+        assumed=(assumed,) if assumed else (),
+    )
+
+
+def evaluate(recipe: Evaluate, machine: Machine, root: Path | None) -> Work:
+    """Every model answers every task's test items in batches, and reads the held-out tokens once."""
+    models = [model_of(source, root) for source in recipe.models.values()]
+    width, precision = 4, "fp32"
+    parts = {"sampling": 0.0, "heldout": 0.0}
+    tokens = forward = 0.0
+    for model in models:
+        answered, seconds = _answers(recipe, model, precision, width, machine)
+        job = _reading(model, precision)
+        read = recipe.eval_tokens if recipe.data else 0
+        parts["sampling"] += seconds
+        parts["heldout"] += work.forward_seconds(job, read, machine)
+        tokens += answered + read
+        forward += (answered + read) * sum(flops.forward(model, flops.causal_context(job.seq_len)).values())
+    largest = max(models, key=lambda model: count(model).total)
+    return Work(
+        steps=1,
+        step_parts=parts,
+        memory=_weights_memory(largest, recipe, width, machine),
+        params=count(largest).replace(trainable=0),
+        flops=Flops(forward=forward / max(1.0, tokens), per_token=forward / max(1.0, tokens), total=forward, hardware=forward),
+        step_tokens=tokens,
+        once={"loading": len(models) * (4 * count(largest).total / work.DISK + 1.0)},
+        spread=Range(low=0.5, mid=1.0, high=1.6),
+        precision=precision,
+    )  # fmt: skip
+
+
+def _reading(model: ModelSpec, precision: str) -> Job:
+    seq_len = min(1024, model.max_seq_len)
+    return Job(model, count(model), Parallelism(), seq_len, seq_len, precision=precision)
+
+
+def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, machine: Machine) -> tuple[float, float]:
+    """(tokens, seconds) of one model's answers to all tasks and of its free samples."""
+    tokens = seconds = 0.0
+    for task in recipe.tasks:
+        prompt = sampling.PROMPT_TOKENS * (1 + task.fewshot)
+        batch = min(recipe.batch_size, task.test)
+        one = sampling.decode_seconds(model, batch, prompt + recipe.max_new_tokens / 2, width, precision, machine)
+        lengths = recipe.max_new_tokens * sampling.LENGTH.mid
+        seconds += sampling.rounds(task.test, batch) * lengths * one
+        seconds += work.forward_seconds(_reading(model, precision), task.test * prompt, machine)
+        tokens += task.test * (prompt + lengths)
+    if recipe.samples:
+        seconds += SAMPLED_TOKENS * sampling.decode_seconds(model, recipe.samples, SAMPLED_TOKENS, width, precision, machine)
+    return tokens, seconds
+
+
+def _weights_memory(model: ModelSpec, recipe: Evaluate, width: int, machine: Machine) -> Memory:
+    longest = max((sampling.PROMPT_TOKENS * (1 + t.fewshot) for t in recipe.tasks), default=0) + recipe.max_new_tokens
+    parts = {
+        "params": width * count(model).total / GIB,
+        "kv_cache": recipe.batch_size * longest * sampling.cache_bytes(model, width) / GIB,
+        "logits": logits(_reading(model, "fp32")) / GIB,
+        "overhead": machine.efficiency.reserve_gib,
+    }
+    return Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib)
+
+
+def export(recipe: Export, machine: Machine, root: Path | None) -> Work:
+    """Load the weights, write them again, and compare the logits of the two."""
+    params = count(model_of(recipe.model, root))
+    out = 4 if recipe.dtype == "fp32" else 2
+    parts = {"params": (4 + out) * params.total / GIB, "overhead": machine.efficiency.reserve_gib}
+    return Work(
+        steps=1,
+        step_parts={"disk": (4 + 2 * out) * params.total / work.DISK},
+        memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
+        params=params.replace(trainable=0),
+        spread=Range(low=0.5, mid=1.0, high=2.0),
+        precision=recipe.dtype,
+    )
+
+

@@ -1,0 +1,54 @@
+"""The work of pretraining: steps, held-out evaluations and checkpoints."""
+
+from __future__ import annotations
+
+from lablib.plan import memory, step, work
+from lablib.plan.job import Job
+from lablib.plan.machine import Machine
+from lablib.plan.params import count
+from lablib.plan.work import Work
+from lablib.specs import Pretrain
+
+EVALUATIONS = 5
+CHECKPOINTS = 10
+"""What `eval_every=None` and `checkpoint_every=None` mean in the training loop."""
+CHECKPOINT_BYTES = 12
+"""fp32 weights and AdamW's two moments, for each parameter."""
+
+
+def job(recipe: Pretrain) -> Job:
+    """One optimiser step of the recipe."""
+    return Job(
+        model=recipe.model,
+        params=count(recipe.model),
+        layout=recipe.parallelism,
+        seq_len=recipe.seq_len,
+        step_tokens=recipe.step_tokens,
+        precision=recipe.precision,
+        recompute=recipe.recompute,
+        fused=recipe.compile,
+    )
+
+
+def pretrain(recipe: Pretrain, machine: Machine) -> Work:
+    """What a Pretrain recipe takes on a machine. Raises `LabError` where the precision's rate is unknown."""
+    one = job(recipe)
+    parts = step.seconds(one, machine)
+    tokens = recipe.steps * recipe.step_tokens
+    evaluations = recipe.steps / recipe.eval_every if recipe.eval_every else min(EVALUATIONS, recipe.steps)
+    saves = recipe.steps / recipe.checkpoint_every if recipe.checkpoint_every else min(CHECKPOINTS, recipe.steps)
+    saving = saves * CHECKPOINT_BYTES * one.params.total / recipe.gpus / work.DISK
+    return Work(
+        steps=recipe.steps,
+        step_parts=parts,
+        memory=memory.peak(one, machine.efficiency, machine.capacity_gib),
+        params=one.params,
+        flops=work.training_flops(one, tokens),
+        step_tokens=recipe.step_tokens,
+        once={
+            "evaluation": evaluations * work.forward_seconds(one, recipe.eval_tokens, machine),
+            "checkpoints": saving,
+        },
+        precision=recipe.precision,
+        jobs=(one,),
+    )

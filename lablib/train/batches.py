@@ -1,0 +1,78 @@
+"""Which sequences a rank trains on at a step: a pure function of one integer, whatever the layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from lablib.data.loader import IGNORED
+from lablib.models.layout import Place
+
+class Windows(Protocol):
+    """What the loop needs of a data set (`lablib.data.PackedDataset` is one)."""
+
+    def __getitem__(self, index: int) -> Any:
+        """A window with int64 `tokens` and `positions` (seq_len + 1,) and `labels` (seq_len,)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch; each tensor is int64 (sequences, seq_len)."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    """The next token, `IGNORED` where that is padding or the first token of another document."""
+    positions: torch.Tensor
+    """From 0 in each document where the document mask is on, else from 0 in each sequence."""
+
+    @property
+    def targets(self) -> int:
+        """Labels that count."""
+        return int((self.labels != IGNORED).sum())
+
+
+def collate(windows: Sequence[Any], document_mask: bool, device: torch.device) -> Batch:
+    """Stack windows into a `Batch`. Positions that restart are what transformers makes its block mask from."""
+    tokens, positions, labels = (
+        np.stack([getattr(window, name) for window in windows]) for name in ("tokens", "positions", "labels")
+    )
+    if not document_mask:
+        positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    return Batch(*(_tensor(array, device) for array in (tokens[:, :-1], labels, positions[:, :-1])))
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device, non_blocking=True)
+
+
+def micro_batches(first: int, count: int, size: int, place: Place) -> list[list[int]]:
+    """Global sequence indices of one rank's micro-batches, for the step that takes [first, first + count).
+
+    `size` is sequences in a micro-batch. Micro-batch m of rank r is the slice [(m·dp + r)·size, +size): the slices of
+    all ranks tile the step exactly, and tensor-parallel neighbours get the same one.
+    """
+    rounds = count // (size * place.dp)
+    starts = (first + (m * place.dp + place.dp_rank) * size for m in range(rounds))
+    return [list(range(start, start + size)) for start in starts]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The training data of one rank, addressed by the number of sequences already used by all ranks together."""
+
+    data: Windows
+    place: Place
+    per_step: int
+    """Sequences of one optimiser step, over all ranks."""
+    micro_batch_size: int
+    document_mask: bool
+    device: torch.device
+
+    def at(self, position: int) -> list[Batch]:
+        """This rank's micro-batches of the step that begins at the global sequence `position`."""
+        indices = micro_batches(position, self.per_step, self.micro_batch_size, self.place)
+        return [collate([self.data[i] for i in group], self.document_mask, self.device) for group in indices]

@@ -1,0 +1,178 @@
+"""Checkpoints that are whole or absent: written aside, verified by size and checksum, published by one rename.
+
+``checkpoints/step-00000120/`` holds the shards of weights and optimiser, each rank's random state, and
+``checkpoint.json``: step, data position, recipe hash, layout, and every file's size and SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.api import CheckpointException
+
+from lablib.specs import LabError, write_atomic
+from lablib.train import rng
+from lablib.train.distributed import World
+from lablib.train.sharded import Tensors, load_tensors, save_tensors
+
+T = TypeVar("T")
+MARKER = "checkpoint.json"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands, besides its tensors."""
+
+    step: int
+    """Optimiser steps done; the schedule is a function of it."""
+    sequences: int
+    """Global index of the next training sequence: all the state the data has."""
+    science: str
+    """`science_hash` of the recipe."""
+
+
+def tensors_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """Weights, persistent buffers and AdamW's moments by name, as the live tensors; missing moments begin as zeros."""
+    kept = set(model.state_dict())
+    weights = dict(model.named_parameters())
+    found: Tensors = {f"model.{name}": weight for name, weight in weights.items()}
+    found |= {f"model.{name}": buffer for name, buffer in model.named_buffers() if name in kept}
+    for name, weight in weights.items():
+        state = optimizer.state[weight]
+        for moment in _MOMENTS:
+            found[f"{moment}.{name}"] = state.setdefault(moment, torch.zeros_like(weight, requires_grad=False))
+    return found
+
+
+def set_step(optimizer: torch.optim.Optimizer, step: int) -> None:
+    """AdamW counts its steps in each parameter's state (for the bias correction): set all of them."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            optimizer.state[weight]["step"] = torch.tensor(float(step), device=weight.device)
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, folder: Path, world: World, keep: int) -> None:
+        """`keep` is how many to keep; `folder` may not exist yet."""
+        self.folder, self.world, self.keep = folder, world, keep
+        self._published = -1
+
+    def save(self, model: Any, optimizer: torch.optim.Optimizer, at: Position, layout: str) -> Path:
+        """Write and publish the state, once for a step; older checkpoints go only after that. Every rank calls it.
+
+        Raises `LabError` on every rank where one cannot write; what was published before stays.
+        """
+        target = self.folder / f"step-{at.step:08d}"
+        if at.step == self._published:
+            return target
+        aside = self.folder / f".{target.name}.writing"
+        self._agreed(at.step, lambda: self._clear(aside))
+        self._agreed(at.step, lambda: self._write(aside, tensors_of(model, optimizer)))
+        mine = self._agreed(at.step, lambda: self._seal(aside))
+        files = {name: row for part in self.world.collect(mine) for name, row in part.items()}
+        marker = {**asdict(at), "layout": layout, "processes": self.world.size, "files": files}
+        self._agreed(at.step, lambda: self._publish(aside, target, marker))
+        self._published = at.step
+        return target
+
+    def _agreed(self, step: int, work: Callable[[], T]) -> T:
+        value, problem = None, ""
+        try:
+            value = work()
+        except (OSError, CheckpointException, RuntimeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        problems = [text for text in self.world.collect(problem) if text]
+        if problems:
+            raise LabError(f"checkpoint of step {step} could not be written to {self.folder}: {problems[0]}; earlier checkpoints are untouched: free space and submit the run again")  # fmt: skip
+        return value  # type: ignore[return-value]
+
+    def _clear(self, aside: Path) -> None:
+        if self.world.is_main:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+
+    def _write(self, aside: Path, tensors: Tensors) -> None:
+        save_tensors(tensors, aside)
+        save_file(rng.capture(), aside / f"random-{self.world.rank}.safetensors")
+
+    def _seal(self, aside: Path) -> dict[str, list[Any]]:
+        mine = sorted(file for file in aside.iterdir())[self.world.rank :: self.world.size]
+        for file in mine:
+            _sync(file)
+        return {file.name: list(_fingerprint(file)) for file in mine}
+
+    def _publish(self, aside: Path, target: Path, marker: dict[str, Any]) -> None:
+        if not self.world.is_main:
+            return
+        write_atomic(aside / MARKER, json.dumps(marker, indent=1))
+        shutil.rmtree(target, ignore_errors=True)  # only a checkpoint found torn is written a second time
+        aside.rename(target)
+        _sync(self.folder)
+        for old in [*sorted(self.folder.glob("step-*"))[: -self.keep], *self.folder.glob(".step-*.writing")]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def latest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest whole checkpoint and its marker, the same on every rank; a torn one is passed over."""
+        names = self.world.from_main(lambda: sorted((path.name for path in self.folder.glob("step-*")), reverse=True))
+        for path in (self.folder / name for name in names):
+            marker = _marker(path)
+            if not self.world.any(marker is None or not self._whole(path, marker["files"])) and marker:
+                return path, marker
+        return None
+
+    def _whole(self, path: Path, files: dict[str, list[Any]]) -> bool:
+        names = sorted(files)[self.world.rank :: self.world.size]
+        return all((path / name).is_file() and list(_fingerprint(path / name)) == files[name] for name in names)
+
+    def load(self, model: Any, optimizer: torch.optim.Optimizer, science: str) -> Position | None:
+        """Fill model, optimiser and random state from the newest whole checkpoint; None where there is none.
+
+        Works under another layout or number of processes; random states are then left as they are (pretraining draws
+        nothing from them). Raises `LabError` where the checkpoint belongs to another experiment.
+        """
+        found = self.latest()
+        if found is None:
+            return None
+        path, marker = found
+        if marker["science"] != science:
+            raise LabError(f"{path} was written by another recipe (science hash {marker['science']}, this one is {science}); submit the changed recipe as a new run")  # fmt: skip
+        load_tensors(tensors_of(model, optimizer), path)
+        set_step(optimizer, marker["step"])
+        own = path / f"random-{self.world.rank}.safetensors"
+        if marker["processes"] == self.world.size:
+            rng.restore(load_file(own))
+        self._published = marker["step"]
+        return Position(marker["step"], marker["sequences"], science)
+
+
+def _fingerprint(file: Path) -> tuple[int, str]:
+    with file.open("rb") as stream:
+        return file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _marker(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((path / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if {"step", "sequences", "science", "processes", "files"} <= set(found) else None

@@ -1,0 +1,53 @@
+"""What a step cost: speed, memory, and the share of a known peak."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import torch
+
+from lablib.specs import LabError
+
+
+class Meter:
+    """Times steps alone (evaluation and checkpoints are left out) and averages since the last report."""
+
+    def __init__(self, tokens: int, device: torch.device, flops: float = 0.0, peak: float | None = None) -> None:
+        """`tokens` of a step over all ranks, model `flops` of a step over all ranks, `peak` FLOP/s of all devices.
+
+        Where `peak` is None no MFU is reported: never a guessed one.
+        """
+        self.tokens, self.device = tokens, device
+        self.fastest = None if peak is None else flops / peak
+        self._seconds, self._steps, self._begun = 0.0, 0, 0.0
+
+    def start(self) -> None:
+        """A step begins."""
+        self._begun = time.perf_counter()
+
+    def stop(self) -> None:
+        """A step has ended (its loss has reached the host, so the device is done with it)."""
+        self._seconds += time.perf_counter() - self._begun
+        self._steps += 1
+
+    def report(self) -> dict[str, float]:
+        """step_seconds, tokens_per_second, memory_gib and, with a known peak, mfu, since the last report.
+
+        Raises `LabError` for an MFU above 1: the peak or the count of FLOPs is wrong, and the figure would be a lie.
+        """
+        seconds = self._seconds / self._steps
+        self._seconds, self._steps = 0.0, 0
+        values = {"step_seconds": seconds, "tokens_per_second": self.tokens / seconds, "memory_gib": peak_gib(self.device)}
+        if self.fastest is None:
+            return values
+        if self.fastest > seconds:
+            raise LabError(f"MFU {self.fastest / seconds:.2f} is above 1: the cluster's peak_tflops is not this machine's; correct it, or leave it out to report none")  # fmt: skip
+        return {**values, "mfu": self.fastest / seconds}
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory so far in GiB: allocated on the GPU, or resident on a CPU (Linux counts it in KiB)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,99 @@
+"""The pretraining stage: put the parts together, train, leave a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lablib.data import PackedDataset
+from lablib.models.build import build_model
+from lablib.models.folder import save_model
+from lablib.models.layout import Place, check_layout, distribute
+from lablib.models.recompute import apply_recompute
+from lablib.plan.pretraining import job
+from lablib.plan.work import training_flops
+from lablib.runs import Recorder, Run
+from lablib.specs import LabError, Mixture, Pretrain
+from lablib.train import rng
+from lablib.train.batches import Batches
+from lablib.train.checkpoint import Checkpoints
+from lablib.train.distributed import World, joined
+from lablib.train.heldout import Heldout
+from lablib.train.loop import Parts, train
+from lablib.train.meter import Meter
+from lablib.train.optimizer import build_optimizer
+from lablib.train.source import Source, find_source, token_bytes
+from lablib.train.step import Stepper
+
+
+def pretrain(recipe: Pretrain, run: Recorder) -> None:
+    """Train `recipe.model` and register the artefact "model"; every rank of the layout calls it.
+
+    Continues from the newest whole checkpoint in the run folder, whatever layout wrote it. Where the run is asked to stop
+    it saves and returns without the artefact. Raises `LabError` for a layout or input that cannot be used.
+    """
+    check(recipe)
+    with joined(recipe.gpus, recipe.threads) as world:
+        source = find_source(recipe, run, world)
+        if source is None:
+            return
+        run.enter("running")
+        parts = assemble(recipe, run, world, source)
+        if train(recipe, run, parts):
+            target = run.path / "model"
+            save_model(parts.stepper.model, source.tokenizer, target, world.is_main)
+            run.artefact("model", target, kind="model")
+        world.wait()
+
+
+def check(recipe: Pretrain) -> None:
+    """Raises `LabError` for what the trainer cannot do, before anything is loaded."""
+    check_layout(recipe.model, recipe.parallelism)
+    if recipe.precision == "fp8":
+        raise LabError("precision='fp8': the trainer does not do this yet, only the planner does; use bf16 or fp32")
+    if recipe.document_mask and recipe.model.ssm:
+        raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
+
+
+def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> Parts:
+    """Everything that the loop drives, on this rank."""
+    place, layout = Place.of(world.rank, recipe.parallelism), recipe.parallelism
+    model = prepare_model(recipe, world)
+    rng.seed(recipe.seed + place.dp_rank)
+    autocast = recipe.precision == "bf16" and layout.dp == 1
+    optimizer = build_optimizer(model, recipe.optimizer)
+    data = PackedDataset(source.data, recipe.mixture, recipe.seq_len, "train", recipe.seed)
+    data.check_epochs(recipe.steps * recipe.step_tokens)
+    per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
+    return Parts(
+        Stepper(model, optimizer, world, place, recipe.optimizer.grad_clip, autocast),
+        Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
+        heldout(recipe, source),
+        Checkpoints(run.folder("checkpoints"), world, recipe.keep_checkpoints),
+        meter(recipe, run, world),
+    )
+
+
+def prepare_model(recipe: Pretrain, world: World) -> Any:
+    """The model of the recipe, laid out, on its device, in training mode."""
+    model = distribute(build_model(recipe.model, recipe.seed), recipe.parallelism, recipe.precision == "bf16", world.device)
+    model.train()
+    apply_recompute(model, recipe.recompute)
+    if recipe.compile:
+        model.compile()
+    return model
+
+
+def heldout(recipe: Pretrain, source: Source) -> Heldout:
+    """The held-out split in its natural proportions, at most `eval_tokens` of it."""
+    data = PackedDataset(source.data, Mixture(), recipe.seq_len, "heldout", recipe.seed)
+    count = max(1, min(recipe.eval_tokens, data.tokens_available) // recipe.seq_len)
+    lengths = token_bytes(source.tokenizer, recipe.model.vocab)
+    return Heldout(data, count, recipe.parallelism.micro_batch_size, recipe.document_mask, lengths)
+
+
+def meter(recipe: Pretrain, run: Recorder, world: World) -> Meter:
+    """Speed, and MFU where the cluster that the run is priced on has a published peak for the precision."""
+    cluster = Run.open(run.path).cluster
+    peak = cluster.accelerator.peak(recipe.precision) if cluster else None
+    flops = training_flops(job(recipe), recipe.step_tokens).total
+    return Meter(recipe.step_tokens, world.device, flops, None if peak is None else peak * world.size)
