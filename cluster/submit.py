@@ -26,7 +26,7 @@ def submit(
     """Start a recipe and return its run; the job waits for `after` and for every run that its references name.
 
     `root` is the folder of runs ($LAB_RUNS or ./runs). Raises `LabError` for a profile that does not exist, for a
-    recipe that this machine cannot lay out, and for a reference to a run that is not in `root`.
+    recipe that does not fit by its plan, and for a reference to a run that is not in `root`.
     """
     root = (root or runs_root()).absolute()
     waits = _predecessors(recipe, after, root)
@@ -93,6 +93,8 @@ def _registered(recipe: Recipe, cluster: Cluster | None, root: Path) -> dict[str
     if cluster is None:
         return {}
     plan = estimate(recipe, cluster, root=root)
+    if not plan.fits:
+        raise LabError(f"{recipe.stage} would not run here: {'; '.join(plan.warnings)}")
     curve = forecast(recipe, root)
     return {
         "estimate": json.loads(plan.to_json()),

@@ -48,7 +48,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
         module = import_module(f"lab.commands.{name}")
         command = commands.add_parser(name, help=line, description=module.__doc__, formatter_class=text)
         module.arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(execute=module.run)
     return top
 
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     args = parser(next((word for word in words if word in COMMANDS), "")).parse_args(words)
     try:
-        return int(args.run(args) or 0)
+        return int(args.execute(args) or 0)
     except LabError as error:
         print(f"lab {args.command}: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,8 @@ from rich.table import Table
 from lablib.specs import Cluster
 
 console = Console()
+if not console.is_terminal:
+    console.width = 140  # a log or a pipe has no width of its own; rich would cut tables at 80
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from lab.show import console
@@ -31,7 +30,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--price", default="$0.10", help="dollars an hour that this machine is taken to cost (default $0.10)"
     )
-    command.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads of each stage")
+    command.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads of each stage (default 1: two threads on a busy machine are slower)",
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random")
     command.add_argument("--full", action="store_true", help="also align a real 135M chat model")
     command.add_argument("--tiny", action="store_true", help="as small as it goes; nothing is learned (for tests)")

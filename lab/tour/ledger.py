@@ -34,11 +34,12 @@ class Ledger:
         folder = self.root / self._read().get(label, "-")
         return Run(folder) if (folder / "recipe.json").is_file() else None
 
-    def obtain(self, label: str, recipe: Recipe) -> tuple[Run, str]:
+    def obtain(self, label: str, recipe: Recipe, after: Run | None = None) -> tuple[Run, str]:
         """(run, "reused" | "resumed" | "attached" | "submitted") for a stage.
 
         A completed run of the very same recipe whose artefacts are whole is reused; one that ended early resumes in
-        its own folder; one that is still going is attached to; everything else is submitted anew.
+        its own folder; one that is still going is attached to; everything else is submitted anew, to begin when `after`
+        has completed (stages share the machine one at a time, as their plans assume).
         """
         old = self.run(label)
         if old is not None and _recipe(old) == recipe.content_hash:
@@ -49,7 +50,7 @@ class Ledger:
                 return resume(old), "resumed"
             if _whole(old):
                 return old, "reused"
-        made = submit(recipe, root=self.root)
+        made = submit(recipe, after=after, root=self.root)
         write_atomic(self.root / "tour.json", json.dumps({**self._read(), label: made.id}, indent=1))
         return made, "submitted"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lablib.plan import estimate, forecast
 from lablib.runs import Run
@@ -37,7 +38,7 @@ class Settings:
     pretrain_seconds: float = 150.0
     """Wall-clock budget of pretraining; the plan turns it into a model and a number of tokens."""
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
     tiny: bool = False
     """Everything as small as it goes: minutes become seconds, and nothing is learned. For tests."""
     full: bool = False
@@ -116,11 +117,6 @@ def options(settings: Settings, cluster: Cluster) -> list[Option]:
     return sorted(found, key=lambda option: option.loss if option.loss is not None else float("inf"))
 
 
-def prepare(settings: Settings) -> Prepare:
-    """The corpus every machine has, a tokenizer trained on it, and token shards."""
-    return Prepare(name="data", corpus="core", vocab=4096, max_bytes="2 MB" if settings.tiny else "24 MB")
-
-
 TASK = Task(
     name="sums",
     generator="chain_sum",
@@ -128,116 +124,130 @@ TASK = Task(
     train=2048,
     test=200,
 )
-"""What the tour aligns its model on: sums with a verifiable answer, test prompts never trained on."""
+"""What the tour aligns its model on: a verifiable answer, and test prompts that no stage trains on."""
+
+CHAT_TASK = Task(
+    name="few-shot-sums",
+    generator="chain_sum",
+    params={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+    fewshot=6,
+    train=64,
+    test=24,
+)
+"""What SmolLM2-135M solves about half the time in few-shot form."""
 
 
-def steps(settings: Settings, chosen: Pretrain) -> list[Step]:
-    """The chain, in order: label and how to make its recipe from the runs before it."""
-    scale = 0.02 if settings.tiny else 1.0
+@dataclass(frozen=True)
+class Chain:
+    """The tour's stages; each method makes one recipe from the runs before it."""
 
-    def few(count: int) -> int:
-        return max(2, int(count * scale))
+    settings: Settings
+    chosen: Pretrain
 
-    task = TASK.replace(train=64, test=16) if settings.tiny else TASK
-    common = {"seed": settings.seed, "threads": settings.threads, "precision": "fp32"}
+    def steps(self) -> list[Step]:
+        """Label and recipe of each stage, in order."""
+        makers = [self.data, self.pretrain, self.sft, self.preference, self.grpo, self.export, self.evaluate]
+        if self.settings.full:
+            makers += [self.chat_grpo, self.chat_evaluate]
+        return [(make.__name__.replace("_", "-"), make) for make in makers]
 
-    def sft(runs: Runs) -> Recipe:
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"seed": self.settings.seed, "threads": self.settings.threads, "precision": "fp32"}
+
+    @property
+    def _task(self) -> Task:
+        return TASK.replace(train=64, test=16) if self.settings.tiny else TASK
+
+    def _few(self, count: int) -> int:
+        return 2 if self.settings.tiny else count
+
+    def data(self, runs: Runs) -> Prepare:
+        """The corpus every machine has, a tokenizer trained on it, and token shards."""
+        return Prepare(name="data", corpus="core", vocab=4096, max_bytes="2 MB" if self.settings.tiny else "24 MB")
+
+    def pretrain(self, runs: Runs) -> Pretrain:
+        """What the plan chose, on the prepared data."""
+        return self.chosen.replace(data=runs["data"].data)
+
+    def sft(self, runs: Runs) -> SFT:
+        """Show the task's form and answers."""
         return SFT(
             model=runs["pretrain"].model,
-            data=task,
-            steps=few(250),
+            data=self._task,
+            steps=self._few(250),
             batch_size=64,
             seq_len=128,
             learning_rate=1e-3,
-            **common,
+            **self._common,
         )
 
-    def preference(runs: Runs) -> Recipe:
+    def preference(self, runs: Runs) -> Preference:
+        """Prefer right answers to the model's own wrong ones."""
         return Preference(
             model=runs["sft"].model,
-            data=task,
-            pairs=8 if settings.tiny else 256,
-            steps=few(40),
+            data=self._task,
+            pairs=self._few(256),
+            steps=self._few(40),
             batch_size=16,
             seq_len=128,
             learning_rate=2e-5,
-            **common,
+            **self._common,
         )
 
-    def grpo(runs: Runs) -> Recipe:
+    def grpo(self, runs: Runs) -> GRPO:
+        """Reinforce what the verifier accepts."""
         return GRPO(
             model=runs["preference"].model,
-            task=task,
-            prompts_per_step=4 if settings.tiny else 16,
-            group_size=4 if settings.tiny else 8,
+            task=self._task,
+            prompts_per_step=4 if self.settings.tiny else 16,
+            group_size=4 if self.settings.tiny else 8,
             max_new_tokens=8,
-            steps=few(40),
+            steps=self._few(40),
             seq_len=128,
             learning_rate=1e-4,
-            **common,
+            **self._common,
         )
 
-    def evaluate(runs: Runs) -> Recipe:
-        models = {
-            "base": runs["pretrain"].model,
-            **{label: runs[label].model for label in ("sft", "preference", "grpo")},
-        }
+    def export(self, runs: Runs) -> Export:
+        """The last model as a plain folder in bf16."""
+        return Export(model=runs["grpo"].model, dtype="bf16", threads=self.settings.threads)
+
+    def evaluate(self, runs: Runs) -> Evaluate:
+        """Every stage on the same unseen prompts and the same held-out text."""
+        stages = {"base": "pretrain", "sft": "sft", "preference": "preference", "grpo": "grpo"}
         return Evaluate(
-            models=models,
-            tasks=(task,),
+            models={label: runs[stage].model for label, stage in stages.items()},
+            tasks=(self._task,),
             data=runs["data"].data,
             max_new_tokens=8,
             samples=3,
-            threads=settings.threads,
-            seed=settings.seed,
+            seed=self.settings.seed,
+            threads=self.settings.threads,
         )
 
-    def export(runs: Runs) -> Recipe:
-        return Export(model=runs["grpo"].model, dtype="bf16")
-
-    return [
-        ("data", lambda runs: prepare(settings)),
-        ("pretrain", lambda runs: chosen.replace(data=runs["data"].data)),
-        ("sft", sft),
-        ("preference", preference),
-        ("grpo", grpo),
-        ("evaluate", evaluate),
-        ("export", export),
-        *(chat_steps(settings) if settings.full else []),
-    ]
-
-
-def chat_steps(settings: Settings) -> list[Step]:
-    """Three GRPO steps of a real chat model with adapters, and its evaluation (minutes more)."""
-    task = Task(
-        name="few-shot-sums",
-        generator="chain_sum",
-        params={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-        fewshot=6,
-        train=64,
-        test=24,
-    )
-
-    def grpo(runs: Runs) -> Recipe:
+    def chat_grpo(self, runs: Runs) -> GRPO:
+        """Three steps of a real chat model with adapters (minutes more)."""
         return GRPO(
             name="chat-grpo",
             model=CHAT,
-            task=task,
+            task=CHAT_TASK,
             prompts_per_step=2,
             group_size=4,
             max_new_tokens=8,
-            steps=3,
+            steps=self._few(3),
             learning_rate=1e-4,
             lora=LoRA(rank=16),
-            precision="fp32",
-            seed=settings.seed,
-            threads=settings.threads,
+            **self._common,
         )
 
-    def evaluate(runs: Runs) -> Recipe:
-        models = {"chat": CHAT, "chat-grpo": runs["chat-grpo"].model}
+    def chat_evaluate(self, runs: Runs) -> Evaluate:
+        """The chat model before and after."""
         return Evaluate(
-            name="chat-evaluate", models=models, tasks=(task,), max_new_tokens=8, batch_size=8, threads=settings.threads
+            name="chat-evaluate",
+            models={"chat": CHAT, "chat-grpo": runs["chat-grpo"].model},
+            tasks=(CHAT_TASK,),
+            max_new_tokens=8,
+            batch_size=8,
+            threads=self.settings.threads,
         )
-
-    return [("chat-grpo", grpo), ("chat-evaluate", evaluate)]

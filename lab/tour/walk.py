@@ -10,7 +10,7 @@ from lab.show import console, table
 from lab.tour import story
 from lab.tour.ledger import Ledger
 from lab.tour.progress import follow
-from lab.tour.recipes import Settings, options, steps
+from lab.tour.recipes import Chain, Settings, options
 from lablib.plan import calibrate
 from lablib.report import export
 from lablib.runs import Run, RunState
@@ -81,8 +81,10 @@ def _plan(settings: Settings, cluster: Cluster) -> Pretrain:
 
 def _submit(ledger: Ledger, settings: Settings, chosen: Pretrain) -> dict[str, Run]:
     runs: dict[str, Run] = {}
-    for label, make in steps(settings, chosen):
-        runs[label], how = ledger.obtain(label, make(runs))
+    last: Run | None = None
+    for label, make in Chain(settings, chosen).steps():
+        last, how = ledger.obtain(label, make(runs), last)
+        runs[label] = last
         console.print(f"  {label:14} {how:10} {runs[label].id}", markup=False, highlight=False)
     console.print(f"The runs go on without this terminal; they live in {ledger.root}\n", markup=False, highlight=False)
     return runs

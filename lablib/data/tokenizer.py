@@ -105,7 +105,10 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "padding_side": "right",
         "chat_template": CHAT_TEMPLATE,
-        **{"eos_token": TURN_END, "pad_token": PAD, "bos_token": None, "unk_token": None},
+        "eos_token": TURN_END,
+        "pad_token": PAD,
+        "bos_token": None,
+        "unk_token": None,
     }
     write_atomic(folder / "tokenizer_config.json", json.dumps(config, indent=1))
     write_atomic(folder / "chat_template.jinja", CHAT_TEMPLATE)

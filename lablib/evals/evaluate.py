@@ -73,7 +73,9 @@ def _ready(tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _answer(recipe: Evaluate, run: Recorder, label: str, task: Task, model: Any, tokenizer: Any) -> list[dict[str, Any]]:
+def _answer(
+    recipe: Evaluate, run: Recorder, label: str, task: Task, model: Any, tokenizer: Any
+) -> list[dict[str, Any]]:
     """Greedy completions of a task's test items, scored."""
     items = split_items(task, "test")
     prompts = [encode_prompt(tokenizer, item.prompt, item.is_chat) for item in items]
@@ -137,5 +139,3 @@ def _constant(task: Task) -> float:
     """The score of always giving the train split's most common answer: what reading nothing is worth."""
     items = split_items(task, "test")
     return sum(item.answer == most_common_answer(task) for item in items) / len(items)
-
-

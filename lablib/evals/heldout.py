@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from lablib.data import shards
 from lablib.models.folder import load_tokenizer
 from lablib.specs import LabError
 
@@ -37,9 +36,9 @@ def read_pieces(data: Path, tokenizer: Path, budget: int) -> list[Piece]:
 
     `data` and `tokenizer` are a Prepare run's artefacts. Raises `LabError` where the split is empty.
     """
-    words = load_tokenizer(tokenizer)
-    kind = json.loads((data / "manifest.json").read_text(encoding="utf-8")).get("dtype", "uint16")
-    streams = {path.name.removesuffix(".heldout.bin"): _documents(path, kind) for path in sorted(data.glob("shards/*.heldout.bin"))}  # fmt: skip
+    words, card = load_tokenizer(tokenizer), shards.manifest(data)
+    domains = sorted({row["domain"] for row in card["shards"]})
+    streams = {name: _heads(shards.read(data, name, "heldout", card["tokenizer"]["vocab"])) for name in domains}
     pieces: list[Piece] = []
     while streams and budget > 0:
         for domain in list(streams):
@@ -48,21 +47,19 @@ def read_pieces(data: Path, tokenizer: Path, budget: int) -> list[Piece]:
                 del streams[domain]
                 continue
             budget -= len(ids)
-            pieces.append(Piece(domain, words.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)))
+            pieces.append(
+                Piece(domain, words.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            )
     kept = [piece for piece in pieces if len(piece.text) > 1]
     if not kept:
         raise LabError(f"{data} has no held-out documents; prepare it with a larger heldout share")
     return kept
 
 
-def _documents(path: Path, kind: str) -> Iterator[list[int]]:
-    """Token ids of the first `PIECE` tokens of each document, without the end-of-document token."""
-    ends = np.load(path.with_name(path.name.replace(".bin", ".idx.npy")), allow_pickle=False)
-    tokens = np.memmap(path, dtype=np.dtype(kind).newbyteorder("<"), mode="r") if len(ends) else np.zeros(0, np.uint16)
-    start = 0
-    for end in ends:
-        yield tokens[start : min(int(end) - 1, start + PIECE)].tolist()
-        start = int(end)
+def _heads(shard: shards.ShardData) -> Iterator[list[int]]:
+    """The first `PIECE` token ids of each document, without the token that ends it."""
+    for start, length in zip(shard.starts.tolist(), shard.lengths.tolist(), strict=True):
+        yield shard.tokens[start : start + min(length - 1, PIECE)].tolist()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def summarise(recipe: Evaluate, found: Scored, references: list[Row]) -> dict[st
 def pairs(labels: list[str], baseline: str) -> list[tuple[str, str, str]]:
     """(model, compared with, why): each with the baseline, and with the model before it in the chain."""
     found = [(label, baseline, "baseline") for label in labels if label != baseline]
-    chain = [(after, before, "previous") for before, after in zip(labels, labels[1:], strict=False)]
+    chain = [(after, before, "previous") for before, after in pairwise(labels)]
     return found + [pair for pair in chain if pair[:2] not in {known[:2] for known in found} and pair[0] != baseline]
 
 

@@ -121,7 +121,9 @@ def ratio_interval(amounts: Sequence[float], sizes: Sequence[float], seed: int =
     return Interval(float(top.sum() / bottom.sum()), *_tails((draws @ top) / (draws @ bottom)))
 
 
-def ratio_saving(model: Sequence[float], baseline: Sequence[float], sizes: Sequence[float], seed: int = 0) -> Difference:
+def ratio_saving(
+    model: Sequence[float], baseline: Sequence[float], sizes: Sequence[float], seed: int = 0
+) -> Difference:
     """How much lower the model's ratio is than the baseline's (positive is better), resampling whole documents."""
     saved, bottom = np.asarray(baseline, dtype=float) - np.asarray(model, dtype=float), np.asarray(sizes, dtype=float)
     draws = _resampled(len(saved), seed)

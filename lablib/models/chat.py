@@ -12,8 +12,13 @@ START, END = "<|im_start|>", "<|im_end|>"
 Message = dict[str, str]
 _PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
-    [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    + [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}],
+    [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"},
+    ],
 )
 
 

@@ -34,12 +34,10 @@ class Machine:
         return self.efficiency.gain(self.threads) / max(1.0, crowd)
 
     def matmul_rate(self, precision: str) -> float | None:
-        """FLOP/s of a large matmul; fp8 recipes run what has no fp8 kernel in bf16 elsewhere."""
+        """FLOP/s of a large matmul, None where nobody knows; a CPU without a measured bf16 rate computes at fp32's."""
         rate = self.cluster.accelerator.achievable(precision)
         if rate is None and precision == "bf16" and self.is_cpu:
             rate = self.cluster.accelerator.achievable("fp32")
-        if rate is None and precision == "fp32":
-            rate = self.cluster.accelerator.achievable("tf32")
         return None if rate is None else rate * self.speed
 
     @property

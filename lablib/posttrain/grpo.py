@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from lablib.data.tasks import Item, Verdict, Verifier, split_items
@@ -113,14 +114,14 @@ class Reward:
                 self.run.event("warning", text=f"No completion was right in the first {PATIENCE} samplings (step {step}), so nothing can be learnt yet: warm up with SFT, or make the task easier")  # fmt: skip
 
     def record(self, step: int, advantages: list[float]) -> None:
-        """Append one row a prompt to ``rollouts.jsonl``: its completions with answer, reward and advantage."""
+        """Append one row a prompt to ``rollouts.jsonl``: its completions with answer, score, error and advantage."""
         asked, said, verdicts = self._last
         if not self.run.is_main:
             return
         for start in range(0, len(asked), self.group_size):
             group = slice(start, start + self.group_size)
             tried = [
-                {"text": text, "answer": verdict.answer, "reward": verdict.score, "error": verdict.error, "advantage": advantage}  # fmt: skip
+                {"text": text, **asdict(verdict), "advantage": advantage}
                 for text, verdict, advantage in zip(said[group], verdicts[group], advantages[group], strict=True)
             ]
             item = asked[start]
@@ -141,5 +142,3 @@ def recording_trainer(reward: Reward) -> type:
             return scored
 
     return Recording
-
-

@@ -133,7 +133,11 @@ class ModelSpec(Spec):
             raise ValueError(f"head_dim={self.head_dim} must be mla.qk_nope_head_dim+qk_rope_head_dim={self.mla.qk_nope_head_dim + self.mla.qk_rope_head_dim}; leave it out")  # fmt: skip
         if self.moe and self.moe.dense_layers > self.layers:
             raise ValueError(f"moe.dense_layers={self.moe.dense_layers} is more than layers={self.layers}")
-        if self.moe and self.family == "qwen3_moe" and (self.moe.shared_experts or self.moe.dense_layers or self.moe.groups > 1):
+        if (
+            self.moe
+            and self.family == "qwen3_moe"
+            and (self.moe.shared_experts or self.moe.dense_layers or self.moe.groups > 1)
+        ):
             raise ValueError("qwen3_moe has no shared experts, dense layers or expert groups; leave them out, or use deepseek_v3")  # fmt: skip
         if self.ssm and any(not 0 <= i < self.layers for i in self.ssm.attention_layers):
             raise ValueError(

@@ -77,14 +77,17 @@ class Pretrain(Recipe):
     log_every: int = Field(default=1, gt=0)
 
     @model_validator(mode="after")
-    def _whole_batches(self) -> Self:
+    def _fits_the_model(self) -> Self:
+        model, tp = self.model, self.parallelism.tp
+        if self.seq_len > model.max_seq_len:
+            raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}")
+        if model.heads % tp or model.ffn % tp:
+            raise ValueError(f"parallelism.tp={tp} must divide the model's heads={model.heads} and ffn={model.ffn}")
         if abs(self.step_tokens / self.batch_tokens - 1) > 0.1:
             raise ValueError(
-                f"batch_tokens={self.batch_tokens} is not near a multiple of seq_len×micro_batch_size×data-parallel ranks"
-                f"={self._round_tokens}; {self.step_tokens} is the nearest"
+                f"batch_tokens={self.batch_tokens} is not near a multiple of seq_len × micro_batch_size × data-parallel "
+                f"ranks = {self._round_tokens}; {self.step_tokens} is the nearest"
             )
-        if self.seq_len > self.model.max_seq_len:
-            raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={self.model.max_seq_len}")
         return self
 
     @property

@@ -61,6 +61,10 @@ def set_step(optimizer: torch.optim.Optimizer, step: int) -> None:
             optimizer.state[weight]["step"] = torch.tensor(float(step), device=weight.device)
 
 
+class _Unwritten(Exception):
+    """Some rank could not write."""
+
+
 class Checkpoints:
     """The checkpoints of one run folder."""
 
@@ -78,25 +82,30 @@ class Checkpoints:
         if at.step == self._published:
             return target
         aside = self.folder / f".{target.name}.writing"
-        self._agreed(at.step, lambda: self._clear(aside))
-        self._agreed(at.step, lambda: self._write(aside, tensors_of(model, optimizer)))
-        mine = self._agreed(at.step, lambda: self._seal(aside))
-        files = {name: row for part in self.world.collect(mine) for name, row in part.items()}
-        marker = {**asdict(at), "layout": layout, "processes": self.world.size, "files": files}
-        self._agreed(at.step, lambda: self._publish(aside, target, marker))
+        try:
+            self._agreed(lambda: self._clear(aside))
+            self._agreed(lambda: self._write(aside, tensors_of(model, optimizer)))
+            parts = self.world.collect(self._agreed(lambda: self._seal(aside)))
+            files = {name: row for part in parts for name, row in part.items()}
+            marker = {**asdict(at), "layout": layout, "processes": self.world.size, "files": files}
+            self._agreed(lambda: self._publish(aside, target, marker))
+        except _Unwritten as problem:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise LabError(f"checkpoint of step {at.step} could not be written to {self.folder}: {problem}; earlier checkpoints are untouched: free space and submit the run again") from None  # fmt: skip
         self._published = at.step
         return target
 
-    def _agreed(self, step: int, work: Callable[[], T]) -> T:
-        value, problem = None, ""
+    def _agreed(self, work: Callable[[], T]) -> T:
+        """Do a rank's part; where any rank fails, all raise."""
+        made, problem = [], ""
         try:
-            value = work()
+            made.append(work())
         except (OSError, CheckpointException, RuntimeError) as error:
             problem = f"{type(error).__name__}: {error}"
         problems = [text for text in self.world.collect(problem) if text]
         if problems:
-            raise LabError(f"checkpoint of step {step} could not be written to {self.folder}: {problems[0]}; earlier checkpoints are untouched: free space and submit the run again")  # fmt: skip
-        return value  # type: ignore[return-value]
+            raise _Unwritten(problems[0])
+        return made[0]
 
     def _clear(self, aside: Path) -> None:
         if self.world.is_main:

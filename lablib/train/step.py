@@ -44,7 +44,7 @@ class Stepper:
 
     def __call__(self, batches: Sequence[Batch]) -> Outcome:
         """Train on this rank's micro-batches of one step. Every rank calls it."""
-        targets = self.total(sum(batch.targets for batch in batches))
+        targets = max(self.total(sum(batch.targets for batch in batches)), 1.0)
         scale = gradient_scale(targets, self.place.dp)
         losses = torch.zeros((), dtype=torch.float64, device=self.world.device)
         apart = WholeGradients(self.model, self.place)
@@ -93,7 +93,7 @@ def gradient_scale(targets: float, dp: int) -> float:
     The mean is over the targets of all micro-batches and ranks, not a mean of means (huggingface/transformers#37766);
     FSDP2 averages gradients over the `dp` ranks, which the factor `dp` undoes.
     """
-    return dp / max(targets, 1.0)
+    return dp / targets
 
 
 class WholeGradients:

@@ -124,7 +124,7 @@ def test_a_launcher_that_dies_before_the_job_is_told_as_lost(corpus: Path) -> No
     run.wait()
     for pulse in (run.path / "heartbeat").glob("*.json"):
         pulse.unlink()
-    assert run.state is RunState.LOST
+    until(lambda: run.state is RunState.LOST)
 
 
 def test_mistakes_are_refused_before_anything_is_written(corpus: Path, runs: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.__main__ import COMMANDS
-from lablib.specs import Parallelism, Pretrain
+from lablib.specs import Accelerator, Cluster, Parallelism, Pretrain
 
 
 def lab(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -78,9 +78,18 @@ def test_an_unknown_stage_lists_the_known_ones(folder: Path) -> None:
 
 
 def test_tensor_parallelism_that_does_not_divide_the_heads_is_refused_before_it_is_queued(folder: Path) -> None:
-    recipe = Pretrain(model="qwen3-0.6b", tokens="1B", parallelism=Parallelism(tp=3))
-    recipe.save(folder / "r.toml")
+    text = 'stage = "pretrain"\nmodel = "qwen3-0.6b"\ntokens = "1B"\n[parallelism]\ntp = 3\n'
+    (folder / "r.toml").write_text(text)
     refused(lab("submit", str(folder / "r.toml")), "tp=3", "heads")
+    assert json.loads(lab("jobs", "--json").stdout) == []
+
+
+def test_a_recipe_that_does_not_fit_this_machine_is_refused_with_a_remedy(folder: Path, home: Path) -> None:
+    small = Accelerator(name="toy", kind="cpu", memory_gib=1, bandwidth_gb_s=10, measured_tflops={"fp32": 0.05})
+    home.mkdir(parents=True)
+    Cluster(name="local", accelerator=small, gpus_per_node=1).save(home / "local-cluster.json")
+    Pretrain(model="llama-3.1-8b", tokens="1B", precision="fp32").save(folder / "r.toml")
+    refused(lab("submit", str(folder / "r.toml")), "needs", "GiB")
     assert json.loads(lab("jobs", "--json").stdout) == []
 
 

@@ -9,10 +9,12 @@ import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 
 from lablib.data.prepare import prepare
 from lablib.models.layout import Place
@@ -117,8 +119,12 @@ def _no_all_reduce(self: step.Stepper, value: torch.Tensor | float) -> float:
     return float(value) * self.place.dp
 
 
-def _never_across_replicas(self: step.Stepper, last: bool) -> None:
-    self.model.set_requires_all_reduce(False)
+def do_nothing(*args: Any, **kwargs: Any) -> None:
+    """What a forgotten call does."""
+
+
+def _local_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nn.utils.get_total_norm([getattr(grad, "_local_tensor", grad) for grad in gradients])
 
 
 def _without_hooks(self: Any, module: Any, mesh: Any) -> Any:
@@ -126,18 +132,18 @@ def _without_hooks(self: Any, module: Any, mesh: Any) -> Any:
 
 
 def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
+    from torch.distributed.fsdp._fully_shard import _fsdp_collectives
     from transformers.distributed.tensor_parallel import ReplicatedWithGradAllReduce
 
-    nothing = lambda self: None  # noqa: E731
     return {
         "": [],
         "averaging not undone": [(step, "gradient_scale", lambda targets, dp: 1 / targets)],
         "each rank its own divisor": [(step.Stepper, "total", _no_all_reduce)],
-        "norm gradients summed again": [(step.WholeGradients, "set_aside", nothing)],
+        "norm gradients summed again": [(step.WholeGradients, "set_aside", do_nothing)],
         "norm gradients never summed": [(ReplicatedWithGradAllReduce, "install_forward", _without_hooks)],
-        "replicas never reduced": [(step.Stepper, "_reduce_replicas_at_the_end", _never_across_replicas)],
+        "replicas never reduced": [(_fsdp_collectives, "dist", SimpleNamespace(**{**vars(dist), "all_reduce": do_nothing}))],
         "tensor ranks read other data": [(Place, "of", classmethod(lambda cls, rank, p: cls(rank % p.dp, p.dp, p.tp)))],
-        "norm of own shards only": [(clip, "_whole", lambda norm: getattr(norm, "to_local", lambda: norm)())],
+        "norm of own shards only": [(clip, "global_norm", _local_norm)],
     }
 
 

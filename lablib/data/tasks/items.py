@@ -69,7 +69,9 @@ def make_generator(task: Task) -> Any:
     check_generator(task.generator)
     clash = {"seed", "size"} & set(task.params)
     if clash:
-        raise LabError(f"task {task.name}: params must not set {sorted(clash)}; use the task's own seed, train and test")
+        raise LabError(
+            f"task {task.name}: params must not set {sorted(clash)}; use the task's own seed, train and test"
+        )
     try:
         return reasoning_gym.create_dataset(task.generator, seed=task.seed, size=_ENDLESS, **task.params)
     except (TypeError, ValueError, AssertionError) as error:

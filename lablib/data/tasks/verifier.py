@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from lablib.data.tasks.answer import extract_answer
 from lablib.data.tasks.items import Item, make_generator
@@ -78,7 +78,7 @@ class Verifier:
             return Verdict(0.0, answer, "the scorer's process died")
         return Verdict(reply["score"], answer, reply["error"])
 
-    def _ask(self, line: str) -> dict[str, float | None] | None:
+    def _ask(self, line: str) -> dict[str, Any] | None:
         child = self._running()
         assert child.stdin is not None
         try:
