@@ -40,5 +40,8 @@ bench: setup  ## measure against peers in the same run; results as JSON under be
 	@mkdir -p bench/results
 	@for file in bench/bench_*.py; do echo $$file; $(BIN)/python $$file; done
 
+gpu-check: setup  ## every GPU path that exists, on one GPU, with a record of what was exercised
+	@$(BIN)/python bench/gpu_check.py
+
 clean:  ## remove caches, never runs
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -55,8 +55,17 @@ def model(row: Row) -> ModelSpec:
     total = float(row["params_total"])
     tied = abs(total - _dense(layers, hidden, head_dim * kv, whole(row, "ffn"), vocab, 1)) < 0.02 * total
     rest = total - vocab * hidden * (1 if tied else 2) - layers * 2 * hidden * (hidden + head_dim * kv)
-    width = max(1, round(rest / (3 * layers * hidden)))
-    return ModelSpec(layers=layers, hidden=hidden, heads=heads, kv_heads=kv, ffn=width, vocab=vocab, tied_embeddings=tied, max_seq_len=10**9)
+    width = 64 * max(1, round(rest / (3 * layers * hidden * 64)))
+    return ModelSpec(
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv,
+        ffn=width,
+        vocab=vocab,
+        tied_embeddings=tied,
+        max_seq_len=10**9,
+    )
 
 
 def _dense(layers: int, hidden: int, kv: int, ffn: int, vocab: int, tables: int) -> float:
@@ -75,7 +84,9 @@ def _sparse(row: Row, layers: int, hidden: int, heads: int, kv: int, vocab: int)
 def layout(row: Row) -> Parallelism:
     """The row's layout; ZeRO-1 and -2 communicate like replicas (once a step), and are planned as such."""
     tp, pp, cp = (whole(row, name) for name in ("tp", "pp", "cp"))
-    split = 1 if "local batch" in row["note"] else whole(row, "micro_batch")  # that note's micro_batch is a rank's whole batch
+    split = (
+        1 if "local batch" in row["note"] else whole(row, "micro_batch")
+    )  # that note's micro_batch is a rank's whole batch
     data = max(1, whole(row, "n_gpus") // (tp * pp * cp))
     sharded = row.get("zero_stage", "") in ("3", "fsdp3")
     degrees = {"dp_shard": data} if sharded else {"dp_replicate": data}
@@ -111,7 +122,11 @@ def device(row: Row) -> Accelerator:
     """The catalogue's accelerator; fp16 runs at the bf16 rate."""
     card = catalog.accelerators[GPUS[row["gpu"]]]
     if "500W" in row["gpu"]:  # a power-capped H100 with HBM2e: torchtitan's test bed; matmuls slow with the power
-        return card.replace(memory_gib=95, bandwidth_gb_s=2400, measured_tflops={k: v * 500 / 700 for k, v in card.measured_tflops.items()})
+        return card.replace(
+            memory_gib=95,
+            bandwidth_gb_s=2400,
+            measured_tflops={k: v * 500 / 700 for k, v in card.measured_tflops.items()},
+        )
     return card
 
 
@@ -145,7 +160,9 @@ def _line(group: str, pairs: list[tuple[float, float]]) -> None:
     ours, truth = np.array(pairs).T
     error = np.abs(ours / truth - 1)
     rank = spearmanr(ours, truth).statistic if len(pairs) > 2 else float("nan")
-    print(f"{group:18} {len(pairs):4}  {np.median(error):6.1%}  {np.mean(error < 0.1):8.0%}  {np.mean(error < 0.2):8.0%}  {np.median(ours / truth):4.2f}  {rank:.2f}")
+    print(
+        f"{group:18} {len(pairs):4}  {np.median(error):6.1%}  {np.mean(error < 0.1):8.0%}  {np.mean(error < 0.2):8.0%}  {np.median(ours / truth):4.2f}  {rank:.2f}"
+    )
 
 
 def main(files: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.live import Live
@@ -82,7 +82,7 @@ def follow(runs: Mapping[str, Run]) -> None:
 
 
 @contextmanager
-def _display(runs: Mapping[str, Run]) -> Iterator[object]:
+def _display(runs: Mapping[str, Run]) -> Iterator[Callable[[], None]]:
     if console.is_terminal:
         with Live(board(runs), console=console, refresh_per_second=2, transient=True) as live:
             yield lambda: live.update(board(runs))

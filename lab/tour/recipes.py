@@ -109,7 +109,7 @@ def options(settings: Settings, cluster: Cluster) -> list[Option]:
     found = []
     for model in CANDIDATES[:1] if settings.tiny else CANDIDATES:
         probe = pretrain(model, 4096 * 1000, settings)
-        rate = estimate(probe, cluster).tokens_per_second_per_gpu
+        rate = estimate(probe, cluster).tokens_per_second_per_gpu or 1.0
         steps = 12 if settings.tiny else max(50, int(settings.pretrain_seconds * rate / probe.step_tokens))
         recipe = probe.replace(tokens=steps * probe.step_tokens)
         curve = forecast(recipe)

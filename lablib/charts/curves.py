@@ -27,7 +27,7 @@ def _faint(frame: str, value: str, colour: str = theme.BLUE) -> alt.Chart:
 def loss(forecast: bool = True) -> Figure:
     """`forecast` says whether the words speak of one. Frames: ``loss`` (step, loss, smooth), ``band`` (step, low, mid, high), ``heldout`` (step, loss); nats a token."""
     band = alt.Chart(alt.NamedData("band"))
-    x, y = step_axis(), value_axis("loss", "nats per token")
+    x, y = step_axis(), value_axis("loss", "loss, nats")
     area = band.mark_area(color=theme.GREY, opacity=0.2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
     middle = band.mark_line(color=theme.GREY, strokeDash=[5, 4], strokeWidth=1.5).encode(x=x, y=alt.Y("mid:Q"))
     dots = (
@@ -39,7 +39,7 @@ def loss(forecast: bool = True) -> Figure:
             tooltip=[alt.Tooltip("step:Q", format=",d"), alt.Tooltip("loss:Q", format=".4f", title="held-out loss")],
         )
     )
-    line = _line("loss", "smooth", "nats per token")
+    line = _line("loss", "smooth", "loss, nats")
     chart = (area + middle + _faint("loss", "loss") + line + dots).properties(
         width=theme.WIDTH, height=theme.HEIGHT + 40
     )

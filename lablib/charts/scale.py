@@ -15,7 +15,7 @@ def step_axis() -> alt.X:
     return alt.X(
         "step:Q",
         title="step",
-        axis=alt.Axis(labelExpr=COUNT, grid=False, tickCount=6, labelFlush=False),
+        axis=alt.Axis(labelExpr=COUNT, grid=False, tickCount=6, tickMinStep=1, labelFlush=False),
         scale=alt.Scale(nice=False),
     )
 

@@ -105,7 +105,7 @@ def _saving(found: Scored, pair: tuple[str, str, str]) -> Row:
     mine, theirs = found.of(pair[0], heldout.NAME), found.of(pair[1], heldout.NAME)
     keys = [key for key in mine if key in theirs]
     sizes = [mine[key]["bytes"] for key in keys]
-    before = [theirs[key]["bits"] * size / theirs[key]["bytes"] for key, size in zip(keys, sizes, strict=True)]
+    before = [theirs[key]["bits"] * (size / theirs[key]["bytes"]) for key, size in zip(keys, sizes, strict=True)]
     result = st.ratio_saving([mine[key]["bits"] for key in keys], before, sizes)
     return _comparison(pair, heldout.NAME, "bits per byte saved", result)
 

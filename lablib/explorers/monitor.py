@@ -98,7 +98,11 @@ def _frames(
 
 
 OTHER = {
-    "accuracy": ("Preference accuracy", "Share of pairs where the chosen answer is the likelier one.", "share"),
+    "accuracy": (
+        "Accuracy",
+        "Of next tokens in fine-tuning; of pairs (the chosen answer is likelier) in preference training.",
+        "share",
+    ),
     "margin": ("Preference margin", "Mean implicit reward of chosen minus rejected.", "nats × beta"),
     "kl": ("Distance from the starting model", "KL divergence per token, in nats.", "nats"),
     "entropy": ("Entropy of the policy", "Nats per token; a fall to zero means that it no longer explores.", "nats"),

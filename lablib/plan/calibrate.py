@@ -75,7 +75,7 @@ def _has_torch() -> bool:
 
 
 def run_probe(kind: str) -> dict[str, Any]:
-    """The figures of ``python -m lablib.plan.probe KIND`` in a fresh process. Raises `LabError` with its last words."""
+    """The figures of one kind of `lablib.plan.probe` in a fresh process. Raises `LabError` with its last words."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -83,7 +83,7 @@ def run_probe(kind: str) -> dict[str, Any]:
         # torch may use all cores when told to; its pool can only grow to what OpenMP allows at start.
         threads["OMP_NUM_THREADS"] = str(cores())
     environment = {**os.environ, **threads, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "lablib.plan.probe", kind]
+    command = [sys.executable, "-c", f"from lablib.plan.probe import main; main({kind!r})"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment, check=False)
     except subprocess.TimeoutExpired:

@@ -26,7 +26,6 @@ class Flops(Spec):
     """Forward FLOPs of one token by part."""
 
 
-@lru_cache(maxsize=512)
 def matmuls(model: ModelSpec) -> dict[str, float]:
     """Forward FLOPs of one token in weight matmuls, by part; routed experts count `top_k` times."""
     parts: dict[str, float] = {}
@@ -62,10 +61,14 @@ def causal_context(seq_len: int) -> float:
     return (seq_len + 1) / 2
 
 
-@lru_cache(maxsize=2048)
 def forward(model: ModelSpec, context: float) -> dict[str, float]:
-    """Forward FLOPs of one token by part, where it attends to `context` tokens."""
-    parts = dict(matmuls(model))
+    """Forward FLOPs of one token by part, where it attends to `context` tokens; the caller may change the result."""
+    return dict(_forward(model, context))
+
+
+@lru_cache(maxsize=2048)
+def _forward(model: ModelSpec, context: float) -> dict[str, float]:
+    parts = matmuls(model)
     parts["scores"] = scores(model, context)
     if model.ssm:
         parts["scan"] = scan(model)

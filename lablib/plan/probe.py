@@ -1,4 +1,4 @@
-"""Short measurements of a machine, run as a process of its own (``python -m lablib.plan.probe KIND``) that prints JSON.
+"""Short measurements of a machine, run by `lablib.plan.calibrate` in a process of its own.
 
 A process of its own keeps torch out of the planner, fixes the number of threads before any library starts, and makes
 the resident memory of "Python with its libraries" a clean figure. The step probe is a real training step: the same
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -173,5 +172,6 @@ def decode_seconds(size: tuple[int, int, int, int, int], device: torch.device) -
 
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {"numpy": numpy_rates, "torch": torch_rates}
 
-if __name__ == "__main__":
-    print(json.dumps(KINDS[sys.argv[1]]()))  # noqa: T201
+def main(kind: str) -> None:
+    """Print the figures of one kind of measurement as a line of JSON."""
+    print(json.dumps(KINDS[kind]()))  # noqa: T201

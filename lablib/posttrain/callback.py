@@ -53,14 +53,14 @@ class RunCallback(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:  # fmt: skip
         """One row a logged step. Raises `LabError` where the loss is no longer a number."""
         told = logs or {}
-        values: dict[str, float | int | str] = {name: float(told[key]) for key, name in NAMES.items() if key in told}
+        values: dict[str, Any] = {name: float(told[key]) for key, name in NAMES.items() if key in told}
         if "loss" not in values:
             return
         if not math.isfinite(told["loss"]):
             raise LabError(f"The loss is {told['loss']} at step {state.global_step}; lower learning_rate={args.learning_rate:g} or look at the data")  # fmt: skip
         self.run.log(state.global_step, **values, **self._speed(told.get("num_tokens"), int(args.logging_steps)))
 
-    def _speed(self, tokens: float | None, steps: int) -> dict[str, float | int | str]:
+    def _speed(self, tokens: float | None, steps: int) -> dict[str, Any]:
         now = time.monotonic()
         seconds, self._clock = max(now - self._clock, 1e-9), now
         if tokens is None:

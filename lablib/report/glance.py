@@ -8,7 +8,6 @@ from lablib.explorers import Headline, show
 from lablib.explorers.planned import Span
 from lablib.report.markup import Markup, join, tag
 from lablib.report.record import Record
-from lablib.report.scores import verdict
 from lablib.report.spans import planned
 
 
@@ -34,13 +33,11 @@ def _loss(record: Record) -> Headline | None:
 
 
 def _verdicts(record: Record) -> Headline | None:
-    told = [verdict(row) for run in record["runs"] if run["scores"] for row in run["scores"]["comparisons"]]
+    told = [row["verdict"] for run in record["runs"] if run["scores"] for row in run["scores"]["comparisons"]]
     if not told:
         return None
-    counts = ", ".join(
-        f"{told.count(word)} {word}{'s' if told.count(word) != 1 else ''}"
-        for word in ("improvement", "regression", "no result")
-    )
+    plural = {"improvement": "improvements", "regression": "regressions", "no result": "no result"}
+    counts = ", ".join(f"{told.count(word)} {word if told.count(word) == 1 else plural[word]}" for word in plural)
     return Headline("Comparisons", str(len(told)), counts)
 
 

@@ -22,26 +22,13 @@ def read(run: Run) -> dict[str, Any] | None:
     return found
 
 
-def verdict(row: dict[str, Any]) -> str:
-    """ "improvement", "regression" or, where the interval of the difference holds zero, "no result"."""
-    if row["low"] > 0:
-        return "improvement"
-    return "regression" if row["high"] < 0 else "no result"
-
-
 def samples(run: Run) -> list[dict[str, Any]]:
-    """The first items of each model and task, as they were answered."""
+    """The first items of each model and task, as they were answered; what has no text is left out."""
     kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for item in read_lines(run.path / "evals" / "items.jsonl"):
+        text = item.get("completion", item.get("answer"))
         bucket = kept.setdefault((item["model"], item["task"]), [])
-        if len(bucket) < SHOWN:
-            bucket.append(
-                {
-                    "model": item["model"],
-                    "kind": item["task"],
-                    "prompt": item["prompt"],
-                    "text": item["answer"],
-                    "score": item["score"],
-                }
-            )
+        if text and len(bucket) < SHOWN:
+            told = {key: item.get(key) for key in ("model", "task", "prompt", "right", "score")}
+            bucket.append({**told, "text": text})
     return [sample for bucket in kept.values() for sample in bucket]

@@ -12,6 +12,7 @@ import torch
 from lablib.data.loader import IGNORED
 from lablib.models.layout import Place
 
+
 class Windows(Protocol):
     """What the loop needs of a data set (`lablib.data.PackedDataset` is one)."""
 

@@ -98,7 +98,9 @@ def joined(processes: int, threads: int = 1) -> Iterator[World]:
         return
     missing = [name for name in _ENVIRONMENT if name not in os.environ]
     if missing:
-        raise LabError(f"WORLD_SIZE={size} but {', '.join(missing)} not set; submit the recipe, or start it with torchrun")
+        raise LabError(
+            f"WORLD_SIZE={size} but {', '.join(missing)} not set; submit the recipe, or start it with torchrun"
+        )
     device = _device(int(os.environ["LOCAL_RANK"]))
     cuda = device.type == "cuda"
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT, device_id=device if cuda else None)
@@ -112,6 +114,8 @@ def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
-        raise LabError(f"LOCAL_RANK={local_rank} but this node shows {torch.cuda.device_count()} GPUs; ask for one GPU a process")
+        raise LabError(
+            f"LOCAL_RANK={local_rank} but this node shows {torch.cuda.device_count()} GPUs; ask for one GPU a process"
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

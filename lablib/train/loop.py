@@ -79,7 +79,7 @@ def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:
     """One row of the train stream; `step` counts the updates made, `tokens` what they have read."""
     measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate}
-    run.log(at.step, tokens=at.sequences * recipe.seq_len, **measured, **parts.meter.report())
+    run.log(at.step, "train", tokens=at.sequences * recipe.seq_len, **measured, **parts.meter.report())
 
 
 def refuse_not_finite(run: Recorder, at: Position, outcome: Outcome) -> None:

@@ -38,7 +38,11 @@ class Meter:
         """
         seconds = self._seconds / self._steps
         self._seconds, self._steps = 0.0, 0
-        values = {"step_seconds": seconds, "tokens_per_second": self.tokens / seconds, "memory_gib": peak_gib(self.device)}
+        values = {
+            "step_seconds": seconds,
+            "tokens_per_second": self.tokens / seconds,
+            "memory_gib": peak_gib(self.device),
+        }
         if self.fastest is None:
             return values
         if self.fastest > seconds:

@@ -44,7 +44,9 @@ def check_partition(model: torch.nn.Module, grouped: list[torch.nn.Parameter]) -
     """Raises RuntimeError unless `grouped` holds each trainable parameter of `model` exactly once."""
     wanted = sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
     if sorted(map(id, grouped)) != wanted:
-        raise RuntimeError(f"optimizer groups hold {len(grouped)} parameters, the model has {len(wanted)}: not a partition")
+        raise RuntimeError(
+            f"optimizer groups hold {len(grouped)} parameters, the model has {len(wanted)}: not a partition"
+        )
 
 
 def build_optimizer(model: torch.nn.Module, settings: Optimizer) -> torch.optim.AdamW:

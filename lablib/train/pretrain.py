@@ -75,7 +75,9 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
 
 def prepare_model(recipe: Pretrain, world: World) -> Any:
     """The model of the recipe, laid out, on its device, in training mode."""
-    model = distribute(build_model(recipe.model, recipe.seed), recipe.parallelism, recipe.precision == "bf16", world.device)
+    model = distribute(
+        build_model(recipe.model, recipe.seed), recipe.parallelism, recipe.precision == "bf16", world.device
+    )
     model.train()
     apply_recompute(model, recipe.recompute)
     if recipe.compile:

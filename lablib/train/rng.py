@@ -24,7 +24,7 @@ def restore(state: dict[str, torch.Tensor]) -> None:
     """Put back what `capture` gave; a pending second Gaussian of NumPy's or Python's generator is dropped."""
     torch.set_rng_state(state["torch"])
     *keys, place = state["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), place))
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), place, 0, 0.0))
     random.setstate((3, tuple(state["python"].tolist()), None))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

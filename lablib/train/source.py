@@ -63,7 +63,9 @@ def token_bytes(tokenizer: Path, vocab: int) -> torch.Tensor:
     """
     document = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
     if (document.get("decoder") or {}).get("type") != "ByteLevel":
-        raise LabError(f"{tokenizer} is not a byte-level tokenizer, so bits per byte cannot be told; use the lab's Prepare")
+        raise LabError(
+            f"{tokenizer} is not a byte-level tokenizer, so bits per byte cannot be told; use the lab's Prepare"
+        )
     special = {item["id"] for item in document.get("added_tokens", [])}
     lengths = torch.zeros(vocab, dtype=torch.int64)
     for token, number in document["model"]["vocab"].items():

@@ -70,7 +70,9 @@ class Stepper:
         """
         with self._precision():
             logits = self.model(input_ids=batch.inputs, position_ids=batch.positions, use_cache=False).logits
-        return cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return cross_entropy(
+            logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
 
     def total(self, value: torch.Tensor | float) -> float:
         """Sum over the data-parallel ranks; tensor-parallel ranks hold equal values, which count once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ TEXT = "the river of numbers 12 345 flows past código naïve 日本 and I'm her
 WORDS = TEXT.split()
 
 
-def write_texts(folder: Path, domain: str, count: int, seed: int, longest: int = 400) -> None:
+def _write_texts(folder: Path, domain: str, count: int, seed: int, longest: int = 400) -> None:
     """`count` documents of between 10 and `longest` words."""
     rng = random.Random(seed)
     (folder / domain).mkdir(parents=True)
@@ -24,12 +25,18 @@ def write_texts(folder: Path, domain: str, count: int, seed: int, longest: int =
         (folder / domain / f"{number:03}.txt").write_text(f"{domain} {number}\n" + " ".join(words), encoding="utf-8")
 
 
+@pytest.fixture
+def write_texts() -> Callable[..., None]:
+    """``write_texts(folder, domain, count, seed, longest)`` makes documents."""
+    return _write_texts
+
+
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the domains ``long`` (60 documents) and ``short`` (120)."""
     folder = tmp_path_factory.mktemp("corpus") / "mine"
-    write_texts(folder, "long", 60, 1, 2000)
-    write_texts(folder, "short", 120, 2, 60)
+    _write_texts(folder, "long", 60, 1, 2000)
+    _write_texts(folder, "short", 120, 2, 60)
     return folder
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -87,18 +89,23 @@ def test_missing_package_says_what_to_do(index: Path, home: Path) -> None:
 
 
 def test_source_distributions_are_never_built(index: Path, home: Path) -> None:
-    """Pip runs setup.py even to download one: the fetch must refuse it, and the trap must stay untouched."""
+    """Pip runs the build backend of one even to download it: the fetch must refuse it and leave the trap untouched."""
     trap = home.parent / "ran"
-    setup = f"open({str(trap)!r}, 'w')\nfrom setuptools import setup\nsetup(name='toydata', version='1.0')\n".encode()
+    backend = f"def prepare_metadata_for_build_wheel(*a, **k): open({str(trap)!r}, 'w')\nbuild_wheel = prepare_metadata_for_build_wheel\n"
+    project = '[build-system]\nrequires = []\nbuild-backend = "trap"\nbackend-path = ["."]\n'
+    files = {"pyproject.toml": project, "trap.py": backend, "PKG-INFO": "Name: toydata\nVersion: 1.0\n"}
     with tarfile.open(index / "toydata-1.0.tar.gz", "w:gz") as archive:
-        for name, data in {"setup.py": setup, "PKG-INFO": b"Name: toydata\nVersion: 1.0\n"}.items():
+        for name, text in files.items():
             member = tarfile.TarInfo(f"toydata-1.0/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
     sha256 = hashlib.sha256((index / "toydata-1.0.tar.gz").read_bytes()).hexdigest()
     with pytest.raises(LabError, match="could not be fetched"):
         packages.fetch(package(sha256))
     assert not trap.exists()
+    plain = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(home), "toydata"]
+    subprocess.run(plain, capture_output=True, check=False)
+    assert trap.exists(), "the trap does not work, so the test above shows nothing"
 
 
 def test_credentials_are_not_repeated() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,6 @@ from lablib.data import PackedDataset, prepare, shards, tokenizer
 from lablib.data.catalogue import CORE
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Mixture, Prepare
-
-from .conftest import write_texts
 
 
 def recipe(texts: Path, **changes: object) -> Prepare:
@@ -89,7 +88,7 @@ def test_every_science_field_makes_other_data(
     assert made != Run.open(prepared).artefacts["data"].sha256
 
 
-def test_a_changed_file_is_noticed(home: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_noticed(write_texts: Callable[..., None], home: Path, tmp_path: Path) -> None:
     write_texts(tmp_path / "mine", "notes", 20, 0)
     before = execute(tmp_path / "runs", recipe(tmp_path / "mine"))
     with (tmp_path / "mine" / "notes" / "000.txt").open("a") as file:
@@ -118,7 +117,7 @@ def test_damaged_cache_is_made_again(texts: Path, home: Path, tmp_path: Path) ->
 
 
 def test_an_unknown_domain_is_named(texts: Path, home: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="mixture.weights names poems; corpus .* has long, short"):
+    with pytest.raises(LabError, match=r"mixture\.weights names poems; corpus .* has long, short"):
         execute(tmp_path / "runs", recipe(texts, mixture=Mixture(weights={"poems": 1.0})))
 
 
@@ -185,7 +184,7 @@ def test_full_disk_gets_one_message(texts: Path, home: Path, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(prepare, "_train", full)
-    with pytest.raises(LabError, match="disk of .* is full.*LAB_HOME"):
+    with pytest.raises(LabError, match=r"disk of .* is full.*LAB_HOME"):
         execute(tmp_path / "runs", recipe(texts))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_template_keeps_prefixes(chat: Any) -> None:
     """Each turn only appends, which TRL needs to find what the assistant said."""
     turns = [{"role": r, "content": c} for r, c in (("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"))]
     texts = [chat.apply_chat_template(turns[:n], tokenize=False) for n in range(1, 5)]
-    assert all(long.startswith(short) for short, long in zip(texts, texts[1:], strict=False))
+    assert all(long.startswith(short) for short, long in pairwise(texts))
     prompt = chat.apply_chat_template(turns[:2], tokenize=False, add_generation_prompt=True)
     assert texts[2].startswith(prompt)
 

@@ -91,6 +91,8 @@ def row(step: int) -> dict[str, float]:
 def train(run: Recorder, steps: int, pause: float = 0.0, begin: int = 0) -> None:
     """Log `steps` rows as a stage would."""
     for step in range(begin, begin + steps):
+        if run.stop_requested:
+            return
         run.log(step, **row(step))
         run.progress(step + 1, run.recipe.steps)  # type: ignore[union-attr]
         if step % 40 == 39:
@@ -106,19 +108,26 @@ def finished(root: Path, recipe: Recipe, work: Callable[[Recorder], None], secon
 
 
 def prepared(run: Recorder) -> None:
-    """What a data stage leaves behind."""
+    """What a data stage leaves behind: the manifest of two domains."""
     folder = run.folder("data")
+    kinds = {"books": ("public domain", 250_000), "python": ("PSF-2.0", 190_000)}
     domains = {
-        "books": {
-            "documents": 120,
+        name: {
+            "docs": 120,
             "bytes": 900_000,
-            "tokens": 250_000,
-            "licence": "public domain",
-            "sha256": "ab" * 32,
-        },
-        "python": {"documents": 80, "bytes": 600_000, "tokens": 190_000, "licence": "PSF-2.0", "sha256": "cd" * 32},
+            "duplicates": 3,
+            "short": 1,
+            "sources": [{"source": f"pypi:{name}==1.0", "licence": licence, "docs": 120}],
+        }
+        for name, (licence, _) in kinds.items()
     }
-    (folder / "manifest.json").write_text(json.dumps({"domains": domains, "tokenizer": "ef" * 32}))
+    shards = [
+        {"domain": name, "split": split, "docs": 60, "bytes": 450_000, "tokens": tokens, "sha256": "ab" * 32}
+        for name, (_, tokens) in kinds.items()
+        for split in ("train", "heldout")
+    ]
+    card = {"corpus": {"name": "core", "hash": "cd" * 32}, "tokenizer": {"vocab": 512, "sha256": "ef" * 32}}
+    (folder / "manifest.json").write_text(json.dumps({**card, "shards": shards, "domains": domains}))
     run.artefact("data", folder, "dataset")
 
 
@@ -131,11 +140,12 @@ def model(run: Recorder) -> None:
 
 
 def chain(root: Path) -> list[Run]:
-    """Data → pretraining → SFT, finished, with references between them."""
+    """Data → pretraining → SFT → evaluation, finished, with references between them."""
     data = finished(root, Prepare(name="data"), prepared)
     base = finished(root, pretrain(data=data.data), model)
     tuned = finished(root, SFT(model=base.model, data=TASK, steps=30, name="sft"), model)
-    return [data, base, tuned]
+    scored = finished(root, Evaluate(models={"base": base.model, "sft": tuned.model}, tasks=(TASK,)), evaluated)
+    return [data, base, tuned, scored]
 
 
 def failed(root: Path) -> Run:
@@ -150,6 +160,47 @@ def failed(root: Path) -> Run:
     return Run(recorder.path)
 
 
-def evaluation(models: dict[str, Any]) -> Evaluate:
-    """An evaluation recipe over models."""
-    return Evaluate(models=models, tasks=(TASK,))
+def evaluated(run: Recorder) -> None:
+    """What an evaluation leaves behind: one improvement, one regression, one of no result, and hostile completions."""
+    folder, models = run.folder("evals"), ("base", "sft", "dpo", "grpo")
+    values = {"base": 0.3, "sft": 0.6, "dpo": 0.62, "grpo": 0.1}
+    scores = [
+        {
+            "model": name,
+            "task": "sums",
+            "metric": "accuracy",
+            "unit": "share",
+            "value": value,
+            "low": value - 0.1,
+            "high": value + 0.1,
+            "items": 8,
+        }
+        for name, value in values.items()
+    ]
+    told = (
+        ("sft", "base", 0.3, 0.1, 0.5, "improvement"),
+        ("dpo", "sft", 0.02, -0.1, 0.14, "no result"),
+        ("grpo", "base", -0.2, -0.3, -0.1, "regression"),
+    )
+    keys = ("model", "baseline", "difference", "low", "high", "verdict")
+    comparisons = [
+        {"task": "sums", "metric": "accuracy", "items": 8, **dict(zip(keys, row, strict=True))} for row in told
+    ]
+    references = [{"task": "sums", "name": "most common answer", "value": 0.05}]
+    (folder / "scores.json").write_text(
+        json.dumps({"schema": 1, "scores": scores, "comparisons": comparisons, "references": references})
+    )
+    items = [
+        {
+            "model": name,
+            "task": "sums",
+            "key": "k",
+            "prompt": f"1 + 1 = {HOSTILE}",
+            "right": "2",
+            "completion": HOSTILE,
+            "score": 0.0,
+        }
+        for name in models
+    ]
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    run.artefact("scores", folder / "scores.json", "scores")

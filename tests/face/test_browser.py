@@ -108,7 +108,7 @@ def test_watch_moves_in_jupyterlab_while_a_cell_sleeps(chromium: Any, chain: lis
     """The kernel is busy, the chart grows; after a kernel restart the folder alone brings it back."""
     with writing(tmp_path / "runs") as run, browsing.jupyter(tmp_path) as address:
         cells = [
-            f"from widgets import watch\nwatch([{str(run.path)!r}, {str(chain[3].path)!r}])",
+            f"from widgets import watch\nwatch([{str(run.path)!r}, {str(chain[4].path)!r}])",
             "import time\ntime.sleep(600)",
         ]
         browsing.write_ipynb(tmp_path / "live.ipynb", cells)

@@ -72,9 +72,7 @@ def test_leaving_the_forecast_is_said(tmp_path: Path) -> None:
 
 def test_between_the_forecasts_points_the_band_is_linear() -> None:
     """And outside them nothing was forecast."""
-    band = forecast.band(
-        {"points": [{"step": 0, "low": 4, "mid": 5, "high": 6}, {"step": 10, "low": 2, "mid": 3, "high": 4}]}
-    )
+    band = forecast.band({"step": [0, 10], "low": [4, 2], "mid": [5, 3], "high": [6, 4]})
     assert forecast.interval_at(band, 5) == (3.0, 5.0)
     assert forecast.interval_at(band, 10) == (2, 4)
     assert forecast.interval_at(band, 11) is None
@@ -105,7 +103,7 @@ def test_a_killed_run_is_shown_as_lost_with_advice(tmp_path: Path) -> None:
 
 def test_a_failure_is_shown_with_its_traceback(chain: list[Run]) -> None:
     """Word for word: renderers escape, views do not."""
-    view = Monitor(chain[3]).view()
+    view = Monitor(chain[4]).view()
     assert view.status is not None and view.status.word == "failed"
     assert view.failure.startswith(made.HOSTILE) and "Traceback" in view.failure
 

@@ -115,7 +115,7 @@ def test_an_unreadable_run_says_so_and_is_looked_at_again(tmp_path: Path, poller
 def test_several_runs_are_tabs_and_nothing_to_watch_is_an_error(chain: list[Run]) -> None:
     """In the order given."""
     board = watch(chain)
-    assert [screen["title"] for screen in board.screens] == ["data", "pretrain", "sft", "broken"]
+    assert [screen["title"] for screen in board.screens] == ["data", "pretrain", "sft", "evaluate", "broken"]
     assert show(board) is board
     with pytest.raises(LabError, match="at least one run"):
         watch([])

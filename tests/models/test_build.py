@@ -17,7 +17,9 @@ FAMILIES = {
     "qwen3": DENSE,
     "tied": DENSE.replace(tied_embeddings=True),
     "experts": DENSE.replace(family="qwen3_moe", moe=MoE(experts=4, top_k=2, expert_ffn=128)),
-    "hybrid": DENSE.replace(family="bamba", layers=3, ssm=SSM(heads=12, head_dim=16, state=16, chunk=16, attention_layers=(1,))),
+    "hybrid": DENSE.replace(
+        family="bamba", layers=3, ssm=SSM(heads=12, head_dim=16, state=16, chunk=16, attention_layers=(1,))
+    ),
 }
 
 

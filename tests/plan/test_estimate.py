@@ -123,7 +123,6 @@ def test_too_many_gpus_is_said_with_the_remedy() -> None:
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        ({"tp": 3, "dp_shard": 16}, "tp=3 does not divide heads=32"),
         ({"tp": 16, "dp_shard": 4}, "tp=16 does not divide kv_heads=8; 8 does"),
         ({"cp": 3, "dp_shard": 16}, "cp=3 does not divide seq_len=8192"),
         ({"pp": 33}, "pp=33 is more than layers=32"),

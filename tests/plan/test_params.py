@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from plan_shapes import models
 
 from lablib.plan import anatomy
 from lablib.plan.params import count, with_adapters
 from lablib.specs import LoRA, ModelSpec, catalog
-
-from plan_shapes import models
 
 PEER = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from tests.posttrain.tiny import make_tiny
+from tiny_chat import make_tiny
 
 
 @pytest.fixture(scope="session")

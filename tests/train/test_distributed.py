@@ -45,7 +45,10 @@ def test_one_process_needs_no_group() -> None:
 
 @pytest.mark.parametrize(
     ("environment", "message"),
-    [({}, "needs 2 processes but WORLD_SIZE=1"), ({"WORLD_SIZE": "2", "RANK": "0"}, "LOCAL_RANK, MASTER_ADDR, MASTER_PORT")],
+    [
+        ({}, "needs 2 processes but WORLD_SIZE=1"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+    ],
 )
 def test_wrong_environment_is_told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):

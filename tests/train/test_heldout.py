@@ -91,7 +91,9 @@ def test_log_every_averages_and_keeps_the_last_step(trained: tuple[Run, Run, Pre
     assert [row["step"] for row in Run.open(path).rows()] == [2, 4, 5]
 
 
-def test_a_corpus_is_prepared_inside_the_run(trained: tuple[Run, Run, Pretrain], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_is_prepared_inside_the_run(
+    trained: tuple[Run, Run, Pretrain], monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = trained[0].path.parent
     monkeypatch.setitem(os.environ, "LAB_HOME", str(root / "home"))
     wanted = trained[2].replace(data=str(root / "made.jsonl"), tokens=256)

@@ -67,7 +67,9 @@ class Lab:
         for name in (AGAIN, *dict(MOVES)):
             if name in names:
                 jobs.append(self._job(f"{name} stopped", stop=True))
-        return [*jobs, Job(self.paths[f"{AGAIN} stopped"], recipe(self.data, LAYOUTS[AGAIN]))] if AGAIN in names else jobs
+        if AGAIN in names:
+            jobs.append(Job(self.paths[f"{AGAIN} stopped"], recipe(self.data, LAYOUTS[AGAIN])))
+        return jobs
 
     def _job(self, name: str, bug: str = "", stop: bool = False, **changes: str) -> Job:
         layout = name.split(":")[0].split(" ")[0]

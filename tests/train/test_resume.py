@@ -145,7 +145,10 @@ def test_full_disk_is_one_clear_message_and_loses_nothing(stopped: Path, whole: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with patch.object(checkpoint, "save_tensors", full), pytest.raises(LabError, match=r"step 5.*No space left.*free space"):
+    with (
+        patch.object(checkpoint, "save_tensors", full),
+        pytest.raises(LabError, match=r"step 5.*No space left.*free space"),
+    ):
         attempt(Job(path, recipe(data)))
     assert steps_saved(path) == ["step-00000003", "step-00000004"]
     attempt(Job(path, recipe(data)))
@@ -180,7 +183,10 @@ def test_loss_that_is_not_finite_stops_before_the_update(root: Path, data: Ref) 
     def broken(self: step.Stepper, batch: object) -> object:
         return real(self, batch) * (float("nan") if len(self.optimizer.state) and _steps(self) == 3 else 1.0)  # type: ignore[arg-type]
 
-    with patch.object(step.Stepper, "loss_sum", broken), pytest.raises(LabError, match=r"step 4: loss nan.*learning_rate"):
+    with (
+        patch.object(step.Stepper, "loss_sum", broken),
+        pytest.raises(LabError, match=r"step 4: loss nan.*learning_rate"),
+    ):
         attempt(Job(path, recipe(data)))
     assert len(curve(path)) == 3 and "not_finite" in kinds(path)
     assert steps_saved(path) == ["step-00000003"]

@@ -23,7 +23,9 @@ from lablib.specs import ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, R
 from lablib.train import clip, step
 from lablib.train.pretrain import pretrain
 
-MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=160, vocab=300, max_seq_len=64)
+MODEL = ModelSpec(
+    family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=160, vocab=300, max_seq_len=64
+)
 SEQ_LEN, BATCH = 32, 8
 ONE = Parallelism(micro_batch_size=4)
 
@@ -52,7 +54,10 @@ def prepare_data(root: Path) -> Ref:
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=draw.randint(1, 6))) for _ in range(80)]
     rows = [
-        {"text": " ".join(draw.choices(words, k=draw.randint(2, 60))) + f" {number}", "domain": "odd" if number % 2 else "even"}
+        {
+            "text": " ".join(draw.choices(words, k=draw.randint(2, 60))) + f" {number}",
+            "domain": "odd" if number % 2 else "even",
+        }
         for number in range(400)
     ]
     root.mkdir(parents=True, exist_ok=True)
@@ -141,7 +146,9 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "each rank its own divisor": [(step.Stepper, "total", _no_all_reduce)],
         "norm gradients summed again": [(step.WholeGradients, "set_aside", do_nothing)],
         "norm gradients never summed": [(ReplicatedWithGradAllReduce, "install_forward", _without_hooks)],
-        "replicas never reduced": [(_fsdp_collectives, "dist", SimpleNamespace(**{**vars(dist), "all_reduce": do_nothing}))],
+        "replicas never reduced": [
+            (_fsdp_collectives, "dist", SimpleNamespace(**{**vars(dist), "all_reduce": do_nothing}))
+        ],
         "tensor ranks read other data": [(Place, "of", classmethod(lambda cls, rank, p: cls(rank % p.dp, p.dp, p.tp)))],
         "norm of own shards only": [(clip, "global_norm", _local_norm)],
     }

@@ -5,43 +5,65 @@ from __future__ import annotations
 from typing import Any
 
 from lablib import charts
-from lablib.report.markup import join, table, tag
-from lablib.report.record import Record
+from lablib.report.markup import Markup, folded, join, table, tag
+from lablib.report.record import Record, RunRecord
 from lablib.report.section import Drawing, Section
 from lablib.specs.units import show_count
 
 
-def _licences(domain: dict[str, Any]) -> str:
-    found = domain.get("licences", domain.get("licence", "not recorded"))
-    return ", ".join(map(str, found)) if isinstance(found, list | tuple | dict) else str(found)
-
-
-def _row(name: str, domain: dict[str, Any]) -> tuple[object, ...]:
-    counts = [show_count(domain[key], 4) if key in domain else "" for key in ("documents", "bytes", "tokens")]
-    return (name, *counts, _licences(domain), tag("code", str(domain.get("sha256", ""))[:16]))
-
-
-def _drawing(run_id: str, domains: dict[str, dict[str, Any]]) -> Drawing:
-    rows = sorted(
-        ((name, domain["tokens"]) for name, domain in domains.items() if "tokens" in domain), key=lambda row: -row[1]
+def _row(name: str, domain: dict[str, Any], shards: list[dict[str, Any]]) -> tuple[object, ...]:
+    """A domain's kept and held-out documents, its training text and tokens, licences, and the hash of its shard."""
+    mine = {shard["split"]: shard for shard in shards if shard["domain"] == name}
+    train, heldout = mine.get("train", {}), mine.get("heldout", {})
+    licences = dict.fromkeys(source["licence"] for source in domain.get("sources", []))
+    return (
+        name,
+        f"{domain['docs']:,}",
+        f"{train.get('docs', 0):,}",
+        f"{heldout.get('docs', 0):,}",
+        show_count(train.get("tokens", 0), 4),
+        "; ".join(licences) or "not recorded",
+        tag("code", train.get("sha256", "")[:16]),
     )
+
+
+COLUMNS = ("domain", "documents found", "trained on", "held out", "training tokens", "licences", "sha256 of the shard")
+
+
+def _sources(domains: dict[str, dict[str, Any]]) -> Markup:
+    rows = [
+        (source["source"], name, f"{source['docs']:,}", source["licence"])
+        for name, domain in domains.items()
+        for source in domain.get("sources", [])
+    ]
+    left_out = sum(domain.get("duplicates", 0) + domain.get("short", 0) for domain in domains.values())
+    words = tag("p", f"{left_out:,} documents were left out as exact duplicates or too short.", class_="muted")
+    return folded(f"{len(rows)} sources", table(("source", "domain", "documents", "licence"), rows), words)
+
+
+def _drawing(run_id: str, shards: list[dict[str, Any]]) -> Drawing:
+    train = [(shard["domain"], shard["tokens"]) for shard in shards if shard["split"] == "train"]
+    rows = sorted(train, key=lambda row: -row[1])
     frame = {"label": [name for name, _ in rows], "value": [tokens for _, tokens in rows]}
-    figure = charts.shares("corpus", "Tokens by domain", "Training tokens of each source, before mixing.", "tokens")
+    figure = charts.shares("corpus", "Tokens by domain", "Training tokens of each domain, before mixing.", "tokens")
     return Drawing(f"{run_id}/corpus", figure, {"corpus": frame})
 
 
+def _card(run: RunRecord, drawing: Drawing) -> list[Markup]:
+    card = run["data"]
+    rows = [_row(name, domain, card["shards"]) for name, domain in card["domains"].items()]
+    facts = card["tokenizer"]
+    corpus = tag("p", "Corpus ", tag("b", card["corpus"]["name"]), " with hash ", tag("code", card["corpus"]["hash"]))
+    words = tag("p", f"Tokenizer of {facts['vocab']:,} tokens, ", tag("code", facts["sha256"]), class_="muted")
+    figure = tag("div", drawing.place, class_="lab-figures")
+    return [corpus, words, figure, table(COLUMNS, rows, f"Corpus of {run['name']}"), _sources(card["domains"])]
+
+
 def data_card(record: Record) -> Section:
-    """One table for each data stage of the chain; says so where there is none."""
-    parts, drawings = [], []
-    for run in record["runs"]:
-        domains = (run["data"] or {}).get("domains")
-        if not domains:
-            continue
-        drawing = _drawing(run["id"], domains)
-        drawings.append(drawing)
-        columns = ("domain", "documents", "bytes", "tokens", "licence", "sha256")
-        shown = table(columns, [_row(name, domain) for name, domain in domains.items()], f"Corpus of {run['name']}")
-        parts += [tag("div", drawing.place, class_="lab-figures"), shown]
+    """One card for each data stage of the chain; says so where there is none."""
+    runs = [run for run in record["runs"] if run["data"]]
+    drawings = [_drawing(run["id"], run["data"]["shards"]) for run in runs]
+    parts = [part for run, drawing in zip(runs, drawings, strict=True) for part in _card(run, drawing)]
     if not parts:
         parts = [
             tag("p", "No data stage of this chain left a corpus manifest, so this report cannot say what was read.")

@@ -27,7 +27,9 @@ WORDS = "Time is the job's own, waiting excluded; memory is the fullest process;
 def _cell(run: RunRecord, field: str, measured: str) -> Markup:
     """What happened, what was planned, and how they compare."""
     span, actual = getattr(planned(run), field), run["outcome"][measured]
-    if span is None and actual is None:
+    if (span is None and actual is None) or (
+        field == "loss" and run["stage"] == "grpo"
+    ):  # a policy's loss says nothing
         return tag("span", "–", class_="muted")
     told = show.against(actual, span)
     plan = None if span is None else tag("small", f"planned {show.span(span, field)}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 from lablib.explorers import show
-from lablib.report.markup import Markup, escape, folded, join, table, tag
+from lablib.explorers.planned import Span
+from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
 from lablib.report.section import Section
 from lablib.report.spans import planned
 from lablib.specs import LabError, parse_recipe
+
+WORDS = "Estimates and forecasts were written into each run's folder when it was submitted, before it started."
 
 
 def summary(run: RunRecord) -> str:
@@ -21,28 +26,27 @@ def summary(run: RunRecord) -> str:
 
 
 def _recipe(run: RunRecord) -> Markup:
-    import json
+    head = tag("h4", f"{run['name']} · recipe {run['recipe_hash']} · experiment {run['science_hash']}")
+    return join([head, tag("pre", json.dumps(run["recipe"], indent=1))])
 
-    return folded(f"{run['name']}: recipe {run['recipe_hash']}", tag("pre", json.dumps(run["recipe"], indent=1)))
+
+def _cell(span: Span | None, measure: str) -> Markup:
+    """The middle, with the range below it."""
+    if span is None:
+        return tag("span", "–", class_="muted")
+    show_one = show.SHOW[measure]
+    exact = span.low == span.high
+    return join([show_one(span.mid), None if exact else tag("small", f"{show_one(span.low)} to {show_one(span.high)}")])
 
 
 def plan(record: Record) -> Section:
-    """The chain with each stage's registered estimate; recipes are folded below."""
+    """The chain with each stage's registered estimate; the recipes are folded below."""
     rows = []
     for run in record["runs"]:
         told = planned(run)
-        rows.append(
-            (
-                run["name"],
-                summary(run),
-                show.span(told.seconds, "seconds"),
-                show.span(told.gib, "gib"),
-                show.span(told.dollars, "dollars"),
-                show.span(told.loss, "loss"),
-            )
-        )
-    words = tag(
-        "p", "Estimates and forecasts were written into each run's folder when it was submitted, before it started."
-    )
-    shown = table(("stage", "what it does", "time", "memory", "money", "final loss"), rows, "Plan, as registered")
-    return Section("plan", "The plan", join([words, shown, *map(_recipe, record["runs"]), escape("")]))
+        cells = [_cell(getattr(told, field), field) for field in ("seconds", "gib", "dollars", "loss")]
+        rows.append((run["name"], summary(run) or "all defaults", *cells))
+    columns = ("stage", "what it does", "time", "memory", "money", "final loss")
+    shown = table(columns, rows, "Plan, as registered")
+    recipes = folded("The recipes in full", *map(_recipe, record["runs"]))
+    return Section("plan", "The plan", join([tag("p", WORDS), shown, recipes]))

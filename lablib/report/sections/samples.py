@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lablib.report.markup import Markup, join, tag
+from lablib.report.markup import Markup, folded, join, tag
 from lablib.report.record import Record
 from lablib.report.section import Section
 
@@ -16,15 +16,17 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST} more characters)"
 
 
+def _verdict(sample: dict[str, Any]) -> str:
+    if sample["score"] is None:
+        return ""
+    told = "right" if sample["score"] >= 1 else f"score {sample['score']:g}"
+    return f" · {told}, expected {sample['right']!r}" if sample["right"] is not None else f" · {told}"
+
+
 def _sample(sample: dict[str, Any]) -> Markup:
-    score = sample.get("score")
-    verdict = "" if score is None else " · right" if score >= 1 else f" · score {score:g}"
-    head = tag("h4", f"{sample['model']} · {sample['kind']}{verdict}")
-    return tag(
-        "article",
-        head,
-        tag("pre", tag("span", _cut(sample["prompt"]), class_="prompt"), "\n", tag("mark", _cut(sample["text"]))),
-    )
+    head = tag("h4", f"{sample['model']} · {sample['task']}{_verdict(sample)}")
+    prompt = tag("span", _cut(sample["prompt"]), class_="prompt")
+    return tag("article", head, tag("pre", prompt, " ", tag("mark", _cut(sample["text"]))))
 
 
 def samples(record: Record) -> Section:
@@ -32,5 +34,9 @@ def samples(record: Record) -> Section:
     found = [sample for run in record["runs"] for sample in run["samples"]]
     if not found:
         return Section("samples", "Samples", tag("p", "No samples were kept."))
-    words = tag("p", "The first items of each evaluation, not picked. Prompt plain, the model's text marked.")
-    return Section("samples", "Samples", join([words, *map(_sample, found)]))
+    words = tag(
+        "p", "The first items of each model and task, not picked. The prompt is plain, the model's text marked."
+    )
+    models = dict.fromkeys(sample["model"] for sample in found)
+    groups = [folded(name, *(_sample(sample) for sample in found if sample["model"] == name)) for name in models]
+    return Section("samples", "Samples", join([words, *groups]))

@@ -1,0 +1,152 @@
+"""ModelSpec to transformers and back, the catalogue, clusters, and specs on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+sys.path.append(str(Path(__file__).parents[1] / "plan"))
+from plan_shapes import models
+
+from lablib.specs import MLA, SSM, Accelerator, Cluster, LabError, ModelSpec, MoE, catalog, write_atomic
+
+EACH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@EACH
+@given(models())
+def test_a_model_survives_the_way_to_transformers_and_back(model: ModelSpec) -> None:
+    config = model.to_hf()
+    assert ModelSpec.from_hf(config) == model
+    assert ModelSpec.from_hf(config.to_dict()) == model
+    assert ModelSpec.from_hf(json.loads(config.to_json_string(use_diff=False))) == model
+
+
+@pytest.mark.parametrize("name", sorted(catalog.models))
+def test_every_model_of_the_catalogue_survives_too(name: str, tmp_path: Path) -> None:
+    model = catalog.models[name]
+    model.to_hf().save_pretrained(tmp_path)
+    assert ModelSpec.from_hf(tmp_path) == model == ModelSpec.from_hf(name)
+    assert ModelSpec.from_hf(str(tmp_path / "config.json")) == model
+
+
+@EACH
+@given(models())
+def test_specs_are_values(model: ModelSpec) -> None:
+    again = ModelSpec.from_toml(model.to_toml())
+    assert again == model and hash(again) == hash(model) and again.content_hash == model.content_hash
+    assert model.replace(vocab=model.vocab + 1).content_hash != model.content_hash
+
+
+BASE = {"layers": 2, "hidden": 64, "heads": 4, "ffn": 96, "vocab": 128}
+EXPERTS = MoE(experts=4, top_k=2, expert_ffn=8)
+LATENT = MLA(kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8)
+WRONG = [
+    ({"heads": 3}, "hidden=64 is not a multiple of heads=3"),
+    ({"kv_heads": 3}, "heads=4 must be a multiple of kv_heads=3"),
+    ({"head_dim": 7}, "head_dim=7 must be even"),
+    ({"layers": 0}, "layers"),
+    ({"moe": EXPERTS}, "moe is set for family='llama'"),
+    ({"family": "qwen3_moe"}, "moe is missing for family='qwen3_moe'"),
+    ({"family": "gpt2"}, "family"),
+    ({"family": "bamba", "ssm": SSM(heads=2, head_dim=48, state=8)}, "must be a multiple of hidden=64"),
+    ({"family": "bamba", "ssm": SSM(heads=8, head_dim=16, state=8, attention_layers=(2,))}, "between 0 and layers-1=1"),
+    ({"family": "qwen3_moe", "moe": EXPERTS.replace(shared_experts=1)}, "qwen3_moe has no shared experts"),
+    ({"family": "deepseek_v3", "moe": EXPERTS.replace(dense_layers=3), "mla": LATENT}, "dense_layers=3 is more than layers=2"),
+    ({"family": "deepseek_v3", "moe": EXPERTS, "mla": LATENT, "head_dim": 16}, "head_dim=16 must be"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), WRONG, ids=[words[:30] for _, words in WRONG])
+def test_shapes_that_cannot_be_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(LabError) as caught:
+        ModelSpec(**{**BASE, **changes})
+    assert words in str(caught.value)
+
+
+def test_routing_that_cannot_be_is_refused() -> None:
+    with pytest.raises(LabError, match="top_k=9 is more than experts=8"):
+        MoE(experts=8, top_k=9, expert_ffn=4)
+    with pytest.raises(LabError, match="groups=3 must divide experts=8"):
+        MoE(experts=8, top_k=2, expert_ffn=4, groups=3)
+
+
+def test_heads_default_as_the_field_expects() -> None:
+    model = ModelSpec(**BASE)
+    assert (model.kv_heads, model.head_dim) == (4, 16)
+    latent = ModelSpec(**BASE, family="deepseek_v3", moe=EXPERTS, mla=LATENT)
+    assert latent.head_dim == 12
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "gpt2"}, "model_type='gpt2'"),
+        ({"model_type": "llama", "mlp_bias": True}, "mlp_bias=True"),
+        ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),
+        ({"model_type": "qwen3_moe", "decoder_sparse_step": 2}, "decoder_sparse_step=2"),
+    ],
+)
+def test_configs_that_cannot_be_said_are_refused_rather_than_mistaken(config: dict[str, object], words: str) -> None:
+    with pytest.raises(LabError, match=words):
+        ModelSpec.from_hf(config)
+
+
+def test_a_name_that_is_not_known_gets_the_nearest() -> None:
+    with pytest.raises(LabError, match=r"no model 'qwen3-0\.7b'.*qwen3-0\.6b"):
+        catalog.models["qwen3-0.7b"]
+    with pytest.raises(LabError, match="no accelerator"):
+        catalog.accelerators["abacus"]
+
+
+@pytest.mark.parametrize("name", sorted(catalog.accelerators))
+def test_every_accelerator_has_a_source_and_peaks_above_what_was_measured(name: str) -> None:
+    card = catalog.accelerators[name]
+    assert card.source and card.kind == "gpu" and card.peak("bf16")
+    for precision, measured in card.measured_tflops.items():
+        assert measured <= card.peak_tflops[precision] * 1.001
+        assert card.achievable(precision) == measured * 1e12
+    assert card.peak("int1") is None and card.achievable("int1") is None
+
+
+def test_prices_are_dated_and_sourced() -> None:
+    assert catalog.prices
+    for row in catalog.prices:
+        assert row["source"] and row["read_on"] and float(row["usd_per_gpu_hour"]) > 0
+        assert row["accelerator"] in catalog.accelerators
+    low, mid, high = catalog.price("h100-sxm") or (0, 0, 0)
+    assert 0 < low < mid < high
+    assert catalog.price("tpuv4") is None and catalog.price("h100-sxm", "spot") is not None
+
+
+def test_a_cluster_takes_a_name_or_an_accelerator() -> None:
+    named = Cluster(accelerator="h100-sxm", nodes=4)
+    assert named.gpus == 32 and named.accelerator == catalog.accelerators["h100-sxm"]
+    assert Cluster.from_json(named.to_json()) == named
+    own = Accelerator(name="mine", memory_gib=10, bandwidth_gb_s=100, peak_tflops={"bf16": 10})
+    assert Cluster(accelerator=own).accelerator.achievable("bf16") == 8e12
+    assert Cluster(accelerator=own, price_per_gpu_hour="$2.50").price_per_gpu_hour == 2.5
+
+
+def test_a_machine_that_was_not_measured_says_how(home: Path) -> None:
+    with pytest.raises(LabError, match="lab calibrate"):
+        Cluster.load("local")
+    with pytest.raises(LabError, match="There is no file"):
+        Cluster.load("somewhere.toml")
+
+
+def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "spec.json"
+    write_atomic(file, "old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(file, "new")
+    assert file.read_text() == "old"
