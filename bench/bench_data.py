@@ -67,7 +67,7 @@ def packing_facts(data: Path, seq_len: int) -> dict[str, float]:
         fitting, cut, documents = fitting + fits.sum(), cut + (fits & crosses).sum(), documents + len(lengths)
     return {
         "predicting_share": round(best / slots, 4),
-        "cut_by_joining": round(cut / fitting, 4),
+        "cut_by_joining": round(float(cut / fitting), 4),
         "microseconds_a_document": round(seconds / documents * 1e6, 2),
     }
 

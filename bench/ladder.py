@@ -1,7 +1,7 @@
 """The ladder behind the loss forecast: ``python -m bench.ladder FOLDER [--refit]``.
 
 Trains a few small models on the ``core`` corpus at several lengths with the tour's settings, each in its own run folder
-below FOLDER (kept, so that ``--refit`` only reads them), and fits L = E + A/N^α + B/D^β to the losses at their ends.
+below FOLDER (kept, so that ``--refit`` only reads them), and fits L = E + A/N^α + B/D^β to their curves.
 Prints one row a run and the constants that `lablib.plan.laws` holds. Some minutes of CPU; the dated result is in
 ``docs/log.md``.
 """
@@ -18,18 +18,18 @@ import numpy as np
 from lablib.plan import count_params
 from lablib.plan.laws import fit
 from lablib.runs import Recorder, Run
-from lablib.specs import ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Recipe, Ref, Schedule
+from lablib.specs import LabError, ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Recipe, Ref, Schedule
 from lablib.stages import execute
 
 RUNGS = (
     # layers, hidden, thousands of tokens
-    (2, 64, 512), (2, 64, 2048), (4, 128, 512), (4, 128, 1024), (4, 128, 2048), (4, 192, 512), (4, 192, 1024), (6, 256, 384),
+    (2, 64, 512), (2, 64, 2048), (4, 128, 512), (4, 128, 1024), (4, 128, 2048), (4, 192, 512),
 )  # fmt: skip
 FLOOR = 1.5
 """Least irreducible loss in nats a token: about one bit a character of text at 3.3 bytes a token, less what code and
 boilerplate give away. A ladder this small cannot measure it."""
-LAST = 0.04
-"""Share of a run's last steps whose mean loss counts as its end."""
+WINDOW = 30
+"""Steps that one point of a curve averages over: batches differ in what they are made of by some hundredths."""
 
 
 def rung(layers: int, hidden: int, thousands: int, data: Ref) -> Pretrain:
@@ -41,7 +41,7 @@ def rung(layers: int, hidden: int, thousands: int, data: Ref) -> Pretrain:
     return Pretrain(
         name=f"ladder-{layers}x{hidden}-{thousands}k", model=model, data=data, tokens=thousands * 1000, seq_len=256, batch_tokens=4096,
         optimizer=Optimizer(learning_rate=3e-3), schedule=Schedule(kind="wsd", warmup=0.05, decay=0.3),
-        parallelism=Parallelism(micro_batch_size=16), precision="fp32", threads=2, checkpoint_every=10**6, eval_every=10**6,
+        parallelism=Parallelism(micro_batch_size=16), precision="fp32", threads=1, checkpoint_every=10**6, eval_every=10**6,
     )  # fmt: skip
 
 
@@ -59,18 +59,18 @@ def ensure(root: Path, recipe: Recipe) -> Run:
         with recorder.working():
             execute(recipe, recorder)
         known = Run.open(recorder.path)
+    if known.state != "completed":
+        raise LabError(f"{recipe.name} was stopped; run the ladder again to continue")
     return known
 
 
-def row(run: Run) -> dict[str, float]:
-    """Parameters, tokens, and the loss at the end of training and on held-out text, nats a token."""
+def points(run: Run) -> list[tuple[int, float, float]]:
+    """(parameters, tokens, mean loss) along a run's curve, beginning when the first window has passed."""
     recipe = run.recipe
     assert isinstance(recipe, Pretrain)
-    losses = [line["loss"] for line in run.rows("train")]
-    tail = losses[-max(4, round(LAST * len(losses))) :]
-    heldout = run.rows("eval")[-1]
-    return {"params": count_params(recipe.model).total, "tokens": recipe.steps * recipe.step_tokens, "loss": statistics.mean(tail),
-            "heldout": heldout["loss"], "seconds": round(run.seconds, 1)}  # fmt: skip
+    losses, size = [line["loss"] for line in run.rows("train")], count_params(recipe.model).total
+    ends = range(2 * WINDOW, len(losses) + 1, WINDOW // 2)
+    return [(size, (end - WINDOW / 2) * recipe.step_tokens, statistics.mean(losses[end - WINDOW : end])) for end in ends]
 
 
 def main() -> None:
@@ -82,12 +82,12 @@ def main() -> None:
     data = ensure(args.folder, Prepare(name="ladder-data", corpus="core", vocab=4096, max_bytes="24 MB"))
     recipes = [rung(*size, data.data) for size in RUNGS]
     runs = [done(args.folder, recipe.name) if args.refit else ensure(args.folder, recipe) for recipe in recipes]
-    rows = [row(run) for run in runs if run is not None]
-    for line in rows:
-        print(json.dumps(line))
+    measured = [point for run in runs if run is not None for point in points(run)]
+    for run in filter(None, runs):
+        last, heldout = points(run)[-1], run.rows("eval")[-1]["loss"]
+        print(json.dumps({"params": last[0], "steps": run.recipe.steps, "loss": round(last[2], 3), "heldout": round(heldout, 3)}))
     names = ("e", "a", "alpha", "b", "beta", "spread")
-    columns = [np.array([line[key] for line in rows]) for key in ("params", "tokens", "loss")]
-    print(json.dumps(dict(zip(names, fit(*columns, floor=FLOOR), strict=True)), indent=1))
+    print(json.dumps(dict(zip(names, fit(*np.array(measured).T, floor=FLOOR), strict=True)), indent=1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from lablib.plan import estimate, forecast
-
 from lablib.runs import Recorder, Run, heartbeat
 from lablib.specs import Cluster, LabError, Recipe
 from lablib.specs.paths import home, runs_root
@@ -118,7 +117,9 @@ def _environment(run: Run) -> dict[str, str]:
     here = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([here, *filter(None, [kept.get("PYTHONPATH")])])
     threads = str(run.recipe.threads)
-    return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    # Waiting threads sleep instead of spinning: on busy cores a step of two threads is 2.5 times faster (docs/log.md).
+    openmp = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    return {**kept, **openmp, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _start(run: Run, after: tuple[str, ...]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from lablib.specs import Cluster
 
@@ -15,14 +16,14 @@ if not console.is_terminal:
     console.width = 140  # a log or a pipe has no width of its own; rich would cut tables at 80
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """A plain table; the first column is left-aligned and never cut, the others hug the right."""
-    made = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> RenderableType:
+    """A plain table under its title; the first column is left-aligned and never cut, the others hug the right."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         made.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
     for row in rows:
-        made.add_row(*row)
-    return made
+        made.add_row(*(Text(cell) for cell in row))
+    return Group("", Text(title, style="bold"), made) if title else made
 
 
 def emit(as_json: bool, json_text: str, readable: str | Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
+from rich.console import RenderableType
 
 from lab.show import table
 from lablib.explorers.planned import Span, planned
@@ -48,7 +48,7 @@ def comparison(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def plan_table(runs: Mapping[str, Run]) -> Table:
+def plan_table(runs: Mapping[str, Run]) -> RenderableType:
     """The same for people: each figure as predicted → actual."""
     shows = {
         "seconds": show_seconds,
@@ -73,7 +73,7 @@ def scores(run: Run) -> dict[str, Any]:
     return found
 
 
-def evaluation_table(scores: dict[str, Any]) -> Table:
+def evaluation_table(scores: dict[str, Any]) -> RenderableType:
     """Each model and task with its interval, and the paired difference to the baseline with its verdict."""
     against = {(row["model"], row["task"]): row for row in scores["comparisons"] if row["against"] == "baseline"}
     before = {

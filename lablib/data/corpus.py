@@ -68,15 +68,14 @@ def _kept(sources: Sequence[Source], funnels: dict[str, Funnel]) -> Iterator[Doc
     seen: set[bytes] = set()
     for document in (document for source in sources for document in source.documents()):
         funnel = funnels.setdefault(document.domain, Funnel())
-        content = document.text.encode("utf-8", "replace")
-        mark = hashlib.sha256(content).digest()
+        mark = bytes.fromhex(document.sha256)
         if len(document.text.strip()) < SHORTEST:
             funnel.short += 1
         elif mark in seen:
             funnel.duplicates += 1
         else:
             seen.add(mark)
-            funnel.docs, funnel.bytes = funnel.docs + 1, funnel.bytes + len(content)
+            funnel.docs, funnel.bytes = funnel.docs + 1, funnel.bytes + len(document.text.encode())
             yield document
 
 

@@ -33,11 +33,10 @@ def evaluate(recipe: Evaluate, run: Recorder) -> None:
     folder = run.folder("evals")
     found = Scored.read(folder / ITEMS)
     pieces = _pieces(recipe, run)
-    for done, label in enumerate(recipe.models):
+    for label in recipe.models:
         if run.stop_requested:
             return
         _one_model(recipe, run, label, found, pieces)
-        run.progress(done + 1, len(recipe.models), "models")
     references = [{"task": task.name, "name": "most common answer", "value": _constant(task)} for task in recipe.tasks]
     write_atomic(folder / "scores.json", json.dumps(summarise(recipe, found, references), indent=1))
     run.artefact("scores", folder / "scores.json", kind="scores")
@@ -60,9 +59,15 @@ def _one_model(recipe: Evaluate, run: Recorder, label: str, found: Scored, piece
     model, tokenizer = load_pair(path)
     _ready(tokenizer)
     for task in tasks:
-        found.add(run.path / "evals" / ITEMS, _answer(recipe, run, label, task, model, tokenizer))
+        _keep(recipe, run, found, _answer(recipe, label, task, model, tokenizer))
     if needs_text:
-        found.add(run.path / "evals" / ITEMS, _measure(recipe, label, pieces, model, tokenizer))
+        _keep(recipe, run, found, _measure(recipe, label, pieces, model, tokenizer))
+
+
+def _keep(recipe: Evaluate, run: Recorder, found: Scored, rows: list[dict[str, Any]]) -> None:
+    found.add(run.path / "evals" / ITEMS, rows)
+    parts = len(recipe.tasks) + (recipe.data is not None)
+    run.progress(len(found.rows), len(recipe.models) * parts, "measurements")
 
 
 def _ready(tokenizer: Any) -> None:
@@ -73,21 +78,12 @@ def _ready(tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _answer(
-    recipe: Evaluate, run: Recorder, label: str, task: Task, model: Any, tokenizer: Any
-) -> list[dict[str, Any]]:
+def _answer(recipe: Evaluate, label: str, task: Task, model: Any, tokenizer: Any) -> list[dict[str, Any]]:
     """Greedy completions of a task's test items, scored."""
     items = split_items(task, "test")
     prompts = [encode_prompt(tokenizer, item.prompt, item.is_chat) for item in items]
     settings = generation_settings(tokenizer, recipe.max_new_tokens)
-    said = generate(
-        model,
-        tokenizer,
-        prompts,
-        settings,
-        recipe.batch_size,
-        lambda done: run.enter(f"{label} on {task.name}: {done} of {len(items)}"),
-    )
+    said = generate(model, tokenizer, prompts, settings, recipe.batch_size)
     with Verifier(task) as verifier:
         verifier.check(items[:8])
         verdicts = verifier.score(items, said)

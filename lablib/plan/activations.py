@@ -3,6 +3,7 @@
 `wide` tensors have the model's width on every tensor-parallel rank (norms and residuals are replicated); `split` ones
 are divided over tensor-parallel ranks. Attention is fused (its score matrix is never stored, arXiv 2205.14135). The
 closed form this refines is Korthikanti et al. (arXiv 2205.05198 §4): 34·s·b·h bytes for a GPT layer without scores.
+Held against what autograd really saves, and against torch's memory tracker, in ``tests/plan/test_memory_peer.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,22 @@ SINGLE = 4
 """Bytes of an fp32 number: norms compute in it whatever the precision."""
 
 
+class Style(NamedTuple):
+    """How a pass computes: bytes of a matmul's tensors, bytes of the residual stream, and whether kernels are fused.
+
+    Under autocast the stream stays in fp32 and each linear layer keeps its own bf16 copy of its input.
+    """
+
+    width: int
+    stream: int
+    fused: bool
+
+    @property
+    def casts(self) -> bool:
+        """Whether inputs of matmuls are cast one by one."""
+        return self.stream > self.width
+
+
 class Kept(NamedTuple):
     """Bytes a token in one layer."""
 
@@ -27,89 +44,80 @@ class Kept(NamedTuple):
         """Bytes on one of `tp` ranks."""
         return self.wide + self.split / tp
 
-    def __add__(self, other: Kept) -> Kept:  # type: ignore[override]
-        return Kept(self.wide + other.wide, self.split + other.split)
-
 
 NOTHING = Kept(0.0, 0.0)
 
 
-def norm(features: int, width: int, fused: bool) -> float:
-    """An RMSNorm keeps its input and its output; unfused also the fp32 copy and the normalised value."""
-    return features * (2 * width if fused else width + (SINGLE if width < SINGLE else 0) + SINGLE + width)
+def norm(features: int, style: Style, readers: int) -> float:
+    """An RMSNorm that `readers` linear layers read keeps its input in fp32, the normalised value and the output; fused,
+    only input and output."""
+    out = style.width * (readers if style.casts and not style.fused else 1)
+    return float(features * (style.stream + style.width if style.fused else SINGLE + style.stream + out))
 
 
 @lru_cache(maxsize=512)
-def attention(model: ModelSpec, width: int, fused: bool) -> Kept:
+def attention(model: ModelSpec, style: Style) -> Kept:
     """Norm, queries, keys, values, attention's output and its log-sum-exp (one fp32 a head)."""
     key = model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim if model.mla else model.head_dim
     value = model.mla.v_head_dim if model.mla else model.head_dim
     kv_heads = model.heads if model.mla else model.kv_heads
-    split = float(width * (model.heads + kv_heads) * (key + value) + SINGLE * model.heads)
+    split = float(style.width * (model.heads + kv_heads) * (key + value) + SINGLE * model.heads)
     if model.family in ("qwen3", "qwen3_moe"):
-        split += norm(model.head_dim * (model.heads + model.kv_heads), width, fused)
-    wide = norm(model.hidden, width, fused)
+        kept = style.width if style.fused else SINGLE + style.width  # the result turns into queries and keys, counted above
+        split += model.head_dim * (model.heads + model.kv_heads) * kept
+    wide = norm(model.hidden, style, 2 if model.mla else 3)
     if model.mla:
-        wide += norm((model.mla.q_lora_rank or 0) + model.mla.kv_lora_rank, width, fused)
+        wide += norm((model.mla.q_lora_rank or 0) + model.mla.kv_lora_rank, style, 1)
     return Kept(wide, split)
 
 
-def _gated(features: float, width: int, fused: bool) -> float:
+def _gated(features: float, style: Style) -> float:
     """SwiGLU keeps gate, up and their product; unfused also the activated gate (arXiv 2002.05202)."""
-    return features * width * (3 if fused else 4)
+    return features * style.width * (3 if style.fused else 4)
 
 
 @lru_cache(maxsize=512)
-def dense(model: ModelSpec, width: int, fused: bool) -> Kept:
+def dense(model: ModelSpec, style: Style) -> Kept:
     """Norm and a gated feed-forward."""
-    return Kept(norm(model.hidden, width, fused), _gated(model.ffn, width, fused))
+    return Kept(norm(model.hidden, style, 2), _gated(model.ffn, style))
 
 
 @lru_cache(maxsize=512)
-def sparse(model: ModelSpec, width: int, fused: bool) -> Kept:
+def sparse(model: ModelSpec, style: Style) -> Kept:
     """Norm, router probabilities (fp32), each token's `top_k` copies in and out of the experts, and shared experts."""
     if model.moe is None:
         return NOTHING
     moe = model.moe
-    routed = moe.top_k * (2 * width * model.hidden + _gated(moe.expert_ffn, width, fused))
-    shared = _gated(moe.expert_ffn * moe.shared_experts, width, fused)
-    return Kept(norm(model.hidden, width, fused) + 2 * SINGLE * moe.experts, routed + shared)
+    routed = moe.top_k * (2 * style.width * model.hidden + _gated(moe.expert_ffn, style))
+    shared = _gated(moe.expert_ffn * moe.shared_experts, style)
+    return Kept(norm(model.hidden, style, 2) + 2 * SINGLE * moe.experts, routed + shared)
 
 
 @lru_cache(maxsize=512)
-def mamba(model: ModelSpec, width: int, fused: bool) -> Kept:
+def mamba(model: ModelSpec, style: Style) -> Kept:
     """Norm, the projection's parts (gate, convolution in and out, steps), the scan's output and its gated norm."""
     if model.ssm is None:
         return NOTHING
     inner, conv = anatomy.ssm_inner(model), anatomy.ssm_conv(model)
     states = SINGLE * model.ssm.heads * model.ssm.head_dim * model.ssm.state / model.ssm.chunk
-    split = width * (2 * inner + 2 * conv + model.ssm.heads) + norm(inner, width, fused) + states
-    return Kept(norm(model.hidden, width, fused), split)
+    split = style.width * (2 * inner + 2 * conv + model.ssm.heads) + norm(inner, style, 1) + states
+    return Kept(norm(model.hidden, style, 1), split)
 
 
 @lru_cache(maxsize=512)
-def saved_matmuls(model: ModelSpec, width: int) -> float:
+def saved_matmuls(model: ModelSpec, style: Style) -> float:
     """Bytes a token in all layers that selective recomputation keeps: each matmul's result and attention's output."""
     results = sum(m.cols * m.active for m in anatomy.matrices(model) if m.part not in ("embedding", "head"))
     n = anatomy.layers(model)
     value = model.mla.v_head_dim if model.mla else model.head_dim
-    return width * (results + n.attention * model.heads * value) + SINGLE * n.attention * model.heads
-
-
-def whole(model: ModelSpec, width: int, fused: bool) -> dict[str, tuple[int, Kept]]:
-    """(number of blocks, bytes a token in one of them) by kind of block."""
-    n = anatomy.layers(model)
-    kinds = {
-        "attention": (n.attention, attention(model, width, fused)),
-        "ffn": (n.dense, dense(model, width, fused)),
-        "experts": (n.moe, sparse(model, width, fused)),
-        "ssm": (n.ssm, mamba(model, width, fused)),
-    }
-    return {name: block for name, block in kinds.items() if block[0]}
+    return float(style.width * (results + n.attention * model.heads * value) + SINGLE * n.attention * model.heads)
 
 
 @lru_cache(maxsize=1024)
-def total(model: ModelSpec, width: int, fused: bool) -> Kept:
-    """Bytes a token in all layers together, without recomputation."""
-    blocks = whole(model, width, fused).values()
-    return Kept(sum(n * kept.wide for n, kept in blocks), sum(n * kept.split for n, kept in blocks))
+def total(model: ModelSpec, style: Style) -> Kept:
+    """Bytes a token in all layers together and the final norm, without recomputation."""
+    n = anatomy.layers(model)
+    kinds = ((n.attention, attention), (n.dense, dense), (n.moe, sparse), (n.ssm, mamba))
+    blocks = [(times, kept(model, style)) for times, kept in kinds if times]
+    wide = sum(times * block.wide for times, block in blocks) + norm(model.hidden, style, 1)
+    return Kept(wide, sum(times * block.split for times, block in blocks))

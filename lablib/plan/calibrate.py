@@ -31,6 +31,8 @@ LIMIT = 300
 """Seconds that one probe may take on a very busy machine."""
 SPREAD = (0.6, 1.15)
 """Band of the matmul efficiency around the measured one: neighbours on a shared machine cost more than they give back."""
+LOADED = 0.05
+"""GiB that data, tokenizer and checkpoint code add to the probe's process in a real run."""
 PRIOR = (0.85, 0.15, 3e-4)
 """Matmul share, bandwidth share and seconds a layer of a quiet server core (docs/log.md, 2026-11-23)."""
 PULL = 0.1
@@ -154,7 +156,7 @@ def _cpu_constants(accelerator: Accelerator, found: dict[str, Any]) -> Efficienc
         startup_seconds=Range(low=2 + found["imports"], mid=4 + 2 * found["imports"], high=10 + 6 * found["imports"]),
         posttrain_startup_seconds=5 + 3 * found["imports"],
         decode_layer_seconds=_host_share(found["decode"], accelerator, matmul, bandwidth),
-        reserve_gib=found["resident"],
+        reserve_gib=found["resident"] + LOADED,
         thread_gain={1: 1.0, **{int(n): max(1.0, _middle(found) / t) for n, t in found["threads"].items()}},
         source=_measured_on(),
     )
@@ -193,7 +195,7 @@ def _causes(one: Job) -> tuple[float, float, float]:
     parts = steps.forward(one)
     scores = parts.pop("scores")
     tokens = one.micro_tokens
-    kept = activations.total(one.model, one.width, one.fused).each(1)
+    kept = activations.total(one.model, one.style).each(1)
     moved = tokens * (kept * CPU.traffic + one.model.vocab * steps.LOGIT_BYTES) + one.params.total * steps.ADAM_BYTES
     return 3 * tokens * (sum(parts.values()) + scores / CPU.attention), moved, float(one.model.layers)
 

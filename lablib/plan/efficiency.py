@@ -51,8 +51,10 @@ class Efficiency(Spec):
     """What a post-training trainer spends beside the model in each optimiser step."""
     decode_layer_seconds: float = Field(default=4e-4, ge=0)
     """Host time of one layer for one sampled token, whatever the batch."""
-    bytes_per_second: float = Field(default=1.5e6, gt=0)
-    """Raw text cleaned, tokenised and written in data preparation by one process."""
+    bytes_per_second: float = Field(default=4e6, gt=0)
+    """Raw text cleaned, tokenised and written in data preparation by one process (a server core: docs/data.md)."""
+    trainer_gib: float = Field(default=0.0, ge=0)
+    """What a post-training stage's libraries hold on top."""
     reserve_gib: float = Field(default=1.5, ge=0)
     """Memory of a process before the model: CUDA context and NCCL, or the Python libraries."""
     fragmentation: float = Field(default=0.05, ge=0)
@@ -79,6 +81,9 @@ CPU = Efficiency(
     goodput=Range(low=0.9, mid=0.97, high=1.0),  # one process for minutes: nothing fails, only logging is beside the steps
     startup_seconds=Range(low=4, mid=10, high=30),
     posttrain_startup_seconds=15.0,
+    reserve_gib=0.5,
+    trainer_gib=0.17,
+    fragmentation=0.15,
     source="guesses for a CPU that was not measured; `lab calibrate` replaces them",
 )
 

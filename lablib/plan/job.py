@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lablib.plan.activations import Style
 from lablib.plan.params import Params
 from lablib.specs import ModelSpec, Parallelism
 
@@ -38,6 +39,12 @@ class Job:
     def width(self) -> int:
         """Bytes of an activation: fp8 recipes keep activations in bf16."""
         return 4 if self.precision == "fp32" else 2
+
+    @property
+    def style(self) -> Style:
+        """How the engine computes: autocast around fp32 weights on one data-parallel rank, else FSDP2's bf16 throughout."""
+        casts = self.width < 4 and self.layout.dp == 1
+        return Style(self.width, 4 if casts else self.width, self.fused)
 
     @property
     def micro_batches(self) -> int:

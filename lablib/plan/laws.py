@@ -23,6 +23,9 @@ class Law(Spec):
     beta: float
     spread: float
     """Standard deviation of log(measured / predicted) where the law was fitted."""
+    stable: float = 0.04
+    """Loss above the law, as a share, while a schedule's learning rate is still at its peak: what the decay brings
+    (arXiv 2404.06395 §4.2 shows some hundredths)."""
     sizes: tuple[float, float]
     """Fewest and most parameters in the fit."""
     tokens: tuple[float, float]
@@ -58,7 +61,13 @@ EPOCH = Law(
 )  # fmt: skip
 
 
-def fit(params: np.ndarray, tokens: np.ndarray, losses: np.ndarray, floor: float) -> tuple[float, float, float, float, float, float]:
+STEEPEST = 0.6
+"""Largest exponent a fit may take: a ladder of two or three sizes would otherwise explain size by a cliff."""
+
+
+def fit(
+    params: np.ndarray, tokens: np.ndarray, losses: np.ndarray, floor: float
+) -> tuple[float, float, float, float, float, float]:
     """(E, A, α, B, β, spread) that minimise a Huber loss on log L from several starts (arXiv 2203.15556 §D.2).
 
     `floor` is the least E that is allowed: a small ladder cannot see the irreducible loss, and without a floor trades it
@@ -67,6 +76,7 @@ def fit(params: np.ndarray, tokens: np.ndarray, losses: np.ndarray, floor: float
     from scipy.optimize import least_squares
 
     n, d, target = (np.asarray(x, dtype=float) for x in (params, tokens, np.log(losses)))
+    bounds = ([-12, -5, np.log(0.05), -5, np.log(0.05)], [2, 15, np.log(STEEPEST), 15, np.log(STEEPEST)])
 
     def residuals(x: np.ndarray) -> np.ndarray:
         e, a, alpha, b, beta = floor + np.exp(x[0]), x[1], np.exp(x[2]), x[3], np.exp(x[4])
@@ -74,7 +84,7 @@ def fit(params: np.ndarray, tokens: np.ndarray, losses: np.ndarray, floor: float
 
     starts = [(e, a, np.log(alpha), b, np.log(beta)) for e in (-1.0, 0.3) for a in (2.0, 5.0) for alpha in (0.15, 0.4)
               for b in (4.0, 7.0) for beta in (0.25, 0.5)]  # fmt: skip
-    fits = [least_squares(residuals, start, loss="huber", f_scale=0.03) for start in starts]
+    fits = [least_squares(residuals, start, bounds=bounds, loss="huber", f_scale=0.03) for start in starts]
     x = min(fits, key=lambda one: one.cost).x
     found = (floor + np.exp(x[0]), np.exp(x[1]), np.exp(x[2]), np.exp(x[3]), np.exp(x[4]), np.std(residuals(x)))
     return tuple(float(value) for value in found)  # type: ignore[return-value]

@@ -68,7 +68,7 @@ FORMULAS = {
     "grads": ("4 bytes × trained parameters, sharded alike", "arXiv 1910.02054 §3"),
     "optimizer": ("8 bytes × trained parameters (AdamW's two moments), sharded alike", "arXiv 1910.02054 §3"),
     "activations": ("bytes kept a token and layer × tokens of a micro-batch × layers × micro-batches in flight", "arXiv 2205.05198 §4; lablib/plan/activations.py"),
-    "logits": ("tokens × vocab × (logits + fp32 log-probabilities + fp32 gradient)", "cross entropy is not fused in this engine"),
+    "logits": ("tokens × vocab × 12 bytes: fp32 log-probabilities, their gradient and the logits' gradient", "cross entropy is not fused in this engine"),
     "buffers": ("gathered layers and root weights, or the bf16 copy that autocast keeps", "arXiv 2304.11277 §3"),
     "overhead": ("libraries and context before the model, and what the allocator holds beyond live tensors", "lablib/plan/efficiency.py"),
     "kv_cache": ("sequences × tokens × bytes of keys and values in all layers", "lablib/plan/sampling.py"),
@@ -83,7 +83,7 @@ def _memory(work: Work, machine: Machine) -> Iterator[Row]:
             yield (f"memory.{name}", f"{size:.3g} GiB", formula, "", source)
     used = work.memory
     verdict = f"{used.margin:.0%} of {used.capacity_gib:.4g} GiB stays free; at least {memory.MARGIN:.0%} must"
-    yield ("memory.peak_gib", f"{used.peak_gib:.3g} GiB", "sum of the parts, on the fullest pipeline stage", f"stage {used.pipeline_rank}", verdict)
+    yield ("memory.peak_gib", f"{used.peak_gib:.3g} GiB", "sum of the parts, on the fullest pipeline stage at its fullest moment", f"stage {used.pipeline_rank}, {used.moment}", verdict)
 
 
 def _time(work: Work, machine: Machine, hours: Range) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lablib.plan import activations
+from lablib.plan.activations import SINGLE
 from lablib.plan.efficiency import Efficiency
 from lablib.plan.job import Job
 from lablib.specs import Spec
@@ -21,6 +22,8 @@ class Memory(Spec):
     """What one process may use."""
     pipeline_rank: int = 0
     """The stage that needs most: 0 holds most micro-batches in flight, the last holds the logits."""
+    moment: str = ""
+    """When: at the loss, in the backward pass (its start or end) or in the optimiser's step."""
 
     @property
     def margin(self) -> float:
@@ -29,22 +32,38 @@ class Memory(Spec):
 
 
 def peak(job: Job, efficiency: Efficiency, capacity_gib: float) -> Memory:
-    """Memory of the fullest rank. Raises nothing: whether it fits is a verdict, not an error."""
-    ranks = {0: _rank(job, efficiency, first=True, last=job.layout.pp == 1)}
-    if job.layout.pp > 1:
-        ranks[job.layout.pp - 1] = _rank(job, efficiency, first=False, last=True)
-    fullest = max(ranks, key=lambda rank: sum(ranks[rank].values()))
-    parts = {name: size / GIB for name, size in ranks[fullest].items()}
-    return Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=capacity_gib, pipeline_rank=fullest)
+    """Memory of the fullest rank at its fullest moment. Raises nothing: whether it fits is a verdict, not an error."""
+    last = job.layout.pp - 1
+    found = {}
+    for rank in {0, last}:
+        for moment, parts in moments(job, rank == 0, rank == last).items():
+            found[rank, moment] = _with_overhead(parts, efficiency)
+    fullest = max(found, key=lambda place: sum(found[place].values()))
+    parts = {name: size / GIB for name, size in found[fullest].items()}
+    return Memory(
+        peak_gib=sum(parts.values()), parts=parts, capacity_gib=capacity_gib, pipeline_rank=fullest[0], moment=fullest[1]
+    )
 
 
-def _rank(job: Job, efficiency: Efficiency, first: bool, last: bool) -> dict[str, float]:
-    parts = {
-        **states(job, first, last),
-        "activations": kept(job, first),
-        "logits": logits(job) if last else 0.0,
-        "buffers": buffers(job, first, last),
+def moments(job: Job, first: bool = True, last: bool = True) -> dict[str, dict[str, float]]:
+    """Bytes by part at each moment of a step that may be the fullest.
+
+    A step of one micro-batch has no gradients yet when its activations are whole; with more, those of the micro-batches
+    before are there throughout.
+    """
+    always = {**states(job, first, last), "buffers": buffers(job, first, last)}
+    stored, work, loss = kept(job, first), working(job), logits(job) if last else 0.0
+    early = always if job.micro_batches > 1 else {**always, "grads": 0.0}
+    left = stored / max(1.0, job.model.layers * job.stage_share)
+    return {
+        "loss": {**early, "activations": stored, "logits": loss},
+        "start of backward": {**early, "activations": stored + work, "logits": 0.0},
+        "end of backward": {**always, "activations": left + work, "logits": 0.0},
+        "optimiser step": {**always, "activations": 0.0, "logits": 0.0},
     }
+
+
+def _with_overhead(parts: dict[str, float], efficiency: Efficiency) -> dict[str, float]:
     held = sum(parts.values()) * efficiency.fragmentation
     return {**parts, "overhead": efficiency.reserve_gib * GIB + held}
 
@@ -70,36 +89,51 @@ def states(job: Job, first: bool = True, last: bool = True) -> dict[str, float]:
 
 
 def kept(job: Job, first: bool = True) -> float:
-    """Bytes of activations: a 1F1B pipeline's first stage has as many micro-batches in flight as there are stages
-    (arXiv 2104.04473 §2.2.1)."""
+    """Bytes of activations stored from forward to backward: a 1F1B pipeline's first stage has as many micro-batches in
+    flight as there are stages (arXiv 2104.04473 §2.2.1)."""
     tokens, tp = job.micro_tokens, job.layout.tp
     flight = min(job.layout.pp if first else 1, job.micro_batches)
-    everything = activations.total(job.model, job.width, job.fused).each(tp) * tokens * job.stage_share
     if job.recompute == "none":
-        return flight * everything
-    layers = job.model.layers * job.stage_share
-    stored = tokens * layers * job.width * job.model.hidden
+        return flight * tokens * job.stage_share * activations.total(job.model, job.style).each(tp)
+    stored = job.model.layers * job.style.stream * job.model.hidden
     if job.recompute == "selective":
-        stored += tokens * job.stage_share * activations.saved_matmuls(job.model, job.width) / tp
-    # One layer at a time is whole again in the backward pass, with its gradients about as large.
-    return flight * stored + 2 * everything / layers
+        stored += activations.saved_matmuls(job.model, job.style) / tp
+    return flight * tokens * job.stage_share * stored
+
+
+def working(job: Job) -> float:
+    """Bytes that one layer's backward pass needs on top: gradients of its activations (a fifth of them live at a time),
+    and with recomputation the layer's own activations again, as far as they are not stored."""
+    layers = job.model.layers
+    one = activations.total(job.model, job.style).each(job.layout.tp) / layers
+    if job.recompute == "none":
+        return 0.2 * job.micro_tokens * one
+    stored = activations.saved_matmuls(job.model, job.style) / job.layout.tp / layers if job.recompute == "selective" else 0.0
+    return job.micro_tokens * max(0.2 * one, 1.2 * one - stored)
 
 
 def logits(job: Job) -> float:
-    """Bytes of the loss: logits in the compute precision, their fp32 copy's log-probabilities and the gradient in fp32;
-    cross entropy is neither fused nor chunked in this engine."""
-    return job.micro_tokens * job.model.vocab * ((job.width if job.width < 4 else 0) + 4 + 4)
+    """Bytes of the loss at its fullest, in the backward pass of cross entropy: fp32 log-probabilities, their gradient
+    and the logits' gradient; it is neither fused nor chunked in this engine."""
+    return job.micro_tokens * job.model.vocab * 12
 
 
 def buffers(job: Job, first: bool = True, last: bool = True) -> float:
-    """Bytes of gathered or cast weights: FSDP2 holds two layers (one prefetched), one layer's gradients, and the root
-    (embedding, norm, head) for the whole pass; an unsharded bf16 job holds a bf16 copy of all (autocast's cache)."""
-    size = stage_params(job, first, last)
-    if job.shards == 1:
-        trained = job.params.trainable / job.params.total
-        return size * trained * job.width if job.width < 4 else 0.0
-    parts = job.params.parts
-    root = parts.get("embedding", 0) * first + parts.get("head", 0) * last
+    """Bytes of gathered or cast weights.
+
+    FSDP2 holds two layers (one prefetched) and one layer's gradients, and the root (embedding, norm, head) for the whole
+    pass. An unsharded bf16 job holds bf16 copies: of all trained weights, because autograd saves what autocast made, or,
+    where layers are recomputed, of one layer and the head.
+    """
+    parts, layers, tp = job.params.parts, job.model.layers, job.layout.tp
     experts = parts.get("experts", 0)
-    layer = (job.params.total - job.params.embedding - experts + experts / job.layout.ep) / job.model.layers
-    return job.width * (root + 3 * layer) / job.layout.tp
+    layer = (job.params.total - job.params.embedding - experts + experts / job.layout.ep) / layers
+    if job.shards > 1:
+        root = parts.get("embedding", 0) * first + parts.get("head", 0) * last
+        return job.width * (root + 3 * layer) / tp
+    trained = job.params.trainable / job.params.total
+    if job.width == SINGLE:
+        return 0.0
+    if job.recompute == "none":
+        return stage_params(job, first, last) * trained * job.width
+    return job.width * trained * (layer + job.model.vocab * job.model.hidden * last) / tp

@@ -8,7 +8,7 @@ from pathlib import Path
 from lablib.plan import memory, sampling, step, work
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
-from lablib.plan.memory import GIB
+from lablib.plan.memory import GIB, Memory
 from lablib.plan.params import count, with_adapters
 from lablib.plan.ranges import Range
 from lablib.plan.resolve import model_of
@@ -54,7 +54,7 @@ def _work(
     return Work(
         steps=recipe.steps,
         step_parts=parts,
-        memory=memory.peak(whole, machine.efficiency, machine.capacity_gib),
+        memory=_memory(whole, machine),
         params=one.params,
         flops=work.training_flops(one, recipe.steps * one.step_tokens),
         step_tokens=one.step_tokens,
@@ -67,6 +67,12 @@ def _work(
         assumed=(assumed,),
         jobs=(one,),
     )
+
+
+def _memory(whole: Job, machine: Machine) -> Memory:
+    used = memory.peak(whole, machine.efficiency, machine.capacity_gib)
+    parts = {**used.parts, "overhead": used.parts["overhead"] + machine.efficiency.trainer_gib}
+    return used.replace(parts=parts, peak_gib=sum(parts.values()))
 
 
 def _longest(data: Task | str, one: Job, seq_len: int) -> int:

@@ -79,7 +79,7 @@ def _rates(job: Job, machine: Machine) -> tuple[float, float]:
 def traffic(job: Job, machine: Machine) -> float:
     """Bytes that elementwise kernels move in one micro-batch: a multiple of the activations that are kept, and the
     logits."""
-    kept = activations.total(job.model, job.width, job.fused).each(job.layout.tp) * job.stage_share
+    kept = activations.total(job.model, job.style).each(job.layout.tp) * job.stage_share
     again = 1.0 if job.recompute == "none" else 1.4
     loss = job.model.vocab * LOGIT_BYTES / job.layout.pp
     passes = (_passes(job)[True]) / 3

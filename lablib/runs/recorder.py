@@ -33,6 +33,8 @@ class Recorder:
         self._stop = threading.Event()
         self._heart: heartbeat.Heart | None = None
         self._progressed = 0.0
+        self._first: tuple[float, float] | None = None
+        self._since = time.monotonic()
 
     @classmethod
     def create(cls, root: Path, recipe: Recipe) -> Recorder:
@@ -62,18 +64,15 @@ class Recorder:
             jsonl.append(self.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})
 
     def progress(self, done: float, total: float, unit: str = "steps") -> None:
-        """How far the stage is; written at most twice a second, and always at the end."""
+        """How far the stage is, and how fast since this attempt began; written at most twice a second and at the end."""
         now = time.monotonic()
+        self._first = self._first or (done, now)
         if self.is_main and (done >= total or now - self._progressed > 0.5):
             self._progressed = now
-            state = {"done": done, "total": total, "unit": unit, "time": time.time(), "seconds": now - self._begun}
+            before, begun = self._first
+            rate = (done - before) / (now - begun) if done > before else None
+            state = {"done": done, "total": total, "unit": unit, "time": time.time(), "per_second": rate}
             write_atomic(self.path / "progress.json", json.dumps(state))
-
-    @property
-    def _begun(self) -> float:
-        if not hasattr(self, "_begun_at"):
-            self._begun_at = time.monotonic()
-        return self._begun_at
 
     def folder(self, name: str) -> Path:
         """A subfolder of the run, made if need be."""
@@ -130,35 +129,41 @@ class Recorder:
         A `LabError` or any other exception is recorded with its traceback and raised again.
         """
         self.account_for_lost_attempts()
+        previous = self._catch_signals()  # before anybody can see that the run lives, and ask it to stop
         self._heart = heartbeat.Heart(self.path, self.rank, phase)
-        begun = time.monotonic()
-        previous = self._catch_signals()
+        self._since = time.monotonic()
         self._describe()
         self.event("started", pid=os.getpid(), rank=self.rank)
         try:
             yield self
         except BaseException as error:
             reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-            self.event("failed", reason=reason, traceback=traceback.format_exc(), seconds=time.monotonic() - begun)
+            self.event("failed", reason=reason, traceback=traceback.format_exc(), seconds=self._worked())
             self._heart.stop(1, reason)
             raise
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         kind = "stopped" if self.stop_requested else "completed"
-        self.event(kind, seconds=time.monotonic() - begun, peak_gib=self._heart.pulse.peak_gib)
+        self.event(kind, seconds=self._worked(), peak_gib=self._heart.pulse.peak_gib)
         self._heart.stop(STOPPED if self.stop_requested else 0)
 
     def enter(self, phase: str) -> None:
-        """Say what the process is at ("waiting", "running")."""
-        if self._heart:
-            self._heart.beat(phase=phase)
+        """Say what the process is at ("waiting", "running"); time spent waiting does not count as the run's."""
+        if self._heart and phase != self._heart.pulse.phase:
+            self._since = time.monotonic()
+            self._heart.beat(phase=phase, started=time.time())
+
+    def _worked(self) -> float:
+        waiting = self._heart is not None and self._heart.pulse.phase == "waiting"
+        return 0.0 if waiting else time.monotonic() - self._since
 
     def account_for_lost_attempts(self) -> None:
         """Write a "lost" event for an earlier attempt that died without a word, so that its time still counts."""
         for old in heartbeat.read_all(self.path):
             if old.rank == self.rank and old.exit is None:
-                self.event("lost", seconds=old.at - old.started, peak_gib=old.peak_gib, pid=old.pid)
+                seconds = 0.0 if old.phase == "waiting" else old.at - old.started
+                self.event("lost", seconds=seconds, peak_gib=old.peak_gib, pid=old.pid)
 
     def _describe(self) -> None:
         if not self.is_main:

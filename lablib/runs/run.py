@@ -237,21 +237,21 @@ class Run:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """done, total, unit, seconds, and eta_seconds where it can be told."""
+        """done, total, unit, per_second of this attempt, and eta_seconds where that can be told."""
         found = self._json("progress") or {}
-        if found.get("done") and found["done"] < found["total"]:
-            found["eta_seconds"] = found["seconds"] * (found["total"] / found["done"] - 1)
+        if found.get("per_second"):
+            found["eta_seconds"] = (found["total"] - found["done"]) / found["per_second"]
         return found
 
     @property
     def seconds(self) -> float:
-        """Working time of all attempts so far."""
+        """Working time of all attempts so far, without waiting for other runs."""
         ended = sum(
             event.get("seconds", 0.0)
             for event in self.events()
             if event["kind"] in ("completed", "stopped", "failed", "lost")
         )
-        live = next((pulse for pulse in self.pulses if pulse.rank == 0 and pulse.exit is None), None)
+        live = next((p for p in self.pulses if p.rank == 0 and p.exit is None and p.phase != "waiting"), None)
         return ended + (live.at - live.started if live else 0.0)
 
     @property

@@ -11,6 +11,7 @@ from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule
 from lablib.specs.recipes import (
     GRPO,
     SFT,
+    STAGES,
     AnyRecipe,
     Evaluate,
     Export,
@@ -26,6 +27,7 @@ __all__ = [
     "MLA",
     "SFT",
     "SSM",
+    "STAGES",
     "Accelerator",
     "AnyRecipe",
     "Cluster",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lablib.data import PackedDataset, prepare, shards, tokenizer
+from lablib.data import PackedDataset, packages, prepare, shards, tokenizer
 from lablib.data.catalogue import CORE
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Mixture, Prepare
@@ -129,6 +129,20 @@ def test_stop_request_ends_it_and_loses_nothing(texts: Path, home: Path, tmp_pat
     run._stop.clear()
     prepare.prepare(run.recipe, run)  # type: ignore[arg-type]
     assert set(Run.open(run.path).artefacts) == {"tokenizer", "data"}
+
+
+def test_a_client_that_the_same_ctrl_c_killed_is_no_failure(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Recorder.create(tmp_path / "runs", Prepare())
+
+    def interrupted(*_: object) -> None:
+        run._stop.set()
+        raise LabError("pip was interrupted")
+
+    monkeypatch.setattr(packages, "run_client", interrupted)
+    prepare.prepare(run.recipe, run)  # type: ignore[arg-type]
+    assert Run.open(run.path).events()[-1]["kind"] == "stopping"
 
 
 KILLED = """

@@ -75,7 +75,7 @@ def test_a_resumed_evaluation_keeps_what_it_has(
     half.folder("evals").joinpath("items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part) + '{"torn')
     asked = []
     honest = stage._answer
-    monkeypatch.setattr(stage, "_answer", lambda *args: asked.append(args[2]) or honest(*args))
+    monkeypatch.setattr(stage, "_answer", lambda *args: asked.append(args[1]) or honest(*args))
     evaluate(recipe, half)
     assert asked == ["sft", "same"]
     assert read(half) == read(whole)

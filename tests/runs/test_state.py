@@ -124,3 +124,13 @@ def test_a_step_that_a_resumed_run_logs_again_replaces_the_first(run: Run) -> No
 def test_a_folder_that_is_no_run_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="lab jobs"):
         Run.open(tmp_path)
+
+
+def test_waiting_for_another_run_is_not_work(run: Run) -> None:
+    recorder = Recorder(run.path)
+    with recorder.working("waiting"):
+        time.sleep(0.4)
+        assert run.state is RunState.WAITING and run.seconds == 0.0
+        recorder.enter("running")
+        time.sleep(0.2)
+    assert 0.2 <= run.seconds < 0.4

@@ -51,6 +51,7 @@ class _Reader:
         self._symbols: list[Any] = []
 
     def top(self) -> Any:
+        """The object; raises ValueError or struct.error where the bytes are not one."""
         if self._take(2) != b"X\n":
             raise ValueError("not in XDR form")
         version = self._int()
