@@ -96,7 +96,7 @@ def _(Cluster, MiniPlan, Prepare, calibrate, home, submit, tiny):
     measured = (home() / "local-cluster.json").is_file()
     machine = Cluster.load("local") if measured else calibrate(price="$0.10")
     data = submit(Prepare(name="data", corpus="core", vocab=4096, max_bytes="2 MB" if tiny else "24 MB"))
-    small = MiniPlan(cluster=machine, data=data.data, tokens=40_960 if tiny else 1_000_000)
+    small = MiniPlan(cluster=machine, data=data.data, tokens=20_480 if tiny else 1_000_000)
     run = submit(small.recipe)
     run
     return data, machine, run, small

@@ -66,7 +66,7 @@ def _(mo):
 
 @app.cell
 def _(MiniPlan, data, explore, machine, tiny):
-    board = explore(MiniPlan(cluster=machine, data=data.data, tokens=40_960 if tiny else 1_000_000))
+    board = explore(MiniPlan(cluster=machine, data=data.data, tokens=20_480 if tiny else 1_000_000))
     return (board,)
 
 

@@ -30,7 +30,8 @@ class Poller:
         """Starts no thread before something is watched."""
         self._every = every
         self._watched: weakref.WeakSet[Live] = weakref.WeakSet()
-        self._lock, self._thread = threading.Lock(), None
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def watch(self, live: Live) -> None:
         """Refresh `live` from now on."""

@@ -118,13 +118,14 @@ def options(settings: Settings, cluster: Cluster) -> list[Option]:
 
 
 TASK = Task(
-    name="sums",
-    generator="chain_sum",
-    params={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
-    train=2048,
-    test=200,
+    name="siblings",
+    generator="aiw",
+    params={"task_type_weights": [1.0, 0.0, 0.0], "max_entities": 6},
+    train=2000,
+    test=300,
 )
-"""What the tour aligns its model on: a verifiable answer, and test prompts that no stage trains on."""
+"""What the tour aligns its model on: how many sisters has Alice's brother (arXiv 2406.02061)? A small model can learn
+part of it in a minute and reinforcement has room left; arithmetic needs longer (docs/log.md)."""
 
 CHAT_TASK = Task(
     name="few-shot-sums",
@@ -175,10 +176,11 @@ class Chain:
         return SFT(
             model=runs["pretrain"].model,
             data=self._task,
-            steps=self._few(250),
-            batch_size=64,
+            steps=self._few(160),
+            batch_size=16,
             seq_len=128,
             learning_rate=1e-3,
+            parallelism=Parallelism(micro_batch_size=16),
             **self._common,
         )
 
@@ -188,24 +190,28 @@ class Chain:
             model=runs["sft"].model,
             data=self._task,
             pairs=self._few(256),
-            steps=self._few(40),
+            steps=self._few(32),
             batch_size=16,
             seq_len=128,
             learning_rate=2e-5,
+            parallelism=Parallelism(micro_batch_size=16),
             **self._common,
         )
 
     def grpo(self, runs: Runs) -> GRPO:
         """Reinforce what the verifier accepts."""
+        prompts, group = (4, 4) if self.settings.tiny else (8, 8)
         return GRPO(
             model=runs["preference"].model,
             task=self._task,
-            prompts_per_step=4 if self.settings.tiny else 16,
-            group_size=4 if self.settings.tiny else 8,
-            max_new_tokens=8,
-            steps=self._few(40),
+            prompts_per_step=prompts,
+            group_size=group,
+            batch_size=prompts * group,
+            max_new_tokens=4,
+            steps=self._few(60),
             seq_len=128,
             learning_rate=1e-4,
+            parallelism=Parallelism(micro_batch_size=prompts * group),
             **self._common,
         )
 
@@ -220,7 +226,8 @@ class Chain:
             models={label: runs[stage].model for label, stage in stages.items()},
             tasks=(self._task,),
             data=runs["data"].data,
-            max_new_tokens=8,
+            max_new_tokens=4,
+            batch_size=100,
             samples=3,
             seed=self.settings.seed,
             threads=self.settings.threads,

@@ -34,8 +34,8 @@ def walk(settings: Settings, root: Path, price: str, fresh: bool) -> dict[str, A
     try:
         follow(runs)
     except KeyboardInterrupt:
-        console.print("Stopped; `lab tour` continues from here.")
-        raise
+        console.print("Saved. The same command continues from here.")
+        raise SystemExit(130) from None
     return _tell(runs, root)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from lablib.charts import theme
@@ -9,8 +11,8 @@ from lablib.charts.figure import Figure
 from lablib.charts.scale import COUNT, step_axis, value_axis
 
 
-def _line(frame: str, value: str, title: str, colour: str = theme.BLUE, **options: bool) -> alt.Chart:
-    axis = {"labelExpr": COUNT} if options.pop("count", False) else {}
+def _line(frame: str, value: str, title: str, colour: str = theme.BLUE, **options: Any) -> alt.Chart:
+    axis: dict[str, Any] = {"labelExpr": COUNT} if options.pop("count", False) else {}
     tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip(f"{value}:Q", format=".4~g", title=title)]
     return (
         alt.Chart(alt.NamedData(frame), width=theme.WIDTH, height=theme.HEIGHT)

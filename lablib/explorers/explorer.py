@@ -29,7 +29,7 @@ def knob(
 
     A field typed `Literal` takes its choices from there. `unit` stands behind the number.
     """
-    shown = {
+    shown: Any = {
         "label": label,
         "unit": unit,
         "step": step,

@@ -44,6 +44,7 @@ class MiniPlan(Explorer):
             batch_tokens=self.batch_tokens,
             optimizer=Optimizer(learning_rate=self.learning_rate),
             schedule=Schedule(kind="wsd", warmup=0.05, decay=0.3),
+            eval_tokens=16_384,
             parallelism=Parallelism(micro_batch_size=min(16, self.batch_tokens // 256)),
             precision="fp32",
             threads=self.threads,
@@ -70,7 +71,7 @@ class MiniPlan(Explorer):
         band = {} if curve is None else bands.band(curve.model_dump(mode="json"))
         size = count_params(recipe.model).total
         parts = {name: value for name, value in plan.memory.parts.items() if value > 0}
-        memory = {"part": list(parts), "gib": list(parts.values()), "order": list(range(len(parts)))}
+        memory: charts.Frame = {"part": list(parts), "gib": list(parts.values()), "order": list(range(len(parts)))}
         figures = (charts.loss(), charts.memory_parts()) if band else (charts.memory_parts(),)
         return View(
             title=f"{show_count(size)} parameters on {show_count(self.tokens)} tokens",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -111,7 +111,7 @@ OTHER = {
 
 def figures(frames: Mapping[str, Frame]) -> list[Figure]:
     """The figures that a run's frames can fill, what it is trained on first."""
-    made = {
+    made: dict[str, Callable[[], Figure]] = {
         "reward": charts.reward,
         "loss": partial(charts.loss, "band" in frames),
         "speed": charts.speed,
@@ -131,24 +131,22 @@ def _headlines(
     plan: Planned,
     progress: dict[str, Any],
 ) -> list[Headline]:
-    outcome, last = run.outcome, train[-1] if train else {}
+    outcome = run.outcome
+    trains = bool(train) or run.recipe.stage not in ("prepare", "evaluate", "export")
+    over = outcome.dollars is not None and plan.dollars is not None and outcome.dollars > plan.dollars.high
+    speed = Headline("Throughput", show.rate(outcome.tokens_per_second), f"planned {show.span(plan.rate, 'rate')}")
     return [
         *_objective(frames),
-        Headline("Throughput", show.rate(outcome.tokens_per_second), f"planned {show.span(plan.rate, 'rate')}"),
-        _mfu(last),
+        *((speed, _mfu(train[-1] if train else {})) if trains else ()),
         Headline("Memory", show.gib(outcome.peak_gib or None), f"planned {show.span(plan.gib, 'gib')}"),
         _time(state, outcome.seconds, plan, progress),
         Headline(
             "Money",
             show.dollars(outcome.dollars),
-            f"planned {show.span(plan.dollars, 'dollars')}",
-            _over(outcome.dollars, plan),
+            f"planned {show.span(plan.dollars, 'dollars')}{', exceeded' if over else ''}",
+            "bad" if over else "plain",
         ),
     ]
-
-
-def _over(dollars: float | None, plan: Planned) -> Tone:
-    return "bad" if dollars is not None and plan.dollars and dollars > plan.dollars.high else "plain"
 
 
 def _objective(frames: dict[str, Frame]) -> list[Headline]:

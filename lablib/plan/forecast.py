@@ -1,28 +1,28 @@
 """The loss curve that a pretraining run is expected to take, registered before it starts.
 
 A law L(N, D) gives the loss after D tokens *once the learning rate has decayed*; while a WSD schedule is still at its
-peak the loss lies above that by `STABLE` (it falls over the decay, arXiv 2404.06395 §4.2), and before anything is learnt
-it is ln(vocabulary).
+peak the loss may lie above that by the law's `stable` share, and before anything is learnt it is ln(vocabulary).
 """
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lablib.plan.laws import EPOCH, Law
+from lablib.plan.laws import EPOCH, LADDER, Law
 from lablib.plan.params import count
 from lablib.specs import Pretrain, Recipe, Ref, Spec
 from lablib.specs.paths import runs_root
 
 POINTS = 80
-STABLE = 0.04
-"""Loss above the law, as a share, while the learning rate is at its peak."""
 Z = 1.2816
 """Standard deviations of an 80 % band."""
+RUN = 0.025
+"""Spread of log loss between runs that differ in seed, learning rate or schedule from the law's."""
 STRANGE = 0.15
 """Spread of log loss for a corpus or scale that the law was not fitted on."""
 
@@ -73,7 +73,7 @@ def forecast(recipe: Recipe, root: Path | None = None) -> Forecast | None:
     tokens = steps * recipe.step_tokens
     mid = curve(recipe, law, steps)
     # Early steps depend on initialisation and warm-up more than on any law: the band opens towards the start.
-    wide = np.sqrt(spread**2 + (0.25 * np.exp(-tokens / law.tokens[0])) ** 2)
+    wide = np.sqrt(spread**2 + RUN**2 + (0.25 * np.exp(-tokens / law.tokens[0])) ** 2)
     low, high = mid * np.exp(-Z * wide), mid * np.exp(Z * wide)
     return Forecast(
         step=tuple(steps.tolist()), tokens=tuple(tokens.tolist()), basis=basis,
@@ -87,17 +87,17 @@ def curve(recipe: Pretrain, law: Law, steps: np.ndarray) -> np.ndarray:
     done = steps / recipe.steps
     start = 1 - recipe.schedule.decay if recipe.schedule.kind == "wsd" else recipe.schedule.warmup
     decayed = np.clip((done - start) / max(1e-9, 1 - start), 0.0, 1.0)
-    return np.minimum(math.log(recipe.model.vocab), settled * (1 + STABLE * (1 - decayed)))
+    return np.minimum(math.log(recipe.model.vocab), settled * (1 + law.stable * (1 - decayed)))
 
 
 def _law(recipe: Pretrain, root: Path | None) -> tuple[Law, float, str]:
-    """(law, spread of log loss, basis): the ladder's where corpus, vocabulary and scale are its own, else Epoch's."""
-    model, tokens = recipe.model, recipe.steps * recipe.step_tokens
-    size = count(model).total
-    law, spread, why = EPOCH, EPOCH.spread, ""
-    if not law.holds(size, tokens) or _corpus(recipe, root) is not None:
-        spread, why = STRANGE, "; this run's data or scale is another, so only the shape is borrowed"
-    return law, spread, f"{law.name}: {law.data}; {law.source}{why}"
+    """(law, spread of log loss, basis): the ladder's where corpus, vocabulary and scale are its own, else Epoch's, whose
+    data nobody has, with the spread of what is not known."""
+    size, tokens = count(recipe.model).total, recipe.steps * recipe.step_tokens
+    if _corpus(recipe, root) == LADDER.corpus and recipe.model.vocab == LADDER.vocab and LADDER.holds(size, tokens):
+        return LADDER, LADDER.spread, f"{LADDER.name}: {LADDER.data}; {LADDER.source}"
+    why = "this run's data is another, so only the shape is borrowed"
+    return EPOCH, STRANGE, f"{EPOCH.name}: {EPOCH.data}; {EPOCH.source}; {why}"
 
 
 def _corpus(recipe: Pretrain, root: Path | None) -> str | None:
@@ -107,8 +107,6 @@ def _corpus(recipe: Pretrain, root: Path | None) -> str | None:
     file = (root or runs_root()) / recipe.data.run / "recipe.json"
     if not file.is_file():
         return None
-    import json
-
     found = json.loads(file.read_text(encoding="utf-8")).get("corpus")
     return found if isinstance(found, str) else None
 

@@ -29,6 +29,9 @@ class Law(Spec):
     sizes: tuple[float, float]
     """Fewest and most parameters in the fit."""
     tokens: tuple[float, float]
+    corpus: str = ""
+    """Name of the corpus, and `vocab` its tokenizer's size, where the law was fitted on one that the lab has."""
+    vocab: int = 0
     data: str
     source: str
 
@@ -61,6 +64,11 @@ EPOCH = Law(
 )  # fmt: skip
 
 
+LADDER = Law(
+    name="this lab's ladder", e=1.5, a=584.1, alpha=0.6, b=100.93, beta=0.2494, spread=0.0125, stable=0.0, sizes=(3.7e5, 5.8e6),
+    tokens=(1.8e5, 2.05e6), corpus="core", vocab=4096, data="the core corpus with a vocabulary of 4,096",
+    source="bench/ladder.py, 2026-11-23 (docs/log.md)",
+)  # fmt: skip
 STEEPEST = 0.6
 """Largest exponent a fit may take: a ladder of two or three sizes would otherwise explain size by a cliff."""
 

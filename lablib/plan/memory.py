@@ -95,7 +95,7 @@ def kept(job: Job, first: bool = True) -> float:
     flight = min(job.layout.pp if first else 1, job.micro_batches)
     if job.recompute == "none":
         return flight * tokens * job.stage_share * activations.total(job.model, job.style).each(tp)
-    stored = job.model.layers * job.style.stream * job.model.hidden
+    stored = float(job.model.layers * job.style.stream * job.model.hidden)
     if job.recompute == "selective":
         stored += activations.saved_matmuls(job.model, job.style) / tp
     return flight * tokens * job.stage_share * stored

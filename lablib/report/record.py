@@ -52,7 +52,7 @@ def _run(run: Run) -> RunRecord:
         "scores": scores.read(run),
         "samples": scores.samples(run),
     }
-    return _finite(made)  # type: ignore[no-any-return]
+    return _finite(made)
 
 
 def _data(run: Run) -> dict[str, Any] | None:

@@ -143,7 +143,6 @@ class ModelSpec(Spec):
             raise ValueError(
                 f"ssm.attention_layers={self.ssm.attention_layers} must lie between 0 and layers-1={self.layers - 1}"
             )
-        return self
 
     @classmethod
     def from_hf(cls, source: Any) -> ModelSpec:

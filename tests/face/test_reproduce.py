@@ -85,7 +85,8 @@ def test_references_point_to_the_new_runs(chain: list[Run], tmp_path: Path) -> N
     data, base, tuned, scored = (recipe for recipe, _ in calls)
     assert isinstance(base, Pretrain) and isinstance(tuned, SFT) and isinstance(scored, Evaluate)
     for recipe, after in calls:
-        assert {ref.run for ref in recipe.refs()} == {run.id for run in after} and not {run.id for run in after} & {run.id for run in chain}
+        given = {run.id for run in after}
+        assert {ref.run for ref in recipe.refs()} == given and not given & {run.id for run in chain}
     assert [len(after) for _, after in calls] == [0, 1, 1, 2]
     assert [recipe.science_hash for recipe in (data, base, tuned, scored)] == [
         run.recipe.science_hash for run in chain[:4]
