@@ -70,7 +70,9 @@ def points(run: Run) -> list[tuple[int, float, float]]:
     assert isinstance(recipe, Pretrain)
     losses, size = [line["loss"] for line in run.rows("train")], count_params(recipe.model).total
     ends = range(2 * WINDOW, len(losses) + 1, WINDOW // 2)
-    return [(size, (end - WINDOW / 2) * recipe.step_tokens, statistics.mean(losses[end - WINDOW : end])) for end in ends]
+    return [
+        (size, (end - WINDOW / 2) * recipe.step_tokens, statistics.mean(losses[end - WINDOW : end])) for end in ends
+    ]
 
 
 def main() -> None:
@@ -85,7 +87,11 @@ def main() -> None:
     measured = [point for run in runs if run is not None for point in points(run)]
     for run in filter(None, runs):
         last, heldout = points(run)[-1], run.rows("eval")[-1]["loss"]
-        print(json.dumps({"params": last[0], "steps": run.recipe.steps, "loss": round(last[2], 3), "heldout": round(heldout, 3)}))
+        print(
+            json.dumps(
+                {"params": last[0], "steps": run.recipe.steps, "loss": round(last[2], 3), "heldout": round(heldout, 3)}
+            )
+        )
     names = ("e", "a", "alpha", "b", "beta", "spread")
     print(json.dumps(dict(zip(names, fit(*np.array(measured).T, floor=FLOOR), strict=True)), indent=1))
 

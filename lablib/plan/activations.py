@@ -63,7 +63,9 @@ def attention(model: ModelSpec, style: Style) -> Kept:
     kv_heads = model.heads if model.mla else model.kv_heads
     split = float(style.width * (model.heads + kv_heads) * (key + value) + SINGLE * model.heads)
     if model.family in ("qwen3", "qwen3_moe"):
-        kept = style.width if style.fused else SINGLE + style.width  # the result turns into queries and keys, counted above
+        kept = (
+            style.width if style.fused else SINGLE + style.width
+        )  # the result turns into queries and keys, counted above
         split += model.head_dim * (model.heads + model.kv_heads) * kept
     wide = norm(model.hidden, style, 2 if model.mla else 3)
     if model.mla:

@@ -78,7 +78,9 @@ CPU = Efficiency(
     matmul=Range(low=0.2, mid=0.5, high=0.9),
     attention=0.3,  # with a document mask the CPU kernel computes the whole square, of which half is counted
     layer_seconds=1e-3,
-    goodput=Range(low=0.9, mid=0.97, high=1.0),  # one process for minutes: nothing fails, only logging is beside the steps
+    goodput=Range(
+        low=0.9, mid=0.97, high=1.0
+    ),  # one process for minutes: nothing fails, only logging is beside the steps
     startup_seconds=Range(low=4, mid=10, high=30),
     posttrain_startup_seconds=15.0,
     reserve_gib=0.5,

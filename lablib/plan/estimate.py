@@ -75,7 +75,9 @@ def estimate(
     hours = _hours(work, recipe, machine)
     gpu_hours, energy = hours.times(recipe.gpus), money.energy(hours.times(recipe.gpus), cluster)
     price = money.price(cluster)
-    unpriced = () if price else (f"no price is known for {cluster.accelerator.name}; give the cluster price_per_gpu_hour",)
+    unpriced = (
+        () if price else (f"no price is known for {cluster.accelerator.name}; give the cluster price_per_gpu_hour",)
+    )
     return Estimate(
         stage=recipe.stage,
         name=recipe.name,

@@ -109,5 +109,3 @@ def _corpus(recipe: Pretrain, root: Path | None) -> str | None:
         return None
     found = json.loads(file.read_text(encoding="utf-8")).get("corpus")
     return found if isinstance(found, str) else None
-
-

@@ -51,7 +51,13 @@ def _rows(
 
 def _model(work: Work) -> Iterator[Row]:
     parts = ", ".join(f"{name} {show_count(size)}" for name, size in work.params.parts.items())
-    yield ("params.total", f"{work.params.total:,}", "sum of every matrix and vector", parts, "lablib/plan/anatomy.py, equal to transformers' own count")
+    yield (
+        "params.total",
+        f"{work.params.total:,}",
+        "sum of every matrix and vector",
+        parts,
+        "lablib/plan/anatomy.py, equal to transformers' own count",
+    )
     yield ("params.active", f"{work.params.active:,}", "total − experts a token does not visit", "", "the same")
     if not work.flops.total:
         return
@@ -60,7 +66,13 @@ def _model(work: Work) -> Iterator[Row]:
            f"forward {forward}", "matmul by matmul; scores as 4·heads·head_dim·(s+1)/2")  # fmt: skip
     tokens = work.flops.total / work.flops.per_token
     yield ("flops.total", show_flops(work.flops.total), "per token × tokens", f"{show_count(tokens)} tokens", "")
-    yield ("flops.hardware", show_flops(work.flops.hardware), "total + what recomputation repeats", "", "lablib/plan/flops.py")
+    yield (
+        "flops.hardware",
+        show_flops(work.flops.hardware),
+        "total + what recomputation repeats",
+        "",
+        "lablib/plan/flops.py",
+    )
 
 
 FORMULAS = {
@@ -83,19 +95,35 @@ def _memory(work: Work, machine: Machine) -> Iterator[Row]:
             yield (f"memory.{name}", f"{size:.3g} GiB", formula, "", source)
     used = work.memory
     verdict = f"{used.margin:.0%} of {used.capacity_gib:.4g} GiB stays free; at least {memory.MARGIN:.0%} must"
-    yield ("memory.peak_gib", f"{used.peak_gib:.3g} GiB", "sum of the parts, on the fullest pipeline stage at its fullest moment", f"stage {used.pipeline_rank}, {used.moment}", verdict)
+    yield (
+        "memory.peak_gib",
+        f"{used.peak_gib:.3g} GiB",
+        "sum of the parts, on the fullest pipeline stage at its fullest moment",
+        f"stage {used.pipeline_rank}, {used.moment}",
+        verdict,
+    )
 
 
 def _time(work: Work, machine: Machine, hours: Range) -> Iterator[Row]:
     efficiency, accelerator = machine.efficiency, machine.cluster.accelerator
     rate = machine.matmul_rate(work.precision)
     parts = ", ".join(f"{name} {show_seconds(value)}" for name, value in work.step_parts.items() if value)
-    inputs = f"{work.precision} at {rate / 1e12:.3g} TFLOP/s × {efficiency.matmul.mid:.2f}; {machine.bandwidth / 1e9:.3g} GB/s" if rate and work.flops.total else ""
+    inputs = (
+        f"{work.precision} at {rate / 1e12:.3g} TFLOP/s × {efficiency.matmul.mid:.2f}; {machine.bandwidth / 1e9:.3g} GB/s"
+        if rate and work.flops.total
+        else ""
+    )
     yield ("step_seconds", show_seconds(work.step_seconds), parts, inputs, f"{accelerator.source}; {efficiency.source}")
     for name, value in work.once.items():
         if value:
             yield (f"once.{name}", show_seconds(value), "whole run", "", "lablib/plan")
-    yield ("hours", str(hours), "start-up + (steps × step + once) / goodput", f"{work.steps:,} steps; goodput {efficiency.goodput}", efficiency.source)
+    yield (
+        "hours",
+        str(hours),
+        "start-up + (steps × step + once) / goodput",
+        f"{work.steps:,} steps; goodput {efficiency.goodput}",
+        efficiency.source,
+    )
 
 
 def _cost(machine: Machine, hours: Range, price: tuple[Range, str] | None) -> Iterator[Row]:
@@ -106,8 +134,20 @@ def _cost(machine: Machine, hours: Range, price: tuple[Range, str] | None) -> It
     energy = money.energy(hours.times(gpus), machine.cluster)
     if energy:
         watts = machine.cluster.accelerator.tdp_w
-        yield ("energy_kwh", str(energy), "GPU-hours × rated power × node factor × PUE", f"{watts:.0f} W, node {money.DRAW}, PUE {money.PUE}", "lablib/plan/money.py")
-        yield ("co2e_kg", str(money.carbon(energy)), "energy × grid intensity", f"{money.CARBON} kg/kWh", "Ember, Global Electricity Review 2025")
+        yield (
+            "energy_kwh",
+            str(energy),
+            "GPU-hours × rated power × node factor × PUE",
+            f"{watts:.0f} W, node {money.DRAW}, PUE {money.PUE}",
+            "lablib/plan/money.py",
+        )
+        yield (
+            "co2e_kg",
+            str(money.carbon(energy)),
+            "energy × grid intensity",
+            f"{money.CARBON} kg/kWh",
+            "Ember, Global Electricity Review 2025",
+        )
 
 
 def text(account: Iterable[Entry]) -> str:

@@ -41,7 +41,11 @@ def peak(job: Job, efficiency: Efficiency, capacity_gib: float) -> Memory:
     fullest = max(found, key=lambda place: sum(found[place].values()))
     parts = {name: size / GIB for name, size in found[fullest].items()}
     return Memory(
-        peak_gib=sum(parts.values()), parts=parts, capacity_gib=capacity_gib, pipeline_rank=fullest[0], moment=fullest[1]
+        peak_gib=sum(parts.values()),
+        parts=parts,
+        capacity_gib=capacity_gib,
+        pipeline_rank=fullest[0],
+        moment=fullest[1],
     )
 
 
@@ -108,7 +112,11 @@ def working(job: Job) -> float:
     one = activations.total(job.model, job.style).each(job.layout.tp) / layers
     if job.recompute == "none":
         return 0.2 * job.micro_tokens * one
-    stored = activations.saved_matmuls(job.model, job.style) / job.layout.tp / layers if job.recompute == "selective" else 0.0
+    stored = (
+        activations.saved_matmuls(job.model, job.style) / job.layout.tp / layers
+        if job.recompute == "selective"
+        else 0.0
+    )
     return job.micro_tokens * max(0.2 * one, 1.2 * one - stored)
 
 

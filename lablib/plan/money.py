@@ -22,7 +22,9 @@ def price(cluster: Cluster) -> tuple[Range, str] | None:
     listed = catalog.price(cluster.accelerator.name)
     if listed is None:
         return None
-    return Range(low=listed[0], mid=listed[1], high=listed[2]), "lowest, median and highest on-demand listing in the catalogue"
+    return Range(
+        low=listed[0], mid=listed[1], high=listed[2]
+    ), "lowest, median and highest on-demand listing in the catalogue"
 
 
 def energy(gpu_hours: Range, cluster: Cluster) -> Range | None:

@@ -96,7 +96,9 @@ def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, mac
         seconds += work.forward_seconds(_reading(model, precision), task.test * prompt, machine)
         tokens += task.test * (prompt + lengths)
     if recipe.samples:
-        seconds += SAMPLED_TOKENS * sampling.decode_seconds(model, recipe.samples, SAMPLED_TOKENS, width, precision, machine)
+        seconds += SAMPLED_TOKENS * sampling.decode_seconds(
+            model, recipe.samples, SAMPLED_TOKENS, width, precision, machine
+        )
     return tokens, seconds
 
 
@@ -124,5 +126,3 @@ def export(recipe: Export, machine: Machine, root: Path | None) -> Work:
         spread=Range(low=0.5, mid=1.0, high=2.0),
         precision=recipe.dtype,
     )
-
-

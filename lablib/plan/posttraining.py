@@ -24,7 +24,11 @@ def lengths(data: Task | str, seq_len: int) -> tuple[float, Range, str]:
     """(middle tokens a sequence, spread as factors, how it was assumed): rows of a task are short, a file's unknown."""
     if isinstance(data, Task):
         tokens = float(min(seq_len, sampling.PROMPT_TOKENS * (1 + data.fewshot)))
-        return tokens, Range(low=0.6, mid=1.0, high=1.7), f"sequences of task {data.name} are taken as {tokens:.0f} tokens"
+        return (
+            tokens,
+            Range(low=0.6, mid=1.0, high=1.7),
+            f"sequences of task {data.name} are taken as {tokens:.0f} tokens",
+        )
     tokens = seq_len * FILE_LENGTH.mid
     spread = Range(low=FILE_LENGTH.low / FILE_LENGTH.mid, mid=1.0, high=FILE_LENGTH.high / FILE_LENGTH.mid)
     return tokens, spread, f"sequences of {Path(data).name} are taken as half of seq_len={seq_len}"
@@ -102,7 +106,9 @@ def preference(recipe: Preference, machine: Machine, root: Path | None) -> Work:
     made = _work(recipe, one, machine, spread, assumed, _longest(recipe.data, one, recipe.seq_len), {})
     if not isinstance(recipe.data, Task):
         return made
-    sampled = sampling.generate_seconds(one.model, recipe.pairs * PAIR_TRIES, PAIR_BATCH, tokens, PAIR_TOKENS, "fp32", machine)
+    sampled = sampling.generate_seconds(
+        one.model, recipe.pairs * PAIR_TRIES, PAIR_BATCH, tokens, PAIR_TOKENS, "fp32", machine
+    )
     return replace(made, once={**made.once, "pairs": sampled})
 
 

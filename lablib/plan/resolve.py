@@ -35,7 +35,9 @@ def _of_run(folder: Path, root: Path | None) -> ModelSpec:
     """Follow a run's recipe to the model that the chain began with: fine-tuning changes weights, never the shape."""
     file = folder / "recipe.json"
     if not file.is_file():
-        raise LabError(f"There is no run {folder.name} in {folder.parent}; submit it first, or give a model by name or folder")
+        raise LabError(
+            f"There is no run {folder.name} in {folder.parent}; submit it first, or give a model by name or folder"
+        )
     recipe = parse_recipe(json.loads(file.read_text(encoding="utf-8")))
     source = recipe.model if isinstance(recipe, Pretrain) else getattr(recipe, "model", None)
     if source is None:

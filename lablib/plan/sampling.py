@@ -19,7 +19,9 @@ def cache_bytes(model: ModelSpec, width: int) -> float:
     Mamba-2's states, which do not grow."""
     n = anatomy.layers(model).attention
     if model.mla:
-        return n * model.heads * (model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim + model.mla.v_head_dim) * width
+        return (
+            n * model.heads * (model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim + model.mla.v_head_dim) * width
+        )
     return n * 2 * model.kv_heads * model.head_dim * width
 
 
@@ -28,7 +30,9 @@ def decode_seconds(model: ModelSpec, batch: int, context: float, width: int, pre
     the weights and caches once and computing. Raises `LabError` where the precision's rate is unknown."""
     rate = machine.matmul_rate(precision)
     if rate is None:
-        raise LabError(f"precision={precision!r}: no rate is known for {machine.cluster.accelerator.name}; run `lab calibrate`")
+        raise LabError(
+            f"precision={precision!r}: no rate is known for {machine.cluster.accelerator.name}; run `lab calibrate`"
+        )
     weights = count(model).active * width
     reading = (weights + batch * context * cache_bytes(model, width)) / machine.bandwidth
     computing = batch * sum(flops.forward(model, context).values()) / (rate * machine.efficiency.matmul.mid)

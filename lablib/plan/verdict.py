@@ -14,7 +14,11 @@ from lablib.specs import Recipe
 
 def obstacles(recipe: Recipe, work: Work, machine: Machine) -> list[str]:
     """Why the recipe cannot run as laid out; empty where it can."""
-    return [*_gpus(recipe, machine), *(reason for job in work.jobs for reason in _divides(job)), *_memory(work, machine)]
+    return [
+        *_gpus(recipe, machine),
+        *(reason for job in work.jobs for reason in _divides(job)),
+        *_memory(work, machine),
+    ]
 
 
 def _gpus(recipe: Recipe, machine: Machine) -> Iterator[str]:

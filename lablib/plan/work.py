@@ -54,7 +54,9 @@ def training_flops(job: Job, tokens: float) -> Flops:
     forward = sum(parts.values())
     trained = forward * (1 + flops.backward_ratio(job.adapters) + (1 if job.reference else 0))
     again = flops.recomputed(parts, job.recompute)
-    return Flops(forward=forward, per_token=trained, total=trained * tokens, hardware=(trained + again) * tokens, parts=parts)
+    return Flops(
+        forward=forward, per_token=trained, total=trained * tokens, hardware=(trained + again) * tokens, parts=parts
+    )
 
 
 def forward_seconds(job: Job, tokens: float, machine: Machine) -> float:

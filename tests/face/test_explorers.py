@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import made
 import pytest
 
-from lablib.explorers import BudgetPlan
-from lablib.plan import estimate
-from lablib.specs import LabError, Pretrain
-from lablib.specs.units import show_flops
+from lablib.explorers import BudgetPlan, MiniPlan
+from lablib.plan import estimate, forecast
+from lablib.specs import LabError, Pretrain, Ref
+from lablib.specs.units import show_flops, show_seconds
 from widgets import explore
 
 
@@ -84,3 +85,24 @@ def test_a_board_recomputes_when_a_knob_moves() -> None:
     assert "raise tokens a step" in board.error and board.screens == shown
     board.value = {**board.value, "gpus": 16}
     assert board.error == ""
+
+
+def test_the_small_plan_shows_the_forecast_that_will_be_registered() -> None:
+    """Time, memory and the band are those of the recipe it makes, on the machine it is given."""
+    plan = MiniPlan(cluster=made.MACHINE, tokens=200_000, hidden=256)
+    told, curve = estimate(plan.recipe, made.MACHINE), forecast(plan.recipe)
+    view = plan.view()
+    shown = {item.label: item for item in view.headlines}
+    assert shown["Time"].value == show_seconds(told.days.mid * 86400)
+    assert curve is not None and view.frames["band"]["mid"][-1] == pytest.approx(curve.final.mid, rel=1e-5)
+    assert shown["Expected loss"].value == f"{curve.final.mid:.3f}"
+    assert plan.recipe.model.hidden == 256 and plan.recipe.tokens == 200_000
+    assert "cluster" not in {knob["name"] for knob in MiniPlan.knobs()}
+
+
+def test_a_board_keeps_what_no_knob_moves() -> None:
+    """The machine and the data reference survive the way through the browser."""
+    data = Ref(run="data-1", artefact="data", science="ab")
+    board = explore(MiniPlan(cluster=made.MACHINE, data=data))
+    board.value = {**board.value, "layers": 6}
+    assert board.recipe.data == data and board.recipe.model.layers == 6 and board.error == ""

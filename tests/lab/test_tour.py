@@ -45,7 +45,11 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Any:
     first = start(root)
     until_training(root)
     os.killpg(first.pid, signal.SIGINT)
-    interrupted = (first.wait(120), first.stderr.read() if first.stderr else "", {k: r.state for k, r in ledger(root).items()})
+    interrupted = (
+        first.wait(120),
+        first.stderr.read() if first.stderr else "",
+        {k: r.state for k, r in ledger(root).items()},
+    )
     outcomes = [json.loads(start(root).communicate(timeout=600)[0]) for _ in range(2)]
     return root, interrupted, *outcomes
 

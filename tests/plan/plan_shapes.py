@@ -40,7 +40,12 @@ def models(draw: st.DrawFn, families: tuple[str, ...] = FAMILIES) -> ModelSpec:
 def _experts(draw: st.DrawFn, family: str) -> MoE:
     groups = draw(st.sampled_from([1, 2])) if family == "deepseek_v3" else 1
     experts = groups * draw(st.integers(2, 4))
-    own = {"groups": groups, "top_groups": groups, "shared_experts": draw(st.integers(1, 2)), "dense_layers": draw(st.integers(0, 1))}
+    own = {
+        "groups": groups,
+        "top_groups": groups,
+        "shared_experts": draw(st.integers(1, 2)),
+        "dense_layers": draw(st.integers(0, 1)),
+    }
     return MoE(
         experts=experts,
         top_k=draw(st.integers(1, experts)),

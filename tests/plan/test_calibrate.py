@@ -61,7 +61,9 @@ def test_the_fit_finds_the_machine_that_made_the_times() -> None:
 
 
 def test_one_disturbed_probe_cannot_turn_a_cause_off() -> None:
-    rows = predicted(CPU.replace(matmul=Range(low=0.5, mid=PRIOR[0], high=1), bandwidth=PRIOR[1], layer_seconds=PRIOR[2]))
+    rows = predicted(
+        CPU.replace(matmul=Range(low=0.5, mid=PRIOR[0], high=1), bandwidth=PRIOR[1], layer_seconds=PRIOR[2])
+    )
     rows[1]["seconds"] = 3 * rows[1]["seconds"]  # type: ignore[operator]
     constants = fit(rows, MACHINE)
     assert all(prior / 4 < found < prior * 4 for found, prior in zip(constants, PRIOR, strict=True))
@@ -83,7 +85,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """A calibration whose probes answer at once."""
     rows = predicted(CPU.replace(matmul=Range(low=0.4, mid=0.8, high=0.9), bandwidth=0.15, layer_seconds=3e-4))
     half = next(row["seconds"] for row in rows if tuple(row["shape"]) == probe.MIDDLE) / 1.7  # type: ignore[operator,arg-type]
-    answers = {"numpy": {"fp32": 1.1e11, "bandwidth": 5e10}, "torch": {**MEASURED, "steps": rows, "threads": {"2": half}}}
+    answers = {
+        "numpy": {"fp32": 1.1e11, "bandwidth": 5e10},
+        "torch": {**MEASURED, "steps": rows, "threads": {"2": half}},
+    }
     monkeypatch.setattr(sys.modules["lablib.plan.calibrate"], "run_probe", lambda kind: answers[kind])
     return answers["torch"]
 

@@ -32,13 +32,22 @@ from lablib.specs import (
 )
 
 H100 = Cluster(accelerator="h100-sxm", nodes=8)
-CPU = Cluster(accelerator=Accelerator(name="cpu", kind="cpu", memory_gib=16, bandwidth_gb_s=20, measured_tflops={"fp32": 0.1}), gpus_per_node=2)
+CPU = Cluster(
+    accelerator=Accelerator(name="cpu", kind="cpu", memory_gib=16, bandwidth_gb_s=20, measured_tflops={"fp32": 0.1}),
+    gpus_per_node=2,
+)
 TASK = Task(name="sums", generator="chain_sum")
 SMALL = ModelSpec(layers=4, hidden=256, heads=4, ffn=768, vocab=4096)
 
 
 def pretrain(**changes: object) -> Pretrain:
-    base = {"model": "llama-3-8b", "tokens": "100B", "seq_len": 8192, "batch_tokens": "4M", "parallelism": Parallelism(dp_shard=64)}
+    base = {
+        "model": "llama-3-8b",
+        "tokens": "100B",
+        "seq_len": 8192,
+        "batch_tokens": "4M",
+        "parallelism": Parallelism(dp_shard=64),
+    }
     return Pretrain(**{**base, **changes})
 
 
@@ -101,7 +110,9 @@ PUBLISHED_RUNS = [
 @pytest.mark.parametrize(("model", "tokens", "seq_len", "gpus", "hours"), PUBLISHED_RUNS)
 def test_published_runs_lie_in_the_band(model: str, tokens: str, seq_len: int, gpus: int, hours: float) -> None:
     layout = Parallelism(dp_shard=gpus)
-    recipe = pretrain(model=model, tokens=tokens, seq_len=seq_len, batch_tokens=4 * seq_len * gpus, parallelism=layout, compile=True)
+    recipe = pretrain(
+        model=model, tokens=tokens, seq_len=seq_len, batch_tokens=4 * seq_len * gpus, parallelism=layout, compile=True
+    )
     plan = estimate(recipe, Cluster(accelerator="a100-sxm", nodes=gpus // 8))
     assert hours in plan.gpu_hours
     assert plan.gpu_hours.mid == pytest.approx(hours, rel=0.3)
@@ -146,15 +157,25 @@ def test_too_much_memory_names_a_change_that_then_fits() -> None:
 
 
 def test_processes_on_a_cpu_share_its_memory() -> None:
-    one = estimate(pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism()), CPU)
-    two = estimate(pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism(dp_shard=2)), CPU)
+    one = estimate(
+        pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism()), CPU
+    )
+    two = estimate(
+        pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism(dp_shard=2)),
+        CPU,
+    )
     assert (one.memory.capacity_gib, two.memory.capacity_gib) == (16, 8)
-    four = estimate(pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism(dp_shard=4)), CPU)
+    four = estimate(
+        pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism(dp_shard=4)),
+        CPU,
+    )
     assert four.fits and any("share 2 cores" in warning for warning in four.warnings)
 
 
 def test_what_nobody_knows_is_none_and_said() -> None:
-    plan = estimate(pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism()), CPU)
+    plan = estimate(
+        pretrain(model=SMALL, seq_len=256, batch_tokens=4096, precision="fp32", parallelism=Parallelism()), CPU
+    )
     assert plan.mfu is plan.dollars is plan.energy_kwh is plan.co2e_kg is None
     assert any("no price is known" in warning for warning in plan.warnings)
 
@@ -224,9 +245,12 @@ def test_a_deeper_or_wider_model_takes_more_of_everything(model: ModelSpec, more
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, 4, 8]))
 def test_sharding_wider_never_needs_more_memory_a_gpu(shard: int, factor: int) -> None:
     few, many = (
-        estimate(pretrain(parallelism=Parallelism(dp_shard=n, dp_replicate=64 // n)), H100) for n in (shard, min(64, shard * factor))
+        estimate(pretrain(parallelism=Parallelism(dp_shard=n, dp_replicate=64 // n)), H100)
+        for n in (shard, min(64, shard * factor))
     )
-    assert sum(many.memory.parts[k] for k in ("params", "grads", "optimizer")) < sum(few.memory.parts[k] for k in ("params", "grads", "optimizer"))
+    assert sum(many.memory.parts[k] for k in ("params", "grads", "optimizer")) < sum(
+        few.memory.parts[k] for k in ("params", "grads", "optimizer")
+    )
 
 
 def test_a_faster_machine_is_faster_and_a_dearer_one_dearer() -> None:

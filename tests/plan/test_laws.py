@@ -54,11 +54,19 @@ def test_a_fit_finds_the_law_that_made_the_points() -> None:
     assert alpha == pytest.approx(0.3, abs=0.05) and beta == pytest.approx(0.32, abs=0.05)
 
 
-SMALL = ModelSpec(family="qwen3", layers=4, hidden=128, heads=2, kv_heads=1, head_dim=64, ffn=384, vocab=4096, tied_embeddings=True)
+SMALL = ModelSpec(
+    family="qwen3", layers=4, hidden=128, heads=2, kv_heads=1, head_dim=64, ffn=384, vocab=4096, tied_embeddings=True
+)
 
 
 def recipe(**changes: object) -> Pretrain:
-    base = {"model": SMALL, "tokens": 2**21, "seq_len": 256, "batch_tokens": 4096, "parallelism": Parallelism(micro_batch_size=16)}
+    base = {
+        "model": SMALL,
+        "tokens": 2**21,
+        "seq_len": 256,
+        "batch_tokens": 4096,
+        "parallelism": Parallelism(micro_batch_size=16),
+    }
     return Pretrain(**{**base, **changes})
 
 

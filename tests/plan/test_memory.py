@@ -46,7 +46,8 @@ def test_states_shard_over_dp_shard_and_cp_and_split_over_tp(shard: int, cp: int
 def test_pipeline_stages_hold_every_parameter_once() -> None:
     tied = BASE.replace(tied_embeddings=True)
     first, middle, last = (
-        sum(memory.states(make(pp=4), first=f, last=la).values()) for f, la in ((True, False), (False, False), (False, True))
+        sum(memory.states(make(pp=4), first=f, last=la).values())
+        for f, la in ((True, False), (False, False), (False, True))
     )
     assert first + 2 * middle + last == pytest.approx(16 * count(BASE).total)
     copy = 16 * tied.vocab * tied.hidden  # a tied head lies on another rank than its embedding: one copy more

@@ -65,7 +65,9 @@ def test_the_count_is_transformers_own_for_any_shape(model: ModelSpec) -> None:
     assert count(model).total == peer(model)
 
 
-@pytest.mark.parametrize("name", ["llama-3-8b", "qwen3-0.6b", "qwen3-30b-a3b", "deepseek-v3", "bamba-9b", "kimi-k2", "smollm2-135m"])
+@pytest.mark.parametrize(
+    "name", ["llama-3-8b", "qwen3-0.6b", "qwen3-30b-a3b", "deepseek-v3", "bamba-9b", "kimi-k2", "smollm2-135m"]
+)
 def test_the_count_is_transformers_own_at_full_size(name: str) -> None:
     assert count(catalog.models[name]).total == peer(catalog.models[name])
 
@@ -85,7 +87,11 @@ def test_matrices_alone_are_the_published_table(name: str) -> None:
 
 def test_every_model_of_the_catalogue_is_counted() -> None:
     unchecked = set(catalog.models) - set(PUBLISHED) - set(MATRICES)
-    assert unchecked == {"bamba-9b", "llama-3.1-8b", "llama-3.1-70b"}  # the first against the peer, the others are their 3.0 twins
+    assert unchecked == {
+        "bamba-9b",
+        "llama-3.1-8b",
+        "llama-3.1-70b",
+    }  # the first against the peer, the others are their 3.0 twins
     assert count(catalog.models["llama-3.1-8b"]) == count(catalog.models["llama-3-8b"])
     assert count(catalog.models["llama-3.1-70b"]) == count(catalog.models["llama-3-70b"])
 
@@ -96,7 +102,9 @@ def test_parts_add_up_and_active_is_never_more(model: ModelSpec) -> None:
     params = count(model)
     assert sum(params.parts.values()) == params.total == params.trainable
     assert 0 < params.active <= params.total
-    assert (params.active < params.total) == bool(model.moe and model.moe.top_k < model.moe.experts and anatomy.layers(model).moe)
+    assert (params.active < params.total) == bool(
+        model.moe and model.moe.top_k < model.moe.experts and anatomy.layers(model).moe
+    )
 
 
 def test_adapters_are_peft_own_count() -> None:

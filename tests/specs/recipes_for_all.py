@@ -61,7 +61,11 @@ def pretrains(draw: st.DrawFn) -> Pretrain:
         seq_len=seq_len,
         batch_tokens=batch,
         optimizer=draw(st.builds(Optimizer, learning_rate=st.floats(1e-6, 1))),
-        schedule=draw(st.builds(Schedule, kind=st.sampled_from(["wsd", "cosine"]), warmup=st.floats(0, 0.5), decay=st.floats(0, 0.5))),
+        schedule=draw(
+            st.builds(
+                Schedule, kind=st.sampled_from(["wsd", "cosine"]), warmup=st.floats(0, 0.5), decay=st.floats(0, 0.5)
+            )
+        ),
         parallelism=layout,
         recompute=draw(st.sampled_from(["none", "selective", "full"])),
         precision=draw(st.sampled_from(["fp32", "bf16", "fp8"])),
@@ -70,14 +74,39 @@ def pretrains(draw: st.DrawFn) -> Pretrain:
     )
 
 
-adapters = st.none() | st.builds(LoRA, rank=st.integers(1, 64), targets=st.sampled_from(["all-linear", ("q_proj", "v_proj")]))
-post = {"model": refs | texts, "lora": adapters, "steps": st.integers(1, 9), "learning_rate": st.floats(1e-8, 1), "parallelism": layouts}
+adapters = st.none() | st.builds(
+    LoRA, rank=st.integers(1, 64), targets=st.sampled_from(["all-linear", ("q_proj", "v_proj")])
+)
+post = {
+    "model": refs | texts,
+    "lora": adapters,
+    "steps": st.integers(1, 9),
+    "learning_rate": st.floats(1e-8, 1),
+    "parallelism": layouts,
+}
 recipes: st.SearchStrategy[Recipe] = st.one_of(
-    st.builds(Prepare, corpus=texts, mixture=mixtures, max_bytes=st.none() | st.integers(1, 10**12), heldout=st.floats(0.001, 0.49)),
+    st.builds(
+        Prepare,
+        corpus=texts,
+        mixture=mixtures,
+        max_bytes=st.none() | st.integers(1, 10**12),
+        heldout=st.floats(0.001, 0.49),
+    ),
     pretrains(),
     st.builds(SFT, data=tasks | texts, **post),
-    st.builds(Preference, data=tasks | texts, beta=st.floats(0.01, 1), loss=st.sampled_from(["sigmoid", "ipo", "hinge"]), **post),
+    st.builds(
+        Preference,
+        data=tasks | texts,
+        beta=st.floats(0.01, 1),
+        loss=st.sampled_from(["sigmoid", "ipo", "hinge"]),
+        **post,
+    ),
     st.builds(GRPO, task=tasks, beta=st.floats(0, 1), group_size=st.integers(2, 9), **post),
-    st.builds(Evaluate, models=st.dictionaries(slugs, refs | texts, min_size=1, max_size=3), tasks=st.tuples(tasks), data=st.none() | refs),
+    st.builds(
+        Evaluate,
+        models=st.dictionaries(slugs, refs | texts, min_size=1, max_size=3),
+        tasks=st.tuples(tasks),
+        data=st.none() | refs,
+    ),
     st.builds(Export, model=refs | texts, dtype=st.sampled_from(["fp32", "bf16"])),
 )

@@ -56,7 +56,10 @@ WRONG = [
     ({"family": "bamba", "ssm": SSM(heads=2, head_dim=48, state=8)}, "must be a multiple of hidden=64"),
     ({"family": "bamba", "ssm": SSM(heads=8, head_dim=16, state=8, attention_layers=(2,))}, "between 0 and layers-1=1"),
     ({"family": "qwen3_moe", "moe": EXPERTS.replace(shared_experts=1)}, "qwen3_moe has no shared experts"),
-    ({"family": "deepseek_v3", "moe": EXPERTS.replace(dense_layers=3), "mla": LATENT}, "dense_layers=3 is more than layers=2"),
+    (
+        {"family": "deepseek_v3", "moe": EXPERTS.replace(dense_layers=3), "mla": LATENT},
+        "dense_layers=3 is more than layers=2",
+    ),
     ({"family": "deepseek_v3", "moe": EXPERTS, "mla": LATENT, "head_dim": 16}, "head_dim=16 must be"),
 ]
 

@@ -51,7 +51,9 @@ def test_a_recipe_is_found_again_by_its_stage(recipe: Recipe) -> None:
 
 
 @given(recipe=recipes)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 def test_files_of_both_kinds_load_as_the_same_recipe(recipe: Recipe, tmp_path: Path) -> None:
     for name in ("recipe.json", "recipe.toml"):
         recipe.save(tmp_path / name)
@@ -59,7 +61,16 @@ def test_files_of_both_kinds_load_as_the_same_recipe(recipe: Recipe, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.json", "recipe.toml"]
 
 
-EXECUTION = {"name": "other", "threads": 7, "recompute": "full", "compile": True, "checkpoint_every": 3, "keep_checkpoints": 5, "log_every": 2, "eval_every": 4}
+EXECUTION = {
+    "name": "other",
+    "threads": 7,
+    "recompute": "full",
+    "compile": True,
+    "checkpoint_every": 3,
+    "keep_checkpoints": 5,
+    "log_every": 2,
+    "eval_every": 4,
+}
 """Execution fields with values that `pretrains` never draws, or draws so that a change still is one."""
 SCIENCE = {"seed": 77, "tokens": 12345, "document_mask": False, "precision": "fp32", "optimizer": Optimizer(learning_rate=0.5),
            "schedule": Schedule(kind="cosine", warmup=0.123), "mixture": Mixture(max_epochs=3), "data": "other"}  # fmt: skip
@@ -85,7 +96,9 @@ def test_what_it_is_changes_the_science(recipe: Pretrain, field: str) -> None:
 @given(layouts, layouts)
 def test_two_layouts_of_one_experiment_are_the_same_experiment(one: Parallelism, other: Parallelism) -> None:
     rounds = 64 * one.micro_batch_size * one.dp * other.micro_batch_size * other.dp
-    first, second = (Pretrain(model=model, tokens=10**6, seq_len=64, batch_tokens=rounds, parallelism=p) for p in (one, other))
+    first, second = (
+        Pretrain(model=model, tokens=10**6, seq_len=64, batch_tokens=rounds, parallelism=p) for p in (one, other)
+    )
     assert first.step_tokens == second.step_tokens == rounds
     assert first.science_hash == second.science_hash
 
@@ -104,7 +117,10 @@ def test_where_an_input_was_made_does_not_matter_but_how_does(ref: Ref, other: s
     here, there = SFT(model=ref, data=TASK), SFT(model=ref.replace(run=other), data=TASK)
     assert here.science_hash == there.science_hash
     assert SFT(model=ref.replace(science="0" * 15 + "x"), data=TASK).science_hash != here.science_hash
-    assert SFT(model=ref.replace(artefact="another"), data=TASK).science_hash != here.science_hash or ref.artefact == "another"
+    assert (
+        SFT(model=ref.replace(artefact="another"), data=TASK).science_hash != here.science_hash
+        or ref.artefact == "another"
+    )
     assert here.refs() == [ref]
 
 
@@ -156,7 +172,11 @@ def test_wrong_input_gets_one_message_that_names_field_value_and_remedy(make: ob
 def test_several_mistakes_are_told_at_once() -> None:
     with pytest.raises(LabError) as caught:
         Pretrain(model=model, tokens=-1, log_every=0, color="red")
-    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == ["tokens", "log_every", "color"]
+    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == [
+        "tokens",
+        "log_every",
+        "color",
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "A", "-a", "a/b", "..", "a..b", "ü", "a" * 81, ".hidden", "a\n"])

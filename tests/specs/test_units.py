@@ -35,17 +35,23 @@ def test_seconds(text: object, value: float) -> None:
     assert parse_seconds(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("$50k", 50_000), ("$1.2M", 1_200_000), ("3.5", 3.5), (2, 2), ("$ 10", 10)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("$50k", 50_000), ("$1.2M", 1_200_000), ("3.5", 3.5), (2, 2), ("$ 10", 10)]
+)
 def test_dollars(text: object, value: float) -> None:
     assert parse_dollars(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("8 GiB", 2**33), ("8 GB", 8 * 10**9), ("512 KiB", 2**19), ("500 MB", 5 * 10**8), (100, 100)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("8 GiB", 2**33), ("8 GB", 8 * 10**9), ("512 KiB", 2**19), ("500 MB", 5 * 10**8), (100, 100)]
+)
 def test_bytes_know_both_kinds_of_giga(text: object, value: int) -> None:
     assert parse_bytes(text) == value
 
 
-@pytest.mark.parametrize("text", ["many", "", "12 parsecs", "1.5", "4MM", "--3", True, None, [1], "nan", "inf", float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "text", ["many", "", "12 parsecs", "1.5", "4MM", "--3", True, None, [1], "nan", "inf", float("nan"), float("inf")]
+)
 def test_a_count_that_is_none_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"must be|cannot be read"):
         parse_count(text)

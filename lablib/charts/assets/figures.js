@@ -56,7 +56,7 @@ async function drawFigure(host, figure, spec, frames, root) {
     for (const name of words.data) {
       view.change(name, view.changeset().remove(() => true).insert(rowsOf(data[name])));
     }
-    await view.resize().runAsync(); // resize: else labels are clipped when they grow
+    await view.width(wide()).resize().runAsync(); // resize: else labels are clipped when they grow
     box.dataset.points = String(data[words.data[0]]?.[Object.keys(data[words.data[0]])[0]]?.length ?? 0);
   };
   const update = (words, data) => {
