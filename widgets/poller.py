@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from typing import Protocol
 
 EVERY = 1.0
-"""Seconds between looks."""
+"""Seconds between looks; looks that take long are spaced so that they take a tenth of the time at most."""
 
 
 class Live(Protocol):
@@ -52,16 +53,18 @@ class Poller:
         return self._thread is not None
 
     def _work(self) -> None:
-        pause = threading.Event()
+        pause, took = threading.Event(), 0.0
         while True:
-            pause.wait(self._every)
+            pause.wait(max(self._every, 9 * took))
             with self._lock:
                 watched = list(self._watched)
                 if not watched:
                     self._thread = None
                     return
+            begun = time.monotonic()
             while watched:
                 self._look(watched.pop())
+            took = time.monotonic() - begun
 
     def _look(self, live: Live) -> None:
         """One screen's trouble is logged and must not stop the others; it is looked at again."""

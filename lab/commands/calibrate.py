@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from lablib.plan import calibrate
-
 from lab.show import console, emit
+from lablib.plan import calibrate
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

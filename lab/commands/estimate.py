@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-from lablib.plan import estimate
-
 from lab.show import console, emit, target
+from lablib.plan import estimate
 from lablib.specs import load_recipe
 
 

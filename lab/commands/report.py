@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lablib.report import export
-
 from lab.show import console
+from lablib.report import export
 from lablib.runs import Run
 
 

@@ -10,10 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-from lablib.report import reproduce, verify
-
 from cluster import submit
 from lab.show import console, table
+from lablib.report import reproduce, verify
 from lablib.runs import Run
 from lablib.specs import Recipe
 from lablib.specs.paths import runs_root

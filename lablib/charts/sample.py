@@ -19,26 +19,35 @@ def rounded(value: Any, digits: int = 6) -> Any:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
+def _usable(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
 def columns(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> Frame:
     """The rows that have a finite value for every name, as columns."""
-    kept = [row for row in rows if all(rounded(row.get(name)) is not None for name in names)]
-    return {name: [rounded(row[name]) for row in kept] for name in names}
+    kept = [row for row in rows if all(_usable(row.get(name)) for name in names)]
+    return {name: [row[name] for row in kept] for name in names}
 
 
 def thin(frame: Frame, value: str, most: int = MOST) -> Frame:
     """At most `most` points: of each bucket of neighbours the lowest and the highest `value` stay, and both ends of the
-    series, so a one-step spike is never averaged away. Order is kept; a short frame is returned as it is.
+    series, so a one-step spike is never averaged away. Order is kept; floats are rounded to six digits.
     """
     length = len(frame[value])
     if length <= most:
-        return frame
+        return brief(frame)
     keep = {0, length - 1}
     buckets = (most - 2) // 2
     for bucket in range(buckets):
         inside = range(bucket * length // buckets, (bucket + 1) * length // buckets)
         keep |= {min(inside, key=frame[value].__getitem__), max(inside, key=frame[value].__getitem__)}
     order = sorted(keep)
-    return {name: [column[i] for i in order] for name, column in frame.items()}
+    return brief({name: [column[i] for i in order] for name, column in frame.items()})
+
+
+def brief(frame: Frame) -> Frame:
+    """The frame with `rounded` numbers."""
+    return {name: [rounded(value) for value in column] for name, column in frame.items()}
 
 
 def smooth(values: Sequence[float], span: int) -> list[float]:

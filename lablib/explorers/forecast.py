@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lablib.charts import Frame, columns
-from lablib.charts.sample import MOST
+from lablib.charts.sample import MOST, brief
 
 NAMES = ("step", "low", "mid", "high")
 
@@ -21,7 +21,7 @@ def band(forecast: Mapping[str, Any] | None) -> Frame:
         return {}
     points = [dict(zip(NAMES, values, strict=True)) for values in zip(*(forecast[name] for name in NAMES), strict=True)]
     stride = -(-len(points) // MOST) or 1
-    return columns([*points[:-1][::stride], *points[-1:]], NAMES)
+    return brief(columns([*points[:-1][::stride], *points[-1:]], NAMES))
 
 
 def interval_at(frame: Frame, step: float) -> tuple[float, float] | None:

@@ -77,7 +77,7 @@ def _share(progress: dict[str, Any], state: RunState) -> float | None:
 def _curve(rows: list[dict[str, Any]], name: str, points: int) -> Frame:
     full = charts.columns(rows, ("step", name))
     smooth = charts.smooth(full[name], max(1, min(SPAN, len(full[name]) // 10)))
-    return charts.thin({**full, "smooth": [charts.sample.rounded(value) for value in smooth]}, name, points)
+    return charts.thin({**full, "smooth": smooth}, name, points)
 
 
 def _frames(

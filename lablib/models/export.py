@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from lablib.models.folder import load_tokenizer, save_model
+from lablib.models.load import input_model, load_model
 from lablib.runs import Recorder
 from lablib.specs import Export, LabError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _PROBE = 32
@@ -22,31 +25,28 @@ def export_model(recipe: Export, run: Recorder) -> None:
 
     Raises `LabError` where the input is no model folder, or the written model's logits are not the source's.
     """
-    source, target = run.input(recipe.model), run.path / "model"
+    source, target = input_model(run, recipe.model), run.path / "model"
     torch.set_num_threads(recipe.threads)
-    model = load_model(source, DTYPES[recipe.dtype])
+    model = load_checked(source, DTYPES[recipe.dtype])
     save_model(model, source, target)
-    difference = compare(model, load_model(target, DTYPES[recipe.dtype]), len(load_tokenizer(target)))
+    difference = compare(model, load_checked(target, DTYPES[recipe.dtype]), len(load_tokenizer(target)))
     if difference > 0:
         raise LabError(f"{target} does not give the logits of {source} after writing and loading (they differ by {difference:.3g}); the disk may be failing")  # fmt: skip
-    whole = compare(model, load_model(source, torch.float32), len(load_tokenizer(target)))
+    whole = compare(model, load_checked(source, torch.float32), len(load_tokenizer(target)))
     run.note(export={"dtype": recipe.dtype, "largest_logit_change_from_fp32": whole})
     run.artefact("model", target, kind="model")
 
 
-def load_model(folder: Path, dtype: torch.dtype) -> Any:
-    """A causal language model from a local folder's safetensors: no code from it, no pickle, no network."""
+def load_checked(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder, for inference. Raises `LabError` where the folder holds none."""
     if not (folder / "config.json").is_file():
         raise LabError(f"{folder} is not a model: it has no config.json; give a Hugging Face model folder")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
-    return model.eval()
+    return load_model(folder, dtype).eval()
 
 
 @torch.no_grad()
-def compare(one: Any, other: Any, vocab: int) -> float:
+def compare(one: PreTrainedModel, other: PreTrainedModel, vocab: int) -> float:
     """Largest difference between two models' logits on the same random tokens below `vocab`."""
     tokens = torch.randint(vocab, (1, _PROBE), generator=torch.Generator().manual_seed(0))
-    logits = (model(input_ids=tokens, use_cache=False).logits.float() for model in (one, other))
+    logits = (model(input_ids=tokens.to(model.device), use_cache=False).logits.float() for model in (one, other))
     return float(torch.sub(*logits).abs().max())

@@ -23,6 +23,9 @@ Z = 1.2816
 """Standard deviations of an 80 % band."""
 RUN = 0.025
 """Spread of log loss between runs that differ in seed, learning rate or schedule from the law's."""
+BEYOND = 0.03
+"""What a factor of e beyond the law's sizes or tokens adds to that spread; four of them and the law says nothing."""
+REACH = 4.0
 STRANGE = 0.15
 """Spread of log loss for a corpus or scale that the law was not fitted on."""
 
@@ -93,9 +96,9 @@ def curve(recipe: Pretrain, law: Law, steps: np.ndarray) -> np.ndarray:
 def _law(recipe: Pretrain, root: Path | None) -> tuple[Law, float, str]:
     """(law, spread of log loss, basis): the ladder's where corpus, vocabulary and scale are its own, else Epoch's, whose
     data nobody has, with the spread of what is not known."""
-    size, tokens = count(recipe.model).total, recipe.steps * recipe.step_tokens
-    if _corpus(recipe, root) == LADDER.corpus and recipe.model.vocab == LADDER.vocab and LADDER.holds(size, tokens):
-        return LADDER, LADDER.spread, f"{LADDER.name}: {LADDER.data}; {LADDER.source}"
+    far = LADDER.outside(count(recipe.model).total, recipe.steps * recipe.step_tokens)
+    if _corpus(recipe, root) == LADDER.corpus and recipe.model.vocab == LADDER.vocab and far < REACH:
+        return LADDER, LADDER.spread + BEYOND * far, f"{LADDER.name}: {LADDER.data}; {LADDER.source}"
     why = "this run's data is another, so only the shape is borrowed"
     return EPOCH, STRANGE, f"{EPOCH.name}: {EPOCH.data}; {EPOCH.source}; {why}"
 

@@ -13,8 +13,9 @@ from lablib.specs import LabError
 ADAM_BYTES = 36
 """AdamW reads parameter, gradient and two moments and writes three of them back, and clipping reads and writes the
 gradient: 9 fp32 numbers a parameter."""
-LOGIT_BYTES = 32
-"""The loss reads or writes each logit about eight times in fp32 (log-softmax, its gradient, casts)."""
+LOGIT_BYTES = 48
+"""Reading and writing each logit in the loss: cast to fp32 (6), log-softmax in two passes (12), the gradient of the
+likelihood (8), that of log-softmax in two passes (16), the cast back (6)."""
 
 
 def seconds(job: Job, machine: Machine) -> dict[str, float]:

@@ -106,6 +106,13 @@ def test_another_vocabulary_or_scale_is_not_the_ladders() -> None:
         assert curve is not None and "MassiveText" in curve.basis
 
 
+def test_far_from_the_ladder_the_band_is_wider() -> None:
+    near, far = (forecast(recipe(tokens=tokens)) for tokens in ("2M", "8M"))
+    assert near and far and "core" in far.basis
+    assert far.final.high / far.final.low > near.final.high / near.final.low
+    assert LADDER.outside(1e6, 1e6) == 0 and LADDER.outside(1e6, 2.05e6 * math.e) == pytest.approx(1)
+
+
 def test_the_ladder_is_its_own_curves() -> None:
     # Held-out losses at the ends of three of its runs (docs/log.md, 2026-11-23): parameters, steps, nats a token.
     for params, steps, heldout in ((369_216, 500, 4.497), (1_312_384, 250, 4.939), (1_312_384, 500, 4.295)):
