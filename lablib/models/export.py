@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,21 +26,14 @@ def export_model(recipe: Export, run: Recorder) -> None:
     """
     source, target = input_model(run, recipe.model), run.path / "model"
     torch.set_num_threads(recipe.threads)
-    model = load_checked(source, DTYPES[recipe.dtype])
+    model = load_model(source, DTYPES[recipe.dtype]).eval()
     save_model(model, source, target)
-    difference = compare(model, load_checked(target, DTYPES[recipe.dtype]), len(load_tokenizer(target)))
+    difference = compare(model, load_model(target, DTYPES[recipe.dtype]).eval(), len(load_tokenizer(target)))
     if difference > 0:
         raise LabError(f"{target} does not give the logits of {source} after writing and loading (they differ by {difference:.3g}); the disk may be failing")  # fmt: skip
-    whole = compare(model, load_checked(source, torch.float32), len(load_tokenizer(target)))
+    whole = compare(model, load_model(source).eval(), len(load_tokenizer(target)))
     run.note(export={"dtype": recipe.dtype, "largest_logit_change_from_fp32": whole})
     run.artefact("model", target, kind="model")
-
-
-def load_checked(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder, for inference. Raises `LabError` where the folder holds none."""
-    if not (folder / "config.json").is_file():
-        raise LabError(f"{folder} is not a model: it has no config.json; give a Hugging Face model folder")
-    return load_model(folder, dtype).eval()
 
 
 @torch.no_grad()
