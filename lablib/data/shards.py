@@ -147,7 +147,8 @@ def read(folder: Path, domain: str, split: str, vocab: int) -> ShardData:
     if size != (ends[-1] if len(ends) else 0):
         raise LabError(f"{stem}.bin holds {size} tokens, its index says otherwise; prepare the data again")
     tokens = np.memmap(f"{stem}.bin", dtype=id_type(vocab), mode="r") if size else np.empty(0, id_type(vocab))
-    return ShardData(tokens, np.concatenate([[0], ends[:-1]]).astype(np.int64), np.diff(ends, prepend=0))
+    lengths = np.diff(ends, prepend=0)
+    return ShardData(tokens, ends - lengths, lengths)
 
 
 def whole(folder: Path) -> bool:

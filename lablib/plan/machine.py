@@ -66,6 +66,7 @@ class Machine:
 
 
 def strides(layout: Parallelism) -> dict[str, int]:
-    """How far apart a group's ranks lie, with tp innermost, then cp, dp_shard, dp_replicate and pp outermost."""
+    """How far apart a group's ranks lie, with tp innermost, then cp, dp_shard, dp_replicate and pp outermost; parameters
+    are sharded over cp and dp_shard together, which begin where tp ends."""
     tp, cp, shard, replicate = layout.tp, layout.cp, layout.dp_shard, layout.dp_replicate
     return {"tp": 1, "cp": tp, "shard": tp, "replicate": tp * cp * shard, "pp": tp * cp * shard * replicate}

@@ -113,3 +113,12 @@ def test_the_peak_is_what_torch_tracks(family: str, precision: str, recompute: s
     model = MODELS[family]
     ours = max(sum(parts.values()) for parts in memory.moments(job(model, precision, recompute)).values())
     assert ours == pytest.approx(tracked(model, precision, recompute), rel=0.09)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_large_vocabularys_peak_is_what_torch_tracks(precision: str) -> None:
+    model = MODELS["qwen3"].replace(vocab=16384, tied_embeddings=True)
+    parts = memory.moments(job(model, precision))
+    assert sum(parts["loss"].values()) == max(sum(moment.values()) for moment in parts.values())
+    assert parts["loss"]["logits"] > 0.4 * sum(parts["loss"].values())
+    assert sum(parts["loss"].values()) == pytest.approx(tracked(model, precision, "none"), rel=0.05)

@@ -26,6 +26,14 @@ def test_a_model_survives_the_way_to_transformers_and_back(model: ModelSpec) -> 
     assert ModelSpec.from_hf(json.loads(config.to_json_string(use_diff=False))) == model
 
 
+@EACH
+@given(models())
+def test_transformers_is_told_nothing_that_it_does_not_know(model: ModelSpec) -> None:
+    config = model.to_hf()
+    known = set(type(config)().to_dict()) | {"head_dim"}  # Qwen3-MoE reads head_dim though its config does not declare it
+    assert set(config.to_dict()) <= known
+
+
 @pytest.mark.parametrize("name", sorted(catalog.models))
 def test_every_model_of_the_catalogue_survives_too(name: str, tmp_path: Path) -> None:
     model = catalog.models[name]

@@ -42,6 +42,9 @@ MOVES = [("one", "fsdp2-tp2"), ("fsdp2-tp2", "fsdp2"), ("fsdp2-tp2", "tp2"), ("f
 AGAIN = "fsdp2"
 """Stopped and continued under the same layout."""
 
+MIXED = "fsdp2"
+"""Trained in bf16 as well: FSDP2's own mixed precision, against fp32."""
+
 
 class Lab:
     """All runs of this file, in four launches: one process, four, two, and one again."""
@@ -67,6 +70,8 @@ class Lab:
         for name in (AGAIN, *dict(MOVES)):
             if name in names:
                 jobs.append(self._job(f"{name} stopped", stop=True))
+        if MIXED in names:
+            jobs.append(self._job(f"{MIXED}: bf16", precision="bf16"))
         if AGAIN in names:
             jobs.append(Job(self.paths[f"{AGAIN} stopped"], recipe(self.data, LAYOUTS[AGAIN])))
         return jobs
@@ -117,6 +122,11 @@ def test_planted_mistake_is_caught(lab: Lab, layout: str, bug: str) -> None:
 @pytest.mark.parametrize(("layout", "kind"), RECOMPUTED)
 def test_recomputation_changes_nothing(lab: Lab, layout: str, kind: str) -> None:
     assert lab.agrees(f"{layout}: {kind}")
+
+
+def test_mixed_precision_stays_close(lab: Lab) -> None:
+    loss, norm = lab.differences(f"{MIXED}: bf16")
+    assert LOSS < loss < 5e-3 and NORM < norm < 3e-2
 
 
 @pytest.mark.parametrize(("source", "target"), MOVES)
