@@ -43,11 +43,16 @@ class Job:
 
 
 def _completed(run: Run, recorder: Recorder) -> bool:
-    """Wait for a predecessor. False where this job is asked to stop; raises `LabError` where the other will not end."""
-    while not (state := run.state).finished:
-        if recorder.stop_requested:
-            return False
+    """Wait for a predecessor. False where this job is asked to stop, or where the other one was and this stops with it.
+
+    Raises `LabError` where the predecessor failed or was lost.
+    """
+    while not (state := run.state).finished and not recorder.stop_requested:
         time.sleep(POLL)
+    if state is RunState.STOPPED:
+        recorder.request_stop()
+    if recorder.stop_requested:
+        return False
     if state is not RunState.COMPLETED:
         reason = run.failure.partition("\n")[0]
         raise LabError(

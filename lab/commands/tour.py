@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 
 from lab.show import console
+from lablib.plan.calibrate import cores
 from lablib.specs.paths import runs_root
 from lablib.specs.units import parse_seconds
 
@@ -25,7 +26,7 @@ from lablib.specs.units import parse_seconds
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
     command.add_argument(
-        "--budget", default="150 s", help='time for pretraining, e.g. "90 s" or "5 min" (default 150 s)'
+        "--budget", default="120 s", help='time for pretraining, e.g. "90 s" or "5 min" (default 120 s)'
     )
     command.add_argument(
         "--price", default="$0.10", help="dollars an hour that this machine is taken to cost (default $0.10)"
@@ -33,8 +34,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--threads",
         type=int,
-        default=1,
-        help="CPU threads of each stage (default 1: two threads on a busy machine are slower)",
+        default=min(2, cores()),
+        help="CPU threads of each stage (default: two, where there are two cores)",
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random")
     command.add_argument("--full", action="store_true", help="also align a real 135M chat model")

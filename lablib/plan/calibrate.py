@@ -84,7 +84,8 @@ def run_probe(kind: str) -> dict[str, Any]:
     if kind == "torch":
         # torch may use all cores when told to; its pool can only grow to what OpenMP allows at start.
         threads["OMP_NUM_THREADS"] = str(cores())
-    environment = {**os.environ, **threads, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    openmp = {**threads, "OMP_WAIT_POLICY": "PASSIVE"}  # as submitted jobs run
+    environment = {**os.environ, **openmp, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", f"from lablib.plan.probe import main; main({kind!r})"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment, check=False)

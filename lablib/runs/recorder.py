@@ -53,6 +53,10 @@ class Recorder:
         """Whether SIGTERM, SIGINT or SIGUSR2 asked the job to save and return."""
         return self._stop.is_set()
 
+    def request_stop(self) -> None:
+        """Ask this job to save and return, as a signal would."""
+        self._stop.set()
+
     def log(self, step: int, stream: str = "train", **values: float | int | str) -> None:
         """Append one row to ``metrics/<stream>.jsonl``; a step that is logged again replaces the earlier row."""
         if self.is_main:

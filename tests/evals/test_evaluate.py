@@ -25,6 +25,7 @@ from lablib.specs import SFT, Evaluate, LabError, Ref
 TEXTS = {
     "prose": ["A leap year has 366 days, 2024 was one.", "Déjà vu: naïve café?"],
     "code": ["def f(x):\n    return x + 1\n", "1 2 3"],
+    "empty": [],
 }
 
 
@@ -106,7 +107,7 @@ def write_data(run: Path, tiny: Path) -> None:
     for domain, texts in TEXTS.items():
         ids = [tokenizer(text)["input_ids"] + [0] for text in texts]
         stem = run / "data" / "shards" / f"{domain}.heldout"
-        np.concatenate([np.array(row, dtype="<u2") for row in ids]).tofile(f"{stem}.bin")
+        np.array([token for row in ids for token in row], dtype="<u2").tofile(f"{stem}.bin")
         np.save(f"{stem}.idx.npy", np.cumsum([len(row) for row in ids]).astype(np.int64))
         shards.append({"domain": domain, "split": "heldout"})
     (run / "data" / "manifest.json").write_text(json.dumps({"tokenizer": {"vocab": 320}, "shards": shards}))

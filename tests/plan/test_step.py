@@ -17,9 +17,28 @@ from lablib.plan.ranges import Range
 from lablib.specs import Accelerator, Cluster, LabError, LoRA, ModelSpec, MoE, Parallelism, catalog
 
 BASE = ModelSpec(layers=8, hidden=1024, heads=16, kv_heads=8, ffn=4096, vocab=32000)
-SPARSE = ModelSpec(family="qwen3_moe", layers=8, hidden=1024, heads=16, kv_heads=8, ffn=4096, vocab=32000, moe=MoE(experts=8, top_k=2, expert_ffn=512))
-CARD = Accelerator(name="x", memory_gib=80, bandwidth_gb_s=1000, peak_tflops={"bf16": 100}, measured_tflops={"bf16": 100}, scaleup_gb_s=100, nic_gbit_s=80)
-PLAIN = GPU.replace(matmul=Range.exactly(1.0), attention=1.0, bandwidth=1.0, collective=1.0, latency_seconds=0.0, layer_seconds=0.0)
+SPARSE = ModelSpec(
+    family="qwen3_moe",
+    layers=8,
+    hidden=1024,
+    heads=16,
+    kv_heads=8,
+    ffn=4096,
+    vocab=32000,
+    moe=MoE(experts=8, top_k=2, expert_ffn=512),
+)
+CARD = Accelerator(
+    name="x",
+    memory_gib=80,
+    bandwidth_gb_s=1000,
+    peak_tflops={"bf16": 100},
+    measured_tflops={"bf16": 100},
+    scaleup_gb_s=100,
+    nic_gbit_s=80,
+)
+PLAIN = GPU.replace(
+    matmul=Range.exactly(1.0), attention=1.0, bandwidth=1.0, collective=1.0, latency_seconds=0.0, layer_seconds=0.0
+)
 MACHINE = Machine(Cluster(accelerator=CARD, nodes=4), PLAIN)
 
 
@@ -36,7 +55,13 @@ def test_a_link_is_the_scale_up_inside_a_node_and_the_cards_share_outside() -> N
 
 
 def test_ranks_lie_tp_innermost_and_pipelines_outermost() -> None:
-    assert strides(Parallelism(tp=2, cp=3, dp_shard=5, dp_replicate=7)) == {"tp": 1, "cp": 2, "shard": 2, "replicate": 30, "pp": 210}
+    assert strides(Parallelism(tp=2, cp=3, dp_shard=5, dp_replicate=7)) == {
+        "tp": 1,
+        "cp": 2,
+        "shard": 2,
+        "replicate": 30,
+        "pp": 210,
+    }
 
 
 def test_compute_is_flops_over_rate() -> None:

@@ -30,7 +30,9 @@ def test_a_model_survives_the_way_to_transformers_and_back(model: ModelSpec) -> 
 @given(models())
 def test_transformers_is_told_nothing_that_it_does_not_know(model: ModelSpec) -> None:
     config = model.to_hf()
-    known = set(type(config)().to_dict()) | {"head_dim"}  # Qwen3-MoE reads head_dim though its config does not declare it
+    known = set(type(config)().to_dict()) | {
+        "head_dim"
+    }  # Qwen3-MoE reads head_dim though its config does not declare it
     assert set(config.to_dict()) <= known
 
 
