@@ -177,7 +177,7 @@ class Chain:
         return SFT(
             model=runs["pretrain"].model,
             data=self._task,
-            steps=self._few(160),
+            steps=self._few(90),
             batch_size=16,
             seq_len=128,
             learning_rate=1e-3,
