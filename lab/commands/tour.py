@@ -1,7 +1,7 @@
 """Plan, pretrain, align, evaluate and report a small language model on this machine (about ten minutes).
 
 It measures the machine, spends a small budget on the best model it predicts, builds a corpus from pinned packages,
-pretrains, fine-tunes (SFT), prefers (DPO) and reinforces (GRPO) that model on sums it can check, evaluates every stage
+pretrains, fine-tunes (SFT), prefers (DPO) and reinforces (GRPO) that model on a puzzle it can check, evaluates every stage
 against the base on prompts none of them saw, and writes one offline report. Each stage is a submitted run: Ctrl-C
 saves, and the same command continues; what already holds is reused.
 
