@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from lablib.runs import heartbeat
 from lablib.specs import LabError, paths
 
 
@@ -58,18 +59,8 @@ def _sweep(parent: Path) -> None:
     """Remove what killed builders of this machine left."""
     for left in parent.glob(f".*.{socket.gethostname()}.*"):
         pid = left.name.rpartition(".")[2]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not heartbeat.exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def put(source: Path, target: Path) -> None:

@@ -61,7 +61,8 @@ def born(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def _alive_without_proc(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether any process of this machine has the pid now; it need not be the one that had it before."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -79,7 +80,7 @@ def same_machine(pulse: Pulse) -> bool:
 def alive(pulse: Pulse) -> bool:
     """Whether the very process still exists; only meaningful on its own machine."""
     if not Path("/proc/self/stat").exists():
-        return _alive_without_proc(pulse.pid)
+        return exists(pulse.pid)
     return bool(pulse.born) and born(pulse.pid) == pulse.born
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from cluster import jobs, resume, stop, submit
 from lablib.runs import Run, RunState
-from lablib.specs import LabError, Prepare
+from lablib.specs import LabError, ModelSpec, Parallelism, Prepare, Pretrain
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -76,13 +76,23 @@ def test_the_jobs_environment_has_its_threads_and_nothing_of_a_foreign_job(
     run.wait()
 
 
-def test_a_run_waits_for_the_run_it_refers_to_and_freezes_what_it_got(corpus: Path) -> None:
-    first = submit(prepare(corpus))
-    second = submit(prepare(corpus, seed=1), after=first)
-    assert second.state in (RunState.QUEUED, RunState.WAITING, RunState.RUNNING)
-    assert second.wait() is RunState.COMPLETED, second.failure
-    started = {run.id: run.pulses[0].at for run in (first, second)}
-    assert started[second.id] >= started[first.id]
+def test_two_ranks_wait_for_the_run_they_refer_to_and_freeze_what_they_got(corpus: Path) -> None:
+    data = submit(prepare(corpus))
+    recipe = Pretrain(
+        model=ModelSpec(family="qwen3", layers=2, hidden=64, heads=2, kv_heads=2, ffn=128, vocab=512),
+        data=data.data,
+        tokens=3 * 256,
+        seq_len=64,
+        batch_tokens=256,
+        precision="fp32",
+        parallelism=Parallelism(dp_shard=2, micro_batch_size=2),
+    )
+    run = submit(recipe)
+    assert run.wait() is RunState.COMPLETED, run.failure
+    assert [pulse.rank for pulse in run.pulses] == [0, 1] and len(run.rows()) == 3
+    assert run.manifest["inputs"][str(data.data)] == data.artefacts["data"].sha256
+    began = next(event["time"] for event in run.events() if event["kind"] == "artefact")
+    assert began >= next(event["time"] for event in data.events() if event["kind"] == "completed")
 
 
 def test_what_depends_on_a_failed_run_fails_with_the_reason_and_both_can_be_resumed(
