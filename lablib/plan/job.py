@@ -1,10 +1,15 @@
-"""`Job`: one optimiser step of any training stage, in the terms that memory and time are computed from."""
+"""`Job`: one optimiser step of any training stage, in the terms that memory and time are computed from.
+
+The layout's degrees, `seq_len` and `step_tokens` may be arrays (`lablib.plan.grid.Layouts`): then every figure is one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from lablib.plan.activations import Style
+from lablib.plan.engines import LAB, Engine
+from lablib.plan.grid import Layouts, Number, ceil, most, rounded
 from lablib.plan.params import Params
 from lablib.specs import ModelSpec, Parallelism
 
@@ -15,9 +20,9 @@ class Job:
 
     model: ModelSpec
     params: Params
-    layout: Parallelism
-    seq_len: int
-    step_tokens: int
+    layout: Parallelism | Layouts
+    seq_len: Number
+    step_tokens: Number
     """Over all ranks."""
     precision: str = "bf16"
     recompute: str = "none"
@@ -29,10 +34,18 @@ class Job:
     """A frozen second copy of the model runs forward on the same tokens."""
     reference_shared: bool = False
     """The reference is the same weights with the adapters off: it costs a forward pass but no memory."""
+    optimizer: str = "adamw"
+    """A key of `lablib.plan.engines.OPTIMIZER_BYTES`."""
+    cross_entropy: str = "full"
+    offload: str = "none"
+    reduce_dtype: str = "fp32"
+    base_bytes: float | None = None
+    """Bytes of a frozen base weight where it is quantised (QLoRA's nf4: 0.5 and its scales); None keeps the engine's."""
+    engine: Engine = LAB
 
     @property
-    def shards(self) -> int:
-        """Ranks over which parameters, gradients and optimiser states are sharded (FSDP2 shards over dp_shard × cp)."""
+    def shards(self) -> Number:
+        """Ranks that share what ZeRO shards (FSDP2 and Megatron's distributed optimiser shard over dp_shard × cp)."""
         return self.layout.dp_shard * self.layout.cp
 
     @property
@@ -43,20 +56,20 @@ class Job:
     @property
     def style(self) -> Style:
         """How the engine computes: autocast around fp32 weights on one data-parallel rank, else FSDP2's bf16 throughout."""
-        casts = self.width < 4 and self.layout.dp == 1
-        return Style(self.width, 4 if casts else self.width, self.fused)
+        casts = self.engine is LAB and self.width < 4 and isinstance(self.layout, Parallelism) and self.layout.dp == 1
+        return Style(self.width, 4 if casts else self.width, self.fused or self.engine.fused)
 
     @property
-    def micro_batches(self) -> int:
+    def micro_batches(self) -> Number:
         """Micro-batches of one data-parallel rank in a step."""
-        return max(1, round(self.step_tokens / (self.seq_len * self.layout.micro_batch_size * self.layout.dp)))
+        return most(1, rounded(self.step_tokens / (self.seq_len * self.layout.micro_batch_size * self.layout.dp)))
 
     @property
-    def micro_tokens(self) -> float:
+    def micro_tokens(self) -> Number:
         """Tokens of one micro-batch on one rank; context parallelism splits the sequence."""
         return self.layout.micro_batch_size * self.seq_len / self.layout.cp
 
     @property
-    def stage_share(self) -> float:
+    def stage_share(self) -> Number:
         """Share of the layers on the fullest pipeline stage."""
-        return -(-self.model.layers // self.layout.pp) / self.model.layers
+        return ceil(self.model.layers / self.layout.pp) / self.model.layers

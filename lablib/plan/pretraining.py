@@ -27,6 +27,10 @@ def job(recipe: Pretrain) -> Job:
         precision=recipe.precision,
         recompute=recipe.recompute,
         fused=recipe.compile,
+        optimizer=recipe.optimizer.kind,
+        cross_entropy=recipe.cross_entropy,
+        offload=recipe.offload,
+        reduce_dtype=recipe.reduce_dtype,
     )
 
 

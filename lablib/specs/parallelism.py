@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,14 @@ class Parallelism(Spec):
     ep: int = Field(default=1, gt=0)
     micro_batch_size: int = Field(default=1, gt=0)
     """Sequences that one data-parallel rank pushes through the model at a time."""
+    zero: Literal[1, 2, 3] = 3
+    """What the dp_shard ranks share (arXiv 1910.02054 §5): 1 optimiser states, 2 gradients too, 3 parameters too (FSDP)."""
+    sequence_parallel: bool = False
+    """Norms and residuals are split over the tensor-parallel ranks along the sequence (arXiv 2205.05198 §4.2)."""
+    virtual_stages: int = Field(default=1, gt=0)
+    """Slices of the model on each pipeline rank (interleaved schedule, arXiv 2104.04473 §2.2.2)."""
+    pp_schedule: Literal["gpipe", "1f1b", "zero-bubble"] = "1f1b"
+    """Order of forward and backward passes; with `virtual_stages` above 1, 1F1B is interleaved."""
 
     @model_validator(mode="after")
     def _experts_fit(self) -> Self:

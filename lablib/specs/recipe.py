@@ -11,7 +11,16 @@ from lablib.specs.data import Ref, Slug
 from lablib.specs.parallelism import Parallelism
 
 Precision = Literal["fp32", "bf16", "fp8"]
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "selective", "selective-op", "selective-layer", "attention", "full"]
+"""What the backward pass computes again. "selective" keeps every matmul's and attention's result and repeats what is
+elementwise; "selective-op" keeps attention and every second matmul (torchtitan's per-operator policy); "selective-layer"
+repeats every second layer whole; "attention" repeats only softmax(QKᵀ)V (Megatron's selective policy, free with
+FlashAttention, arXiv 2205.05198 §5); "full" keeps only each layer's input."""
+CrossEntropy = Literal["full", "fused", "chunked"]
+"""How the loss is computed: "full" holds fp32 log-probabilities and their gradient; "fused" one kernel that writes the
+gradient over the logits; "chunked" never holds the logits of more than a slice of the tokens."""
+Offload = Literal["none", "optimizer", "activations", "all"]
+"""What lives in host memory between uses: optimiser states, each layer's saved input, or both with the parameters."""
 
 
 class Recipe(Spec):
@@ -79,6 +88,8 @@ def _refs(values: Any) -> Any:
 class Optimizer(Spec):
     """AdamW (arXiv 1711.05101); weight decay touches matrices only, never norms, biases or embeddings."""
 
+    kind: Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "muon", "sgd"] = "adamw"
+    """The rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
     learning_rate: float = Field(default=3e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)

@@ -14,7 +14,7 @@ from lablib.specs.base import Spec
 from lablib.specs.data import Mixture, Ref, Slug, Task
 from lablib.specs.errors import LabError, teach
 from lablib.specs.model import ModelSpec
-from lablib.specs.recipe import LoRA, Optimizer, Precision, Recipe, Recompute, Schedule
+from lablib.specs.recipe import CrossEntropy, LoRA, Offload, Optimizer, Precision, Recipe, Recompute, Schedule
 from lablib.specs.units import Bytes, Count
 
 
@@ -51,7 +51,7 @@ class Prepare(Recipe):
 class Pretrain(Recipe):
     """Causal language modelling on packed documents."""
 
-    EXECUTION = Recipe.EXECUTION | {"eval_every"}
+    EXECUTION = Recipe.EXECUTION | {"eval_every", "cross_entropy", "offload"}
     stage: Literal["pretrain"] = "pretrain"
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     data: Ref | str = "core"
@@ -66,6 +66,10 @@ class Pretrain(Recipe):
     recompute: Recompute = "none"
     precision: Precision = "bf16"
     compile: bool = False
+    cross_entropy: CrossEntropy = "full"
+    offload: Offload = "none"
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Precision in which gradients are summed over data-parallel ranks."""
     document_mask: bool = True
     """Attention stays inside each packed document."""
     checkpoint_every: int | None = Field(default=None, gt=0)

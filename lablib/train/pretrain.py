@@ -48,10 +48,27 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
 def check(recipe: Pretrain) -> None:
     """Raises `LabError` for what the trainer cannot do, before anything is loaded."""
     check_layout(recipe.model, recipe.parallelism)
-    if recipe.precision == "fp8":
-        raise LabError("precision='fp8': the trainer does not do this yet, only the planner does; use bf16 or fp32")
+    for name, value, done in _settings(recipe):
+        if value not in done:
+            raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
     if recipe.document_mask and recipe.model.ssm:
         raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
+
+
+def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
+    return [
+        ("precision", recipe.precision, ("bf16", "fp32")),
+        ("recompute", recipe.recompute, ("none", "selective", "full")),
+        ("optimizer.kind", recipe.optimizer.kind, ("adamw",)),
+        ("cross_entropy", recipe.cross_entropy, ("full",)),
+        ("offload", recipe.offload, ("none",)),
+        ("reduce_dtype", recipe.reduce_dtype, ("fp32",)),
+        ("parallelism.zero", recipe.parallelism.zero, (3,)),
+        ("parallelism.sequence_parallel", recipe.parallelism.sequence_parallel, (False,)),
+        ("parallelism.virtual_stages", recipe.parallelism.virtual_stages, (1,)),
+        ("parallelism.pp_schedule", recipe.parallelism.pp_schedule, ("1f1b",)),
+    ]
 
 
 def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> Parts:
