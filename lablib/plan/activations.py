@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lablib.plan import anatomy
+from lablib.plan.grid import Number
 from lablib.specs import ModelSpec
 
 SINGLE = 4
@@ -27,6 +28,10 @@ class Style(NamedTuple):
     width: int
     stream: int
     fused: bool
+    dropout: bool = False
+    """Hidden dropout after attention and feed-forward keeps a one-byte mask each."""
+    rotated: bool = False
+    """The fused projection's output stays beside the rotated queries and keys (rotary embedding not fused)."""
 
     @property
     def casts(self) -> bool:
@@ -40,9 +45,9 @@ class Kept(NamedTuple):
     wide: float
     split: float
 
-    def each(self, tp: int) -> float:
-        """Bytes on one of `tp` ranks."""
-        return self.wide + self.split / tp
+    def each(self, tp: Number, sequence_parallel: bool = False) -> Number:
+        """Bytes on one of `tp` ranks; sequence parallelism splits the wide part too (arXiv 2205.05198 §4.2)."""
+        return (self.wide + self.split) / tp if sequence_parallel else self.wide + self.split / tp
 
 
 NOTHING = Kept(0.0, 0.0)
@@ -67,21 +72,25 @@ def attention(model: ModelSpec, style: Style) -> Kept:
             style.width if style.fused else SINGLE + style.width
         )  # the result turns into queries and keys, counted above
         split += model.head_dim * (model.heads + model.kv_heads) * kept
-    wide = norm(model.hidden, style, 2 if model.mla else 3)
+    if style.rotated:
+        split += style.width * model.head_dim * (model.heads + model.kv_heads)
+    wide = norm(model.hidden, style, 2 if model.mla else 3) + model.hidden * style.dropout
     if model.mla:
         wide += norm((model.mla.q_lora_rank or 0) + model.mla.kv_lora_rank, style, 1)
     return Kept(wide, split)
 
 
-def _gated(features: float, style: Style) -> float:
-    """SwiGLU keeps gate, up and their product; unfused also the activated gate (arXiv 2002.05202)."""
-    return features * style.width * (3 if style.fused else 4)
+def _between(features: float, gated: bool, style: Style) -> float:
+    """SwiGLU keeps gate, up and their product; unfused also the activated gate (arXiv 2002.05202). Without a gate, the
+    activation's input and output."""
+    return features * style.width * ((3 if style.fused else 4) if gated else 2)
 
 
 @lru_cache(maxsize=512)
 def dense(model: ModelSpec, style: Style) -> Kept:
-    """Norm and a gated feed-forward."""
-    return Kept(norm(model.hidden, style, 2), _gated(model.ffn, style))
+    """Norm and a feed-forward."""
+    wide = norm(model.hidden, style, 2 if model.gated else 1) + model.hidden * style.dropout
+    return Kept(wide, _between(model.ffn, model.gated, style))
 
 
 @lru_cache(maxsize=512)
@@ -90,8 +99,8 @@ def sparse(model: ModelSpec, style: Style) -> Kept:
     if model.moe is None:
         return NOTHING
     moe = model.moe
-    routed = moe.top_k * (2 * style.width * model.hidden + _gated(moe.expert_ffn, style))
-    shared = _gated(moe.expert_ffn * moe.shared_experts, style)
+    routed = moe.top_k * (2 * style.width * model.hidden + _between(moe.expert_ffn, model.gated, style))
+    shared = _between(moe.expert_ffn * moe.shared_experts, model.gated, style)
     return Kept(norm(model.hidden, style, 2) + 2 * SINGLE * moe.experts, routed + shared)
 
 
@@ -107,12 +116,19 @@ def mamba(model: ModelSpec, style: Style) -> Kept:
 
 
 @lru_cache(maxsize=512)
-def saved_matmuls(model: ModelSpec, style: Style) -> float:
-    """Bytes a token in all layers that selective recomputation keeps: each matmul's result and attention's output."""
+def saved_matmuls(model: ModelSpec, style: Style, every: int = 1) -> float:
+    """Bytes a token in all layers that selective recomputation keeps: each matmul's result (or one of `every`) and
+    attention's output."""
     results = sum(m.cols * m.active for m in anatomy.matrices(model) if m.part not in ("embedding", "head"))
     n = anatomy.layers(model)
     value = model.mla.v_head_dim if model.mla else model.head_dim
-    return float(style.width * (results + n.attention * model.heads * value) + SINGLE * n.attention * model.heads)
+    return float(style.width * (results / every + n.attention * model.heads * value) + SINGLE * n.attention * model.heads)
+
+
+def scores(model: ModelSpec, seq_len: Number, dropout: bool) -> Number:
+    """Bytes a token of attention that is not fused, in all layers: softmax's output in bf16, and with dropout its mask and
+    what it leaves (5·a·s, arXiv 2205.05198 §4.1)."""
+    return anatomy.layers(model).attention * model.heads * seq_len * (5 if dropout else 2)
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """The anatomy of a model: every weight matrix and every vector, once. Parameters and FLOPs are both read off it.
 
 Names are transformers' own, so that adapters can be counted by their targets. Checked exactly against transformers'
-meta-device count for all five families in ``tests/plan/test_params.py``.
+meta-device count for every family in ``tests/plan/test_params.py``.
 """
 
 from __future__ import annotations
@@ -56,6 +56,14 @@ def layers(model: ModelSpec) -> Layers:
     return Layers(attention, model.layers - attention, model.layers - moe, moe)
 
 
+def windowed_layers(model: ModelSpec) -> int:
+    """Attention layers with a sliding window; with `window_every` = n, layers n, 2n, … are global."""
+    if model.sliding_window is None:
+        return 0
+    attention = layers(model).attention
+    return attention - (attention // model.window_every if model.window_every else 0)
+
+
 @lru_cache(maxsize=512)
 def matrices(model: ModelSpec) -> tuple[Matrix, ...]:
     """Every weight matrix of the model."""
@@ -71,16 +79,25 @@ def vectors(model: ModelSpec) -> tuple[Vector, ...]:
 def _matrices(model: ModelSpec) -> Iterator[Matrix]:
     h, n = model.hidden, layers(model)
     yield Matrix("embedding", "embed_tokens", model.vocab, h, 1, 0)
+    if model.positions == "learned":
+        yield Matrix("embedding", "embed_positions", model.max_seq_len, h, 1, 0)
     yield from _latent_attention(model, n.attention) if model.mla else _attention(model, n.attention)
-    for name, rows, cols in (("gate_proj", h, model.ffn), ("up_proj", h, model.ffn), ("down_proj", model.ffn, h)):
-        if n.dense:
-            yield Matrix("ffn", name, rows, cols, n.dense, n.dense)
+    if n.dense:
+        yield from _feed_forward(model, model.ffn, n.dense)
     if model.moe:
         yield from _experts(model, n.moe)
     if model.ssm:
         yield Matrix("ssm", "in_proj", h, ssm_inner(model) + ssm_conv(model) + model.ssm.heads, n.ssm, n.ssm)
         yield Matrix("ssm", "out_proj", ssm_inner(model), h, n.ssm, n.ssm)
     yield Matrix("head", "lm_head", h, model.vocab, 0 if model.tied_embeddings else 1, 1)
+
+
+def _feed_forward(model: ModelSpec, width: int, n: int) -> Iterator[Matrix]:
+    """Two matrices, or three where a gate multiplies the first (arXiv 2002.05202)."""
+    if model.gated:
+        yield Matrix("ffn", "gate_proj", model.hidden, width, n, n)
+    yield Matrix("ffn", "up_proj", model.hidden, width, n, n)
+    yield Matrix("ffn", "down_proj", width, model.hidden, n, n)
 
 
 def _attention(model: ModelSpec, n: int) -> Iterator[Matrix]:
@@ -114,9 +131,7 @@ def _experts(model: ModelSpec, n: int) -> Iterator[Matrix]:
     yield Matrix("experts", "gate_up_proj", h, 2 * width, n * moe.experts, n * moe.top_k)
     yield Matrix("experts", "down_proj", width, h, n * moe.experts, n * moe.top_k)
     if shared:
-        yield Matrix("ffn", "gate_proj", h, shared, n, n)
-        yield Matrix("ffn", "up_proj", h, shared, n, n)
-        yield Matrix("ffn", "down_proj", shared, h, n, n)
+        yield from _feed_forward(model, shared, n)
 
 
 def ssm_inner(model: ModelSpec) -> int:
@@ -130,15 +145,18 @@ def ssm_conv(model: ModelSpec) -> int:
 
 
 def _vectors(model: ModelSpec) -> Iterator[Vector]:
-    n = layers(model)
-    yield Vector("norm", "layer norms", model.hidden, 2 * model.layers)
-    yield Vector("norm", "final norm", model.hidden, 1)
-    if model.family in ("qwen3", "qwen3_moe"):
-        yield Vector("norm", "query and key norms", model.head_dim, 2 * n.attention)
+    n, traits = layers(model), model.traits
+    yield Vector("norm", "layer norms", model.hidden * traits.norm_vectors, traits.norms * model.layers)
+    yield Vector("norm", "final norm", model.hidden * traits.norm_vectors, 1)
+    if model.qk_norm:
+        width = (model.heads + model.kv_heads) if traits.qk_norm_wide else 2
+        yield Vector("norm", "query and key norms", width * model.head_dim, n.attention)
     if model.mla:
         yield Vector("norm", "latent norms", (model.mla.q_lora_rank or 0) + model.mla.kv_lora_rank, n.attention)
     if model.attention_bias:
         yield Vector("attention", "biases", sum(_biased(model)), n.attention)
+    if model.mlp_bias:
+        yield Vector("ffn", "biases", (2 if model.gated else 1) * model.ffn + model.hidden, n.dense)
     if model.ssm:
         yield Vector("ssm", "convolution", ssm_conv(model) * (model.ssm.conv + 1), n.ssm)
         yield Vector("ssm", "dt_bias, A_log and D", 3 * model.ssm.heads, n.ssm)
@@ -150,4 +168,5 @@ def _biased(model: ModelSpec) -> Iterator[int]:
     if model.mla:
         yield from (model.mla.q_lora_rank or 0, model.mla.kv_lora_rank + model.mla.qk_rope_head_dim, model.hidden)
     else:
-        yield from (model.heads * model.head_dim, 2 * model.kv_heads * model.head_dim, model.hidden)
+        yield from (model.heads * model.head_dim, 2 * model.kv_heads * model.head_dim)
+        yield model.hidden if model.traits.output_bias else 0

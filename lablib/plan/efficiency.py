@@ -39,6 +39,32 @@ class Efficiency(Spec):
     """Share of a link's data-sheet bandwidth that large collectives reach (nccl-tests' bus bandwidth)."""
     latency_seconds: float = Field(default=2e-5, ge=0)
     """Time to start one collective."""
+    sustained: dict[str, float] = {"other": 1.0}
+    """Share of the best measured matmul that a long run keeps, by generation of accelerator: power limits."""
+    flash: dict[str, dict[str, float]] = {}
+    """Rate of fused attention over that of sustained matmuls, by kernel and generation."""
+    narrow: float = 0.3
+    """Exponent by which attention slows down as heads are narrower than 128 features."""
+    diagonal: float = 200.0
+    """Tokens' worth of masked blocks that causal attention computes for each query."""
+    operands: float = 0.3
+    """Share of a matmul's operand traffic that its tensor cores wait for."""
+    ragged: float = 0.15
+    """Extra time of a matmul for each dimension that is no multiple of 64."""
+    quantising: float = 1.0
+    """Exposed share of the traffic of quantising a matmul's inputs."""
+    elementwise: float = 1.0
+    """Traffic of norms, activation functions and the like over their inputs and outputs read and written once."""
+    network: float = 0.8
+    """Share of the fabric's own efficiency that collectives over many nodes keep."""
+    hops: float = 2.0
+    """Network latencies for every doubling of a ring over nodes."""
+    straggler: float = 0.005
+    """Time added by waiting for the slowest rank, for every doubling of the accelerators beyond one."""
+    contention: float = 0.15
+    """Slow-down of compute while a collective runs beside it, as a share of the hidden collective's time."""
+    host_seconds: float = 3e-5
+    """Host time of one optimiser step for each layer (launches of the update, bookkeeping)."""
     goodput: Range = Range(low=0.55, mid=0.80, high=0.97)
     """Share of wall time in steady steps, the rest being failures, restarts, evaluation, ramps and slow days: published
     whole runs reach a median MFU of 0.34 where steady-state tables of the same time say 0.40 to 0.55; Llama 3 405B

@@ -30,7 +30,66 @@ class Engine(Spec):
     fused: bool = False
     """Norms, rotary embeddings and activation functions run as one kernel each whatever `compile` says."""
     source: str = ""
+    loss_bytes: float = 12.0
+    """Bytes of each logit at the fullest moment of a loss that is neither fused nor chunked."""
+    vocab_parallel: bool = False
+    """Each tensor-parallel rank holds the logits of its part of the vocabulary only."""
+    dropout: bool = False
+    """Hidden dropout keeps its masks."""
+    rotated: bool = False
+    """The fused projection's output stays beside the rotated queries and keys."""
+    expert_tp: bool = False
+    """Expert parallelism divides each expert over the tensor-parallel ranks too."""
+    # time
+    attention: Literal["math", "fa1", "fa2", "fa3", "cudnn"] = "fa2"
+    """The attention kernel: unfused, FlashAttention's generation (fa1 with its Triton sibling) or cuDNN's."""
+    layer_seconds: float = 6e-4
+    """Host time to launch one dense layer's forward and backward kernels."""
+    moe_seconds: float = 3e-3
+    """Time of one mixture-of-experts layer, forward and backward, in which the accelerator waits for the host: sorting
+    tokens, reading counts back, launching each expert."""
+    overlap: float = 0.9
+    """Share of compute time that data-parallel communication can hide behind; 0 where it runs after the backward pass."""
+    tp_overlap: float = 0.0
+    """Share of tensor-parallel communication hidden behind the matmuls it feeds."""
+    ep_overlap: float = 0.0
+    """Share of the experts' all-to-all hidden behind other work."""
 
 
 LAB = Engine(source="lablib/train: fp32 weights, FSDP2 mixed precision or autocast (docs/planner.md)")
+MEGATRON = Engine(
+    name="megatron",
+    weights=2,
+    master=4,
+    grads=4,
+    fused=True,
+    loss_bytes=8,
+    vocab_parallel=True,
+    dropout=True,
+    rotated=True,
+    expert_tp=True,
+    source="Megatron-LM: bf16 weights, fp32 main gradients, fp32 master and moments (18 bytes, 6 + 12/d with the distributed optimizer: docs/source/api-guide/dist_optimizer)",
+)
+MEGATRON_DEEPSPEED = MEGATRON.replace(
+    name="megatron-deepspeed",
+    grads=2,
+    master=8,
+    source="Megatron-DeepSpeed with ZeRO-1: half-precision weights and gradients; master, fp32 gradient and moments sharded (arXiv 1910.02054 §5.1)",
+)
+NANOTRON = Engine(
+    name="nanotron",
+    weights=2,
+    master=4,
+    grads=6,
+    loss_bytes=8,
+    vocab_parallel=True,
+    source="nanotron: bf16 weights and gradients, fp32 gradient accumulators, ZeRO-1 master and moments",
+)
+BF16 = Engine(
+    name="bf16",
+    weights=2,
+    grads=2,
+    loss_bytes=10,
+    source="everything in bf16, the optimiser's states too (torchtune, litgpt bf16-true)",
+)
 MEASURED = Literal["allocated", "reserved", "device"]

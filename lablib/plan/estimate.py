@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from lablib.plan import efficiency as constants
-from lablib.plan import ledger, money, render, verdict
+from lablib.plan import goodput, ledger, money, render, verdict
 from lablib.plan.efficiency import Efficiency
 from lablib.plan.flops import Flops
+from lablib.plan.goodput import Goodput
 from lablib.plan.machine import Machine
 from lablib.plan.memory import Memory
 from lablib.plan.others import evaluate, export, prepare
 from lablib.plan.params import Params
 from lablib.plan.posttraining import grpo, preference, sft
-from lablib.plan.pretraining import pretrain
+from lablib.plan.pretraining import CHECKPOINTS, pretrain
 from lablib.plan.ranges import Range
 from lablib.plan.work import Work
 from lablib.specs import GRPO, SFT, Cluster, Evaluate, Export, LabError, Preference, Prepare, Pretrain, Recipe, Spec
@@ -36,6 +38,8 @@ class Estimate(Spec):
     tokens_per_second_per_gpu: float | None
     mfu: float | None
     """Model FLOPs over the data-sheet peak; None where nobody published a peak."""
+    goodput: Goodput | None
+    """Useful share of wall time and what takes the rest; None on CPUs, where the constants have one share for all."""
     gpu_hours: Range
     days: Range
     """Wall time from the job's start to its end."""
@@ -72,7 +76,8 @@ def estimate(
     work = _work(recipe, machine, root)
     mfu = _mfu(work, recipe, machine)
     reasons = verdict.obstacles(recipe, work, machine)
-    hours = _hours(work, recipe, machine)
+    useful = _goodput(work, recipe, machine)
+    hours = _hours(work, machine, useful)
     gpu_hours, energy = hours.times(recipe.gpus), money.energy(hours.times(recipe.gpus), cluster)
     price = money.price(cluster)
     unpriced = (
@@ -91,14 +96,15 @@ def estimate(
         step_parts={name: value for name, value in work.step_parts.items() if value},
         tokens_per_second_per_gpu=work.step_tokens / work.step_seconds / recipe.gpus if work.step_tokens else None,
         mfu=mfu,
+        goodput=useful,
         gpu_hours=gpu_hours,
         days=hours.times(1 / 24),
-        dollars=gpu_hours.times(price[0]) if price else None,
+        dollars=gpu_hours.joined(price[0]) if price else None,
         energy_kwh=energy,
         co2e_kg=money.carbon(energy),
         fits=not reasons,
-        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu), *unpriced),
-        ledger=ledger.entries(work, machine, hours, price, mfu),
+        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu), *_seldom(recipe, work, useful), *unpriced),
+        ledger=ledger.entries(work, machine, hours, useful, price, mfu),
     )
 
 
@@ -133,10 +139,56 @@ def _mfu(work: Work, recipe: Recipe, machine: Machine) -> float | None:
     return mfu
 
 
-def _hours(work: Work, recipe: Recipe, machine: Machine) -> Range:
-    """Wall hours: steady time over goodput, plus start-up. The band joins the matmul efficiency's, the amount of work's
-    and goodput's bounds."""
+def _goodput(work: Work, recipe: Recipe, machine: Machine) -> Goodput | None:
+    """Failures, checkpoints, evaluation and slow days of a run on accelerators."""
+    if machine.is_cpu:
+        return None
+    useful = max(_useful(work), 1e-9)
+    every = getattr(recipe, "checkpoint_every", None)
+    return goodput.of(
+        recipe.gpus,
+        work.checkpoint_bytes or goodput.CHECKPOINT_BYTES * work.params.trainable,
+        every * work.step_seconds if every else None,
+        evaluation=work.once.get("evaluation", 0.0) / useful,
+        longest=useful,
+    )
+
+
+def _useful(work: Work) -> float:
+    return work.seconds - work.once.get("evaluation", 0.0)
+
+
+def _seldom(recipe: Recipe, work: Work, useful: Goodput | None) -> Iterator[str]:
+    """Checkpoints that are too rare for so many accelerators, with the better interval."""
+    if useful is None or work.steps < 2:
+        return
+    best = max(1, round(useful.optimum_seconds / work.step_seconds))
+    if getattr(recipe, "checkpoint_every", 0) is None:
+        rare = goodput.overhead(
+            recipe.gpus,
+            useful.save_seconds,
+            goodput.FAILURES.mid,
+            goodput.RESTART.mid,
+            1.0,
+            _useful(work) / CHECKPOINTS,
+        )
+        if rare > 1.02 / useful.effective.mid / goodput.SLOW.mid:
+            yield f"set checkpoint_every={best}: the plan assumes it, but left open the run saves about ten times in all, and failures would cost {rare - 1:.0%}"
+    elif (
+        useful.parts["lost work"] + useful.parts["checkpoints"] > 0.05
+        and not 0.5 < useful.interval_seconds / useful.optimum_seconds < 2
+    ):
+        yield f"checkpoints and repeated work take {useful.parts['lost work'] + useful.parts['checkpoints']:.0%} of the time; checkpoint_every={best} is the optimum"
+
+
+def _hours(work: Work, machine: Machine, useful: Goodput | None) -> Range:
+    """Wall hours: start-up, and steady time over goodput. The band joins the matmul rate's, the amount of work's and
+    goodput's bounds: in quadrature on accelerators, where they are independent; on a CPU, whose runs last minutes, by
+    multiplying them."""
     rates, efficiency = machine.efficiency.matmul, machine.efficiency
     speed = Range(low=rates.mid / rates.high, mid=1.0, high=rates.mid / rates.low) if work.jobs else Range.exactly(1.0)
-    steady = work.spread.times(speed).times(efficiency.goodput.inverse()).times(work.seconds)
+    if useful is None:
+        steady = work.spread.times(speed).times(efficiency.goodput.inverse()).times(work.seconds)
+    else:
+        steady = work.spread.joined(speed, useful.effective.inverse()).times(_useful(work))
     return steady.plus(efficiency.startup_seconds).times(1 / 3600)

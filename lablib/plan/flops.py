@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from lablib.plan import anatomy
+from lablib.plan.grid import Number, least
 from lablib.specs import ModelSpec, Spec
 
 
@@ -35,11 +36,28 @@ def matmuls(model: ModelSpec) -> dict[str, float]:
     return parts
 
 
-def scores(model: ModelSpec, context: float) -> float:
-    """Forward FLOPs of one token in attention's two products (QKᵀ, then weights · V) over `context` tokens."""
+def scores(model: ModelSpec, context: Number, windowed: Number | None = None) -> Number:
+    """Forward FLOPs of one token in attention's two products (QKᵀ, then weights · V).
+
+    A global layer's token attends to `context` tokens, a windowed layer's to `windowed`; where that is None, `context`
+    is taken as the mean of a causal sequence and cut to the window (`windowed_context`).
+    """
+    whole, cut = _slopes(model)
+    if not cut:
+        return whole * context
+    if windowed is None:
+        windowed = windowed_context(2 * context - 1, model.sliding_window)
+    return whole * context + cut * windowed
+
+
+@lru_cache(maxsize=512)
+def _slopes(model: ModelSpec) -> tuple[float, float]:
+    """FLOPs of one token for each token attended to: in all global layers, in all windowed ones."""
     key = model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim if model.mla else model.head_dim
     value = model.mla.v_head_dim if model.mla else model.head_dim
-    return 2.0 * anatomy.layers(model).attention * model.heads * (key + value) * context
+    layer = 2.0 * model.heads * (key + value)
+    windowed = anatomy.windowed_layers(model)
+    return layer * (anatomy.layers(model).attention - windowed), layer * windowed
 
 
 def scan(model: ModelSpec) -> float:
@@ -56,23 +74,35 @@ def scan(model: ModelSpec) -> float:
     return anatomy.layers(model).ssm * (inside + states + 2.0 * ssm.conv * anatomy.ssm_conv(model))
 
 
-def causal_context(seq_len: int) -> float:
+def causal_context(seq_len: Number) -> Number:
     """Tokens that a token attends to on average in a causal sequence, itself included."""
     return (seq_len + 1) / 2
 
 
-def forward(model: ModelSpec, context: float) -> dict[str, float]:
-    """Forward FLOPs of one token by part, where it attends to `context` tokens; the caller may change the result."""
-    return dict(_forward(model, context))
+def windowed_context(seq_len: Number, window: int | None) -> Number:
+    """The same where no token sees more than `window` tokens, itself included: the mean of min(i, w) over i = 1..s,
+    (w(w+1)/2 + (s-w)·w) / s = w - w(w-1)/2s for s ≥ w. None is no window."""
+    if window is None:
+        return causal_context(seq_len)
+    seen = least(window, seq_len)
+    return seen - seen * (seen - 1) / (2 * seq_len)
 
 
-@lru_cache(maxsize=2048)
-def _forward(model: ModelSpec, context: float) -> dict[str, float]:
-    parts = matmuls(model)
-    parts["scores"] = scores(model, context)
-    if model.ssm:
-        parts["scan"] = scan(model)
+def forward(model: ModelSpec, context: Number, windowed: Number | None = None) -> dict[str, Number]:
+    """Forward FLOPs of one token by part; the caller may change the result. `context` is as in `scores` and may be an
+    array: then "scores" is one."""
+    fixed, scanned = _fixed(model)
+    parts: dict[str, Number] = dict(fixed)
+    parts["scores"] = scores(model, context, windowed)
+    if scanned:
+        parts["scan"] = scanned
     return parts
+
+
+@lru_cache(maxsize=512)
+def _fixed(model: ModelSpec) -> tuple[dict[str, float], float]:
+    """What does not depend on the context: weight matmuls by part, and the scan."""
+    return matmuls(model), scan(model)
 
 
 def backward_ratio(adapters: bool) -> float:
@@ -80,12 +110,22 @@ def backward_ratio(adapters: bool) -> float:
     return 1.0 if adapters else 2.0
 
 
-def recomputed(parts: dict[str, float], recompute: str) -> float:
-    """Forward FLOPs of one token that are done twice.
+def recomputed(parts: dict[str, Number], recompute: str, gated: bool = True) -> Number:
+    """Forward FLOPs of one token that are done twice, for each policy of `lablib.specs.recipe.Recompute`.
 
-    "full" repeats every layer (all but the head). "selective" keeps the result of every matmul and of attention
-    (`lablib.models.recompute.SAVED`) and repeats only what is elementwise, so only a Mamba-2 scan counts.
+    "full" repeats every layer (all but the head), "selective-layer" every second one. "selective" keeps the result of
+    every matmul and of attention (`lablib.models.recompute.SAVED`) and repeats only what is elementwise, so only a
+    Mamba-2 scan counts. "selective-op" also repeats every second matmul of a layer in the order they run
+    (torchtitan's policy): keys and output, half of attention's weights, and the feed-forward's second matrix, a third
+    of a gated one and half of a plain one. "attention" repeats the two products of the scores.
     """
-    if recompute == "full":
-        return sum(value for part, value in parts.items() if part != "head")
-    return parts.get("scan", 0.0) if recompute == "selective" else 0.0
+    if recompute in ("full", "selective-layer"):
+        layers = sum(value for part, value in parts.items() if part != "head")
+        return layers if recompute == "full" else layers / 2
+    if recompute == "attention":
+        return parts.get("scores", 0.0)
+    again = parts.get("scan", 0.0) if recompute in ("selective", "selective-op") else 0.0
+    if recompute == "selective-op":
+        wide = parts.get("ffn", 0.0) + parts.get("experts", 0.0)
+        again = again + parts.get("attention", 0.0) / 2 + parts.get("ssm", 0.0) / 2 + wide / (3 if gated else 2)
+    return again

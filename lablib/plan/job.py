@@ -57,7 +57,8 @@ class Job:
     def style(self) -> Style:
         """How the engine computes: autocast around fp32 weights on one data-parallel rank, else FSDP2's bf16 throughout."""
         casts = self.engine is LAB and self.width < 4 and isinstance(self.layout, Parallelism) and self.layout.dp == 1
-        return Style(self.width, 4 if casts else self.width, self.fused or self.engine.fused)
+        stream = 4 if casts else self.width
+        return Style(self.width, stream, self.fused or self.engine.fused, self.engine.dropout, self.engine.rotated)
 
     @property
     def micro_batches(self) -> Number:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lablib.plan import memory, money
+from lablib.plan import goodput, memory, money
+from lablib.plan.goodput import Goodput
 from lablib.plan.machine import Machine
 from lablib.plan.ranges import Range
 from lablib.plan.work import Work
@@ -23,12 +24,17 @@ class Entry(Spec):
 
 
 def entries(
-    work: Work, machine: Machine, hours: Range, price: tuple[Range, str] | None, mfu: float | None
+    work: Work,
+    machine: Machine,
+    hours: Range,
+    useful: Goodput | None,
+    price: tuple[Range, str] | None,
+    mfu: float | None,
 ) -> tuple[Entry, ...]:
     """The whole account, in the order of the calculation."""
     return tuple(
         Entry(name=name, value=value, formula=formula, inputs=inputs, source=source)
-        for name, value, formula, inputs, source in _rows(work, machine, hours, price, mfu)
+        for name, value, formula, inputs, source in _rows(work, machine, hours, useful, price, mfu)
     )
 
 
@@ -36,12 +42,17 @@ Row = tuple[str, str, str, str, str]
 
 
 def _rows(
-    work: Work, machine: Machine, hours: Range, price: tuple[Range, str] | None, mfu: float | None
+    work: Work,
+    machine: Machine,
+    hours: Range,
+    useful: Goodput | None,
+    price: tuple[Range, str] | None,
+    mfu: float | None,
 ) -> Iterator[Row]:
     if work.params.total:
         yield from _model(work)
     yield from _memory(work, machine)
-    yield from _time(work, machine, hours)
+    yield from _time(work, machine, hours, useful)
     if mfu is not None:
         peak = machine.cluster.accelerator.peak(work.precision) or 0.0
         yield ("mfu", f"{mfu:.1%}", "model FLOPs / (seconds × GPUs × peak)", f"peak {peak / 1e12:.0f} TFLOP/s {work.precision}",
@@ -104,7 +115,7 @@ def _memory(work: Work, machine: Machine) -> Iterator[Row]:
     )
 
 
-def _time(work: Work, machine: Machine, hours: Range) -> Iterator[Row]:
+def _time(work: Work, machine: Machine, hours: Range, useful: Goodput | None) -> Iterator[Row]:
     efficiency, accelerator = machine.efficiency, machine.cluster.accelerator
     rate = machine.matmul_rate(work.precision)
     parts = ", ".join(f"{name} {show_seconds(value)}" for name, value in work.step_parts.items() if value)
@@ -117,12 +128,40 @@ def _time(work: Work, machine: Machine, hours: Range) -> Iterator[Row]:
     for name, value in work.once.items():
         if value:
             yield (f"once.{name}", show_seconds(value), "whole run", "", "lablib/plan")
+    share = str(useful.effective) if useful else str(efficiency.goodput)
+    if useful:
+        yield from _goodput(useful, machine.processes)
     yield (
         "hours",
         str(hours),
         "start-up + (steps × step + once) / goodput",
-        f"{work.steps:,} steps; goodput {efficiency.goodput}",
-        efficiency.source,
+        f"{work.steps:,} steps; goodput {share}",
+        "bounds joined in quadrature (lablib/plan/ranges.py)" if useful else efficiency.source,
+    )
+
+
+def _goodput(useful: Goodput, gpus: int) -> Iterator[Row]:
+    lost = ", ".join(f"{name} {share:.2%}" for name, share in useful.parts.items() if share)
+    yield (
+        "failures",
+        f"one in {useful.hours_between_failures:,.0f} hours",
+        "1 / (failures per GPU-hour × GPUs)",
+        f"{goodput.FAILURES} per GPU-hour, {gpus:,} GPUs",
+        "; ".join(f"{one.name} {one.rate:.2g}" for one in goodput.PUBLISHED),
+    )
+    yield (
+        "checkpoint_interval",
+        show_seconds(useful.interval_seconds),
+        "the recipe's, else √(2·save·M) with Daly's correction",
+        f"a save holds the steps up for {show_seconds(useful.save_seconds)}; optimum {show_seconds(useful.optimum_seconds)}",
+        "Young, CACM 17:530 (1974); Daly, FGCS 22:303 (2006)",
+    )
+    yield (
+        "goodput",
+        str(useful.effective),
+        "1 / (slow days × M·e^(R/M)·(e^((τ+δ)/M) − 1)/τ + evaluation)",
+        f"lost: {lost}; restart {goodput.RESTART} s, slow days {goodput.SLOW}",
+        "Daly (2006) eq. 20; lablib/plan/goodput.py names the observations",
     )
 
 
@@ -130,7 +169,13 @@ def _cost(machine: Machine, hours: Range, price: tuple[Range, str] | None) -> It
     gpus = machine.processes
     yield ("gpu_hours", str(hours.times(gpus)), "hours × processes", f"{gpus} processes", "")
     if price:
-        yield ("dollars", str(hours.times(gpus).times(price[0])), "GPU-hours × price", f"${price[0]} an hour", price[1])
+        yield (
+            "dollars",
+            str(hours.times(gpus).joined(price[0])),
+            "GPU-hours × price",
+            f"${price[0]} an hour",
+            price[1],
+        )
     energy = money.energy(hours.times(gpus), machine.cluster)
     if energy:
         watts = machine.cluster.accelerator.tdp_w

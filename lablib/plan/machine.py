@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from lablib.plan.efficiency import Efficiency
-from lablib.specs import Cluster, Parallelism
+from lablib.plan.grid import Layouts, Number, choose, least, most
+from lablib.specs import Cluster, LabError, Parallelism
 
 CPU_LINK = 2e9
 """Bytes/s between processes of one machine over gloo's loopback sockets, an order of magnitude only."""
+
+RATES = {"mxfp8": "fp8", "nvfp4": "fp4", "fp16": "bf16"}
+"""Precisions that run at another's matmul rate."""
+ARCHITECTURES = {
+    "ampere": ("a100", "a800", "a6000", "a40", "a10", "3090", "a30"),
+    "hopper": ("h100", "h200", "h800", "gh200", "h20"),
+    "blackwell": ("b200", "b300", "gb200", "gb300", "5090"),
+    "ada": ("l40", "l4", "4090", "ada"),
+    "volta": ("v100",),
+}
+"""What a name says about the generation of tensor cores, which decides which attention kernels there are."""
+
+PCIE_GB_S = 32.0
+"""GB/s between accelerators without a scale-up link of their own: PCIe 4.0 with 16 lanes."""
+
+
+@lru_cache(maxsize=256)
+def architecture(name: str) -> str:
+    """The generation that an accelerator's name belongs to, "other" where it is none of NVIDIA's."""
+    text = name.lower().replace(" ", "-")
+    for generation, names in ARCHITECTURES.items():
+        if any(part.startswith(names) for part in text.split("-") if part):
+            return generation
+    return "other"
 
 
 @dataclass(frozen=True)
@@ -20,7 +46,7 @@ class Machine:
     threads: int = 1
     processes: int = 1
 
-    @property
+    @cached_property
     def is_cpu(self) -> bool:
         """CPU processes share one machine's cores and memory."""
         return self.cluster.accelerator.kind == "cpu"
@@ -35,12 +61,12 @@ class Machine:
 
     def matmul_rate(self, precision: str) -> float | None:
         """FLOP/s of a large matmul, None where nobody knows; a CPU without a measured bf16 rate computes at fp32's."""
-        rate = self.cluster.accelerator.achievable(precision)
+        rate = self.cluster.accelerator.achievable(RATES.get(precision, precision))
         if rate is None and precision == "bf16" and self.is_cpu:
             rate = self.cluster.accelerator.achievable("fp32")
         return None if rate is None else rate * self.speed
 
-    @property
+    @cached_property
     def bandwidth(self) -> float:
         """Bytes/s that elementwise kernels reach."""
         share = self.efficiency.bandwidth * (self.speed if self.is_cpu else 1.0)
@@ -52,20 +78,58 @@ class Machine:
         memory = self.cluster.accelerator.memory_gib
         return memory / max(1, self.processes) if self.is_cpu else memory
 
-    def link(self, members: int, stride: int) -> float:
-        """Bytes/s of each rank in a collective over `members` ranks that lie `stride` apart.
+    @cached_property
+    def architecture(self) -> str:
+        """The generation of the accelerator's tensor cores."""
+        return architecture(self.cluster.accelerator.name)
 
-        Inside a node the scale-up link; across nodes a ring uses the network cards of all its members in the node.
+    def rate(self, precision: str) -> float:
+        """FLOP/s of a large matmul. Raises `LabError` where nobody knows it."""
+        rate = self.matmul_rate(precision)
+        if rate is None:
+            accelerator = self.cluster.accelerator
+            known = sorted({*accelerator.peak_tflops, *accelerator.measured_tflops})
+            raise LabError(f"precision={precision!r}: no rate is known for {accelerator.name} (known: {', '.join(known) or 'none'}); choose another precision or run `lab calibrate`")  # fmt: skip
+        return rate
+
+    def sustained(self, precision: str) -> float:
+        """FLOP/s of large matmuls in a run of hours: power and heat keep a GPU below its best second. Raises `LabError`
+        where nobody knows the rate."""
+        shares = self.efficiency.sustained
+        share = shares.get(self.architecture, shares.get("other", 1.0))
+        return self.rate(precision) * self.efficiency.matmul.mid * share
+
+    @cached_property
+    def domain(self) -> int:
+        """Accelerators on one scale-up link; CPU processes of one machine talk over loopback alone."""
+        return self.cluster.gpus if self.is_cpu else self.cluster.scaleup_domain
+
+    @cached_property
+    def scaleup(self) -> float:
+        """Bytes/s of large collectives inside a domain, for one rank one way."""
+        inside = CPU_LINK if self.is_cpu else (self.cluster.accelerator.scaleup_gb_s or PCIE_GB_S) * 1e9
+        return inside * self.efficiency.collective
+
+    @cached_property
+    def network(self) -> float:
+        """Bytes/s of one rank's network card in large collectives."""
+        return min(self.scaleup, self.cluster.network.bytes_s * self.efficiency.network)
+
+    @cached_property
+    def hop(self) -> float:
+        """Seconds that a small message needs over the network."""
+        return self.cluster.network.latency_seconds * self.efficiency.hops
+
+    def link(self, members: Number, stride: Number) -> Number:
+        """Bytes/s of each rank in a ring over `members` ranks that lie `stride` apart.
+
+        Inside a domain the scale-up link; beyond it a ring uses the network cards of all its members in the domain.
         """
-        accelerator, per_node = self.cluster.accelerator, self.cluster.gpus_per_node
-        inside = CPU_LINK if self.is_cpu else (accelerator.scaleup_gb_s or 32.0) * 1e9
-        if members * stride <= per_node:
-            return inside * self.efficiency.collective
-        nic = (accelerator.nic_gbit_s or 100.0) / 8 * 1e9
-        return min(inside, nic * max(1, per_node // stride)) * self.efficiency.collective
+        cards = self.network * most(1, self.domain // stride)
+        return choose(members * stride <= self.domain, self.scaleup, least(self.scaleup, cards))
 
 
-def strides(layout: Parallelism) -> dict[str, int]:
+def strides(layout: Parallelism | Layouts) -> dict[str, Number]:
     """How far apart a group's ranks lie, with tp innermost, then cp, dp_shard, dp_replicate and pp outermost; parameters
     are sharded over cp and dp_shard together, which begin where tp ends."""
     tp, cp, shard, replicate = layout.tp, layout.cp, layout.dp_shard, layout.dp_replicate

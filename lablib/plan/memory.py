@@ -1,16 +1,25 @@
-"""Peak memory of one accelerator, part by part, on its fullest pipeline stage."""
+"""Peak memory of one accelerator, part by part: each pipeline stage at each moment of a step that may be the fullest.
+
+The same formulas serve one plan and a grid of layouts (`lablib.plan.grid`). What a framework keeps beside the model comes
+from `lablib.plan.engines`. Held against published measurements by ``python -m bench.planner``.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from lablib.plan import activations
 from lablib.plan.activations import SINGLE
 from lablib.plan.efficiency import Efficiency
+from lablib.plan.engines import OPTIMIZER_BYTES
+from lablib.plan.grid import Number, choose, least, most
 from lablib.plan.job import Job
 from lablib.specs import Spec
 
 GIB = 2**30
 MARGIN = 0.04
 """A plan fits where it leaves this share free: drivers keep some, and batches differ."""
+MOMENTS = ("loss", "start of backward", "end of backward", "optimiser step", "checkpoint save")
 
 
 class Memory(Spec):
@@ -23,7 +32,9 @@ class Memory(Spec):
     pipeline_rank: int = 0
     """The stage that needs most: 0 holds most micro-batches in flight, the last holds the logits."""
     moment: str = ""
-    """When: at the loss, in the backward pass (its start or end) or in the optimiser's step."""
+    """One of `MOMENTS`."""
+    host_gib: float = 0.0
+    """Host memory that offloading takes, for each process."""
 
     @property
     def margin(self) -> float:
@@ -33,11 +44,11 @@ class Memory(Spec):
 
 def peak(job: Job, efficiency: Efficiency, capacity_gib: float) -> Memory:
     """Memory of the fullest rank at its fullest moment. Raises nothing: whether it fits is a verdict, not an error."""
-    last = job.layout.pp - 1
-    found = {}
-    for rank in {0, last}:
-        for moment, parts in moments(job, rank == 0, rank == last).items():
-            found[rank, moment] = _with_overhead(parts, efficiency)
+    found = {
+        (rank, moment): _with_overhead(parts, efficiency)
+        for rank in {0, job.layout.pp - 1}
+        for moment, parts in moments(job, rank == 0, rank == job.layout.pp - 1).items()
+    }
     fullest = max(found, key=lambda place: sum(found[place].values()))
     parts = {name: size / GIB for name, size in found[fullest].items()}
     return Memory(
@@ -46,102 +57,202 @@ def peak(job: Job, efficiency: Efficiency, capacity_gib: float) -> Memory:
         capacity_gib=capacity_gib,
         pipeline_rank=fullest[0],
         moment=fullest[1],
+        host_gib=host(job) / GIB,
     )
 
 
-def moments(job: Job, first: bool = True, last: bool = True) -> dict[str, dict[str, float]]:
-    """Bytes by part at each moment of a step that may be the fullest.
+def peak_bytes(job: Job, efficiency: Efficiency) -> Number:
+    """Bytes at the peak of the fullest rank, for every layout of a grid at once; equals `peak` layout by layout."""
+    one = job.layout.pp == 1
+    ends = (moments(job, first=1, last=one * 1), moments(job, first=one * 1, last=1))
+    return most(*(sum(_with_overhead(parts, efficiency).values()) for end in ends for parts in end.values()))
+
+
+def profile(job: Job, efficiency: Efficiency) -> dict[tuple[int, str], dict[str, float]]:
+    """GiB by part of every pipeline rank at every moment: the table behind the peak."""
+    ranks = range(job.layout.pp)
+    return {
+        (rank, moment): {name: size / GIB for name, size in _with_overhead(parts, efficiency).items()}
+        for rank in ranks
+        for moment, parts in moments(job, rank == 0, rank == ranks[-1], rank).items()
+    }
+
+
+def moments(job: Job, first: Number = True, last: Number = True, rank: int | None = None) -> dict[str, dict[str, Number]]:
+    """Bytes by part at each moment of a step that may be the fullest, on the first, the last or a stage between.
 
     A step of one micro-batch has no gradients yet when its activations are whole; with more, those of the micro-batches
-    before are there throughout.
+    before are there throughout. Saving a checkpoint gathers nothing: each rank writes its shard.
     """
     always = {**states(job, first, last), "buffers": buffers(job, first, last)}
-    stored, work, loss = kept(job, first), working(job), logits(job) if last else 0.0
-    early = always if job.micro_batches > 1 else {**always, "grads": 0.0}
-    left = stored / max(1.0, job.model.layers * job.stage_share)
+    stored, work, loss = kept(job, first, rank), working(job), logits(job) * last
+    early = {**always, "grads": choose(job.micro_batches > 1, always["grads"], 0.0)}
+    left = stored / most(1.0, job.model.layers * job.stage_share)
     return {
         "loss": {**early, "activations": stored, "logits": loss},
         "start of backward": {**early, "activations": stored + work, "logits": 0.0},
         "end of backward": {**always, "activations": left + work, "logits": 0.0},
         "optimiser step": {**always, "activations": 0.0, "logits": 0.0},
+        "checkpoint save": {**always, "buffers": 0.0, "activations": 0.0, "logits": 0.0},
     }
 
 
-def _with_overhead(parts: dict[str, float], efficiency: Efficiency) -> dict[str, float]:
+def _with_overhead(parts: dict[str, Number], efficiency: Efficiency) -> dict[str, Number]:
     held = sum(parts.values()) * efficiency.fragmentation
     return {**parts, "overhead": efficiency.reserve_gib * GIB + held}
 
 
-def stage_params(job: Job, first: bool, last: bool) -> float:
-    """Parameters of one pipeline stage on one tensor-parallel rank, before data-parallel sharding."""
-    parts = job.params.parts
-    embedding, head = parts.get("embedding", 0), parts.get("head", 0)
-    layers = sum(parts.values()) - embedding - head
+def stage_params(job: Job, first: Number, last: Number) -> Number:
+    """Parameters of one pipeline stage on one tensor- and expert-parallel rank, before data-parallel sharding."""
+    dense, experts = _stage(job, first, last)
+    return dense + experts
+
+
+def _stage(job: Job, first: Number, last: Number) -> tuple[Number, Number]:
+    """(parameters that every rank of a tensor-parallel group splits, parameters of its experts)."""
+    parts, layout = job.params.parts, job.layout
+    embedding, head, experts = (parts.get(name, 0) for name in ("embedding", "head", "experts"))
+    layers = sum(parts.values()) - embedding - head - experts
     # A tied head is a second copy of the embedding where the first and the last stage are different ranks.
-    out = head or embedding if last and not first else head if last else 0
-    return (layers * job.stage_share + (embedding if first else 0) + out) / job.layout.tp
+    out = head * last if head else embedding * choose(layout.pp > 1, last, 0)
+    return (layers * job.stage_share + embedding * first + out) / layout.tp, experts * job.stage_share / expert_split(job)
 
 
-def states(job: Job, first: bool = True, last: bool = True) -> dict[str, float]:
-    """Bytes of parameters, gradients and AdamW's two moments: 4 + 4 + 8 = 16 for each trained parameter in fp32
-    masters (the same sum as ZeRO's 2 + 2 + 12, arXiv 1910.02054 §3.1), sharded over dp_shard × cp. Frozen weights and a
-    reference model are held in fp32 too: this engine casts where it computes."""
-    size = stage_params(job, first, last) / job.shards
+def expert_split(job: Job) -> Number:
+    """Ranks that one stage's experts are divided over: expert parallelism, or tensor parallelism where there is none."""
+    return choose(job.layout.ep > 1, job.layout.ep * (job.layout.tp if job.engine.expert_tp else 1), job.layout.tp)
+
+
+def states(job: Job, first: Number = True, last: Number = True) -> dict[str, Number]:
+    """Bytes of weights, gradients and optimiser states on one rank, as the engine keeps them and ZeRO shards them.
+
+    Ours: 4 + 4 + 8 = 16 for each trained parameter in fp32 (the same sum as ZeRO's 2 + 2 + 12, arXiv 1910.02054 §3.1),
+    sharded over dp_shard × cp. Experts of an expert-parallel group share what data-parallel ranks are left.
+    """
+    engine, zero = job.engine, job.layout.zero
     trained = job.params.trainable / job.params.total
+    frozen = engine.weights if job.base_bytes is None else job.base_bytes
+    weights = engine.weights * trained + frozen * (1 - trained)
     copies = 2 if job.reference and not job.reference_shared else 1
-    return {"params": 4 * size * copies, "grads": 4 * size * trained, "optimizer": 8 * size * trained}
+    updated = engine.master + OPTIMIZER_BYTES[job.optimizer]
+    host_kept = job.offload in ("optimizer", "all")
+    dense, experts = _stage(job, first, last)
+    ranks = job.shards * job.layout.tp
+    pairs = ((dense, job.shards), (experts, most(1, ranks / expert_split(job))))
+
+    def held(size: float, stage: int) -> Number:
+        return sum(params * size / (shards if zero >= stage else 1) for params, shards in pairs)
+
+    return {
+        "params": held(weights, 3) * copies * (job.offload != "all"),
+        "grads": held(engine.grads * trained, 2) * (job.offload != "all"),
+        "optimizer": held(updated * trained, 1) * (not host_kept),
+    }
 
 
-def kept(job: Job, first: bool = True) -> float:
-    """Bytes of activations stored from forward to backward: a 1F1B pipeline's first stage has as many micro-batches in
-    flight as there are stages (arXiv 2104.04473 §2.2.1)."""
-    tokens, tp = job.micro_tokens, job.layout.tp
-    flight = min(job.layout.pp if first else 1, job.micro_batches)
-    if job.recompute == "none":
-        return flight * tokens * job.stage_share * activations.total(job.model, job.style).each(tp)
-    stored = float(job.model.layers * job.style.stream * job.model.hidden)
-    if job.recompute == "selective":
-        stored += activations.saved_matmuls(job.model, job.style) / tp
-    return flight * tokens * job.stage_share * stored
+def host(job: Job) -> Number:
+    """Bytes of host memory that offloading takes, for each process."""
+    there = states(replace(job, offload="none")) if job.offload in ("optimizer", "all") else {}
+    moved = sum(there.values()) if job.offload == "all" else there.get("optimizer", 0.0)
+    return moved + (inputs(job) if job.offload in ("activations", "all") else 0.0)
 
 
-def working(job: Job) -> float:
+def in_flight(job: Job, first: Number = True, rank: int | None = None) -> Number:
+    """Micro-batches whose activations one stage holds at once.
+
+    GPipe keeps all of a step; 1F1B as many as there are stages left, so `pp` on the first (arXiv 2104.04473 §2.2.1);
+    interleaved, the first holds (pp - 1) / v more (arXiv 2205.05198 §4.2.3) and the last pp · (v - 1) + 1 slices.
+    """
+    pp, slices = job.layout.pp, job.layout.virtual_stages
+    if job.layout.pp_schedule == "gpipe":
+        return job.micro_batches
+    begin = pp - rank if rank is not None and not first else choose(first, pp, 1)
+    extra = choose(first, (pp - 1) / slices, (pp * (slices - 1) + 1) / slices - 1) * choose(slices > 1, 1, 0)
+    return least(begin + extra * choose(pp > 1, 1, 0), most(1, job.micro_batches))
+
+
+def kept(job: Job, first: Number = True, rank: int | None = None) -> Number:
+    """Bytes of activations stored from forward to backward on one stage."""
+    layer_tokens = in_flight(job, first, rank) * job.micro_tokens * job.stage_share
+    if job.offload in ("activations", "all") and job.recompute == "full":
+        return 2 * inputs(job) / most(1.0, job.model.layers * job.stage_share)
+    return layer_tokens * stored(job)
+
+
+def inputs(job: Job) -> Number:
+    """Bytes of every layer's input on the fullest stage, micro-batches in flight included."""
+    return in_flight(job) * job.micro_tokens * job.stage_share * _inputs(job)
+
+
+def _inputs(job: Job) -> Number:
+    wide = float(job.model.layers * job.style.stream * job.model.hidden)
+    return wide / job.layout.tp if job.layout.sequence_parallel else wide
+
+
+def stored(job: Job) -> Number:
+    """Bytes one token's pass through all layers leaves for the backward pass under the recomputation policy."""
+    model, style, tp = job.model, job.style, job.layout.tp
+    whole = activations.total(model, style).each(tp, job.layout.sequence_parallel)
+    match job.recompute:
+        case "full":
+            return _inputs(job)
+        case "selective":
+            return _inputs(job) + activations.saved_matmuls(model, style) / tp
+        case "selective-op":
+            return _inputs(job) + activations.saved_matmuls(model, style, every=2) / tp
+        case "selective-layer":
+            return (_inputs(job) + whole) / 2
+    if job.engine.attention == "math" and job.recompute == "none":
+        whole = whole + activations.scores(model, job.seq_len, job.engine.dropout) / tp
+    return whole
+
+
+def working(job: Job) -> Number:
     """Bytes that one layer's backward pass needs on top: gradients of its activations (a fifth of them live at a time),
     and with recomputation the layer's own activations again, as far as they are not stored."""
-    layers = job.model.layers
-    one = activations.total(job.model, job.style).each(job.layout.tp) / layers
+    layers, tp = job.model.layers, job.layout.tp
+    one = activations.total(job.model, job.style).each(tp, job.layout.sequence_parallel) / layers
+    if job.engine.attention == "math":
+        one = one + activations.scores(job.model, job.seq_len, job.engine.dropout) / tp / layers
     if job.recompute == "none":
         return 0.2 * job.micro_tokens * one
-    stored = (
-        activations.saved_matmuls(job.model, job.style) / job.layout.tp / layers
-        if job.recompute == "selective"
-        else 0.0
-    )
-    return job.micro_tokens * max(0.2 * one, 1.2 * one - stored)
+    again = (stored(job) - _inputs(job)) / layers if job.recompute in ("selective", "selective-op") else 0.0
+    return job.micro_tokens * most(0.2 * one, 1.2 * one - again)
 
 
-def logits(job: Job) -> float:
-    """Bytes of the loss at its fullest, in the backward pass of cross entropy: fp32 log-probabilities, their gradient
-    and the logits' gradient; it is neither fused nor chunked in this engine."""
-    return job.micro_tokens * job.model.vocab * 12
+CHUNK = 8
+"""Slices that a chunked loss takes a micro-batch in (torchtune's and Liger's default order of magnitude)."""
 
 
-def buffers(job: Job, first: bool = True, last: bool = True) -> float:
+def logits(job: Job) -> Number:
+    """Bytes of the loss at its fullest, in the backward pass of cross entropy: in this engine fp32 log-probabilities, their
+    gradient and the logits' gradient; a fused kernel keeps the logits and writes their gradient over them."""
+    size = job.micro_tokens * job.model.vocab / (job.layout.tp if job.engine.vocab_parallel else 1)
+    if job.cross_entropy == "full":
+        return size * job.engine.loss_bytes
+    if job.cross_entropy == "fused":
+        return size * (job.width + SINGLE)
+    return size * job.engine.loss_bytes / CHUNK
+
+
+def buffers(job: Job, first: Number = True, last: Number = True) -> Number:
     """Bytes of gathered or cast weights.
 
     FSDP2 holds two layers (one prefetched) and one layer's gradients, and the root (embedding, norm, head) for the whole
-    pass. An unsharded bf16 job holds bf16 copies: of all trained weights, because autograd saves what autocast made, or,
-    where layers are recomputed, of one layer and the head.
+    pass. An unsharded bf16 job of ours holds bf16 copies: of all trained weights, because autograd saves what autocast
+    made, or, where layers are recomputed, of one layer and the head.
     """
     parts, layers, tp = job.params.parts, job.model.layers, job.layout.tp
     experts = parts.get("experts", 0)
-    layer = (job.params.total - job.params.embedding - experts + experts / job.layout.ep) / layers
-    if job.shards > 1:
-        root = parts.get("embedding", 0) * first + parts.get("head", 0) * last
-        return job.width * (root + 3 * layer) / tp
+    layer = (job.params.total - job.params.embedding - experts) / layers / tp + experts / layers / expert_split(job)
+    root = (parts.get("embedding", 0) * first + parts.get("head", 0) * last) / tp
+    gathered = job.width * (root + 3 * layer) if job.layout.zero == 3 else 0.0
     trained = job.params.trainable / job.params.total
-    if job.width == SINGLE:
-        return 0.0
-    if job.recompute == "none":
-        return stage_params(job, first, last) * trained * job.width
-    return job.width * trained * (layer + job.model.vocab * job.model.hidden * last) / tp
+    if job.width == SINGLE or job.engine.weights <= job.width:
+        cast: Number = 0.0
+    elif job.recompute == "none":
+        cast = stage_params(job, first, last) * trained * job.width
+    else:
+        cast = job.width * trained * (layer + job.model.vocab * job.model.hidden * last / tp)
+    return choose(job.shards > 1, gathered, cast)
+

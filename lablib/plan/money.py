@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lablib.plan.ranges import Range
-from lablib.specs import Cluster, catalog
+from lablib.specs import Cluster, LabError, catalog
 
 DRAW = Range(low=0.8, mid=1.2, high=1.8)
 """Power of a node over its accelerators' rated power: BLOOM's accounting takes 1.0 for the accelerators alone
@@ -13,6 +13,14 @@ PUE = Range(low=1.1, mid=1.3, high=1.56)
 mean of the Uptime Institute's survey of 2024."""
 CARBON = Range(low=0.03, mid=0.47, high=0.75)
 """kg CO2e a kWh: hydro or nuclear grids, the world's mean in 2024 (Ember, Global Electricity Review 2025: 473 g), coal."""
+GRIDS = {
+    "norway": 0.030, "france": 0.056, "finland": 0.079, "belgium": 0.138, "denmark": 0.152, "ireland": 0.291,
+    "germany": 0.381, "world": 0.473, "australia": 0.549, "china": 0.582, "india": 0.713,
+}  # fmt: skip
+"""kg CO2e a kWh over a year's generation, life cycle: Ember's yearly data for 2023 as ourworldindata.org/grapher/
+carbon-intensity-electricity and statista.com/statistics/943137 print them; the world's mean is 2024's."""
+GRID_SPREAD = Range(low=0.8, mid=1.0, high=1.25)
+"""A place and a season over its country's year."""
 
 
 def price(cluster: Cluster) -> tuple[Range, str] | None:
@@ -30,9 +38,13 @@ def price(cluster: Cluster) -> tuple[Range, str] | None:
 def energy(gpu_hours: Range, cluster: Cluster) -> Range | None:
     """kWh, None where the accelerator's rated power is unknown."""
     watts = cluster.accelerator.tdp_w
-    return None if watts is None else gpu_hours.times(watts / 1000).times(DRAW).times(PUE)
+    return None if watts is None else gpu_hours.joined(DRAW, PUE).times(watts / 1000)
 
 
-def carbon(energy_kwh: Range | None) -> Range | None:
-    """kg CO2e for that energy on an unknown grid."""
-    return None if energy_kwh is None else energy_kwh.times(CARBON)
+def carbon(energy_kwh: Range | None, grid: str | None = None) -> Range | None:
+    """kg CO2e for that energy, on a grid of `GRIDS` or an unknown one. Raises `LabError` for an unlisted grid."""
+    if grid is not None and grid not in GRIDS:
+        raise LabError(f"grid={grid!r} is not listed; the grids are {', '.join(GRIDS)}")
+    if energy_kwh is None:
+        return None
+    return energy_kwh.joined(CARBON if grid is None else GRID_SPREAD.times(GRIDS[grid]))

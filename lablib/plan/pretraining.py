@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lablib.plan import memory, step, work
+from lablib.plan.goodput import CHECKPOINT_BYTES
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import count
@@ -12,8 +13,6 @@ from lablib.specs import Pretrain
 EVALUATIONS = 5
 CHECKPOINTS = 10
 """What `eval_every=None` and `checkpoint_every=None` mean in the training loop."""
-CHECKPOINT_BYTES = 12
-"""fp32 weights and AdamW's two moments, for each parameter."""
 
 
 def job(recipe: Pretrain) -> Job:
@@ -41,7 +40,10 @@ def pretrain(recipe: Pretrain, machine: Machine) -> Work:
     tokens = recipe.steps * recipe.step_tokens
     evaluations = recipe.steps / recipe.eval_every if recipe.eval_every else min(EVALUATIONS, recipe.steps)
     saves = recipe.steps / recipe.checkpoint_every if recipe.checkpoint_every else min(CHECKPOINTS, recipe.steps)
-    saving = saves * CHECKPOINT_BYTES * one.params.total / recipe.gpus / work.DISK
+    size = CHECKPOINT_BYTES * one.params.total
+    once = {"evaluation": evaluations * work.forward_seconds(one, recipe.eval_tokens, machine)}
+    if machine.is_cpu:
+        once["checkpoints"] = saves * size / recipe.gpus / work.DISK
     return Work(
         steps=recipe.steps,
         step_parts=parts,
@@ -49,10 +51,8 @@ def pretrain(recipe: Pretrain, machine: Machine) -> Work:
         params=one.params,
         flops=work.training_flops(one, tokens),
         step_tokens=recipe.step_tokens,
-        once={
-            "evaluation": evaluations * work.forward_seconds(one, recipe.eval_tokens, machine),
-            "checkpoints": saving,
-        },
+        once=once,
         precision=recipe.precision,
         jobs=(one,),
+        checkpoint_bytes=size,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import model_validator
@@ -31,6 +32,15 @@ class Range(Spec):
         """Product with a positive number or range; bounds multiply, which is wider than independence would give."""
         other = factor if isinstance(factor, Range) else Range.exactly(factor)
         return Range(low=self.low * other.low, mid=self.mid * other.mid, high=self.high * other.high)
+
+    def joined(self, *others: Range) -> Range:
+        """Product with independent positive ranges: the logarithms' half-widths add in quadrature, as the widths of
+        independent errors do, so the bounds stay an 80 % band where multiplying them would make a wider one."""
+        spread = (self, *others)
+        mid = math.prod(one.mid for one in spread)
+        below = math.hypot(*(math.log(one.mid / one.low) for one in spread))
+        above = math.hypot(*(math.log(one.high / one.mid) for one in spread))
+        return Range(low=mid * math.exp(-below), mid=mid, high=mid * math.exp(above))
 
     def plus(self, other: float | Range) -> Range:
         """Sum with a number or a range."""

@@ -36,6 +36,8 @@ class Work:
     assumed: tuple[str, ...] = ()
     """Assumptions that the user should see among the warnings."""
     jobs: tuple[Job, ...] = ()
+    checkpoint_bytes: float = 0.0
+    """One checkpoint of the whole job; what it costs in time is `lablib.plan.goodput`'s on accelerators."""
 
     @property
     def step_seconds(self) -> float:

@@ -98,6 +98,12 @@ _MODEL: _Columns = {
     "rope_theta": float,
     "norm_eps": float,
     "attention_bias": _flag,
+    "mlp_bias": _flag,
+    "gated": _flag,
+    "positions": str,
+    "qk_norm": _flag,
+    "sliding_window": int,
+    "window_every": int,
 }
 _MOE: _Columns = {
     "experts": int,
@@ -115,6 +121,17 @@ _MLA: _Columns = {
     "qk_nope_head_dim": int,
     "qk_rope_head_dim": int,
     "v_head_dim": int,
+}
+
+_ACCELERATOR: _Columns = {
+    "kind": str,
+    "runnable": _flag,
+    "memory_gib": float,
+    "bandwidth_gb_s": float,
+    "scaleup_gb_s": float,
+    "scaleup_gpus": int,
+    "nic_gbit_s": float,
+    "tdp_w": float,
 }
 
 
@@ -139,10 +156,9 @@ def _ssm(row: dict[str, str]) -> SSM | None:
 def _accelerator(row: dict[str, str]) -> Accelerator:
     peaks = {p: float(row[f"{p}_tflops"]) for p in ("bf16", "fp8", "fp4", "tf32", "fp32") if row.get(f"{p}_tflops")}
     measured = {p: float(row[f"measured_{p}_tflops"]) for p in ("bf16", "fp8") if row.get(f"measured_{p}_tflops")}
-    numbers = _typed(
-        row, {"memory_gib": float, "bandwidth_gb_s": float, "scaleup_gb_s": float, "nic_gbit_s": float, "tdp_w": float}
+    return Accelerator(
+        name=row["name"], peak_tflops=peaks, measured_tflops=measured, source=row["source"], **_typed(row, _ACCELERATOR)
     )
-    return Accelerator(name=row["name"], peak_tflops=peaks, measured_tflops=measured, source=row["source"], **numbers)
 
 
 catalog = Catalog()

@@ -8,17 +8,22 @@ from pydantic import Field, field_validator
 
 from lablib.specs.base import Spec
 from lablib.specs.errors import LabError
+from lablib.specs.fabric import FABRICS, Fabric, Network, own
 from lablib.specs.paths import home
 from lablib.specs.units import Dollars
 
 LOCAL = "local"
+NODE = 8
+"""Accelerators on one board of the usual node (HGX and OAM boards); a link that joins more spans nodes."""
 
 
 class Accelerator(Spec):
     """One device. Peaks are dense (no sparsity) and come from a data sheet; measured figures from a matmul."""
 
     name: str
-    kind: Literal["gpu", "cpu"] = "gpu"
+    kind: Literal["gpu", "cpu", "tpu", "trainium"] = "gpu"
+    runnable: bool = True
+    """Whether the lab can run on it; a TPU or a Trainium is planned, never run."""
     memory_gib: float = Field(gt=0)
     bandwidth_gb_s: float = Field(gt=0)
     peak_tflops: dict[str, float] = {}
@@ -27,6 +32,8 @@ class Accelerator(Spec):
     """Best matmul TFLOP/s by precision that somebody measured."""
     scaleup_gb_s: float | None = None
     """Bandwidth inside the node (NVLink class), GB/s one way for one device."""
+    scaleup_gpus: int = Field(default=NODE, gt=0)
+    """Devices that one scale-up link can join: 8 on an HGX board, 72 in an NVL72 rack."""
     nic_gbit_s: float | None = None
     """Network of the node, Gbit/s for one device."""
     tdp_w: float | None = None
@@ -54,6 +61,8 @@ class Cluster(Spec):
     accelerator: Accelerator
     nodes: int = Field(default=1, gt=0)
     gpus_per_node: int = Field(default=8, gt=0)
+    fabric: Fabric | None = None
+    """The network between nodes; None takes the accelerator's own line rate."""
     price_per_gpu_hour: Dollars | None = None
     """US dollars; None takes the catalogue's median on-demand price."""
     price_source: str = ""
@@ -69,6 +78,16 @@ class Cluster(Spec):
             return catalog.accelerators[value]
         except LabError as error:
             raise ValueError(str(error)) from None
+
+    @property
+    def network(self) -> Network:
+        """What one accelerator gets of the fabric between nodes."""
+        return FABRICS[self.fabric] if self.fabric else own(self.accelerator.nic_gbit_s)
+
+    @property
+    def scaleup_domain(self) -> int:
+        """Accelerators that share the scale-up link: those of a node, or of the whole rack where NVLink spans it."""
+        return max(self.gpus_per_node, self.accelerator.scaleup_gpus if self.accelerator.scaleup_gpus > NODE else 1)
 
     @property
     def gpus(self) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
 from lablib.specs.base import Spec
+from lablib.specs.families import FAMILIES, Family, Positions, Traits, members
 from lablib.specs.units import Count
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-Family = Literal["llama", "qwen3", "qwen3_moe", "deepseek_v3", "bamba"]
 
 
 class MoE(Spec):
@@ -68,7 +67,9 @@ class SSM(Spec):
 class ModelSpec(Spec):
     """A decoder-only transformer (or Mamba hybrid). Widths are in features, counts in units.
 
-    `heads` must be a multiple of `kv_heads` (grouped-query attention, arXiv 2305.13245).
+    `heads` must be a multiple of `kv_heads` (grouped-query attention, arXiv 2305.13245). What a family fixes
+    (`lablib.specs.families`) is filled in. A "gpt2" may be any GPT-like model (other positions, grouped queries, no
+    biases, an untied head): it is planned exactly, and built only where transformers' GPT-2 can say it.
     """
 
     family: Family = "llama"
@@ -87,6 +88,18 @@ class ModelSpec(Spec):
     norm_eps: float = Field(default=1e-6, gt=0)
     init_std: float = Field(default=0.02, gt=0)
     attention_bias: bool = False
+    """Biases on attention's projections (qwen2: always, and not on the output; gpt2: by default)."""
+    mlp_bias: bool = False
+    """Biases on the feed-forward's matrices (gpt2 only, by default)."""
+    gated: bool = True
+    """Three feed-forward matrices (SwiGLU, arXiv 2002.05202); False: two, as in GPT and Nemotron."""
+    positions: Positions = "rope"
+    qk_norm: bool = False
+    """Norms on queries and keys."""
+    sliding_window: int | None = Field(default=None, gt=0)
+    """Tokens that a windowed layer attends to, the present one included; None: every layer attends to all."""
+    window_every: int = Field(default=0, ge=0)
+    """0: every layer is windowed; n: every n-th layer is global."""
     moe: MoE | None = None
     mla: MLA | None = None
     ssm: SSM | None = None
@@ -96,7 +109,7 @@ class ModelSpec(Spec):
     def _defaults(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        filled = dict(data)
+        filled = {**_fixed(str(data.get("family", "llama"))), **data}
         heads, hidden = filled.get("heads"), filled.get("hidden")
         if not filled.get("kv_heads") and isinstance(heads, int):
             filled["kv_heads"] = heads
@@ -114,16 +127,43 @@ class ModelSpec(Spec):
     def _consistent(self) -> Self:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
-        if self.head_dim % 2:
+        if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs of features")
-        for part, family in (("moe", ("qwen3_moe", "deepseek_v3")), ("mla", ("deepseek_v3",)), ("ssm", ("bamba",))):
-            has, wants = getattr(self, part) is not None, self.family in family
-            if has != wants:
+        for part in ("moe", "mla", "ssm"):
+            has, family = getattr(self, part) is not None, members(part)
+            if has != (self.family in family):
                 raise ValueError(
                     f"{part} is {'set' if has else 'missing'} for family={self.family!r}; it belongs to {' and '.join(family)}"
                 )
+        self._check_family()
+        self._check_windows()
         self._check_parts()
         return self
+
+    @property
+    def traits(self) -> Traits:
+        """What the family fixes."""
+        return FAMILIES[self.family]
+
+    def _check_family(self) -> None:
+        """What the family does not leave free."""
+        traits = self.traits
+        fixed = [] if self.family == "gpt2" else ["gated", "positions"]
+        fixed += [] if traits.qk_norm_free else ["qk_norm"]
+        for name in fixed:
+            if getattr(self, name) != getattr(traits, name):
+                raise ValueError(f"{name}={getattr(self, name)!r}: family={self.family!r} always has {getattr(traits, name)!r}; leave it out")  # fmt: skip
+        if traits.bias != "free" and self.attention_bias != (traits.bias == "always"):
+            often = "always" if traits.bias == "always" else "never"
+            raise ValueError(f"attention_bias={self.attention_bias}: family={self.family!r} {often} has biases on attention; leave it out")  # fmt: skip
+        if self.mlp_bias and not traits.mlp_bias:
+            raise ValueError(f"mlp_bias=True: family={self.family!r} has none; use family='gpt2' to plan one")
+
+    def _check_windows(self) -> None:
+        if self.sliding_window is None and self.window_every:
+            raise ValueError(f"window_every={self.window_every} needs a sliding_window; give one or leave it out")
+        if self.window_every == 1:
+            raise ValueError("window_every=1 makes every layer global; leave sliding_window out")
 
     def _check_parts(self) -> None:
         """What a family's parts must agree on with the rest; each of these transformers would refuse or ignore."""
@@ -131,18 +171,20 @@ class ModelSpec(Spec):
             raise ValueError(f"ssm.heads×ssm.head_dim={self.ssm.heads * self.ssm.head_dim} must be a multiple of hidden={self.hidden}")  # fmt: skip
         if self.mla and self.head_dim != self.mla.qk_nope_head_dim + self.mla.qk_rope_head_dim:
             raise ValueError(f"head_dim={self.head_dim} must be mla.qk_nope_head_dim+qk_rope_head_dim={self.mla.qk_nope_head_dim + self.mla.qk_rope_head_dim}; leave it out")  # fmt: skip
-        if self.moe and self.moe.dense_layers > self.layers:
-            raise ValueError(f"moe.dense_layers={self.moe.dense_layers} is more than layers={self.layers}")
-        if (
-            self.moe
-            and self.family == "qwen3_moe"
-            and (self.moe.shared_experts or self.moe.dense_layers or self.moe.groups > 1)
-        ):
-            raise ValueError("qwen3_moe has no shared experts, dense layers or expert groups; leave them out, or use deepseek_v3")  # fmt: skip
         if self.ssm and any(not 0 <= i < self.layers for i in self.ssm.attention_layers):
             raise ValueError(
                 f"ssm.attention_layers={self.ssm.attention_layers} must lie between 0 and layers-1={self.layers - 1}"
             )
+        if self.moe:
+            self._check_experts(self.moe)
+
+    def _check_experts(self, moe: MoE) -> None:
+        if moe.dense_layers > self.layers:
+            raise ValueError(f"moe.dense_layers={moe.dense_layers} is more than layers={self.layers}")
+        if not self.traits.shared and (moe.shared_experts or moe.dense_layers or moe.groups > 1):
+            raise ValueError(f"{self.family} has no shared experts, dense layers or expert groups; leave them out, or use deepseek_v3 or glm4_moe")  # fmt: skip
+        if self.family == "mixtral" and (self.ffn != moe.expert_ffn or not moe.norm_topk):
+            raise ValueError(f"mixtral's ffn={self.ffn} is its moe.expert_ffn={moe.expert_ffn}, and norm_topk is always True")  # fmt: skip
 
     @classmethod
     def from_hf(cls, source: Any) -> ModelSpec:
@@ -159,3 +201,16 @@ class ModelSpec(Spec):
         from lablib.specs.hf import to_hf
 
         return to_hf(self)
+
+
+def _fixed(family: str) -> dict[str, Any]:
+    """What a member of the family has where nothing else is said."""
+    traits = FAMILIES.get(family, Traits())
+    return {
+        "gated": traits.gated,
+        "positions": traits.positions,
+        "tied_embeddings": traits.tied,
+        "attention_bias": traits.bias == "always" or traits.mlp_bias,
+        "mlp_bias": traits.mlp_bias,
+        "qk_norm": traits.qk_norm,
+    }

@@ -1,4 +1,4 @@
-"""Small models of all five families, for Hypothesis."""
+"""Small models of every family, for Hypothesis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from lablib.specs import MLA, SSM, ModelSpec, MoE
 
-FAMILIES = ("llama", "qwen3", "qwen3_moe", "deepseek_v3", "bamba")
+FAMILIES = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "olmo2", "gpt2", "nemotron",
+    "qwen3_moe", "mixtral", "glm4_moe", "deepseek_v3", "bamba",
+)  # fmt: skip
+PLAIN = ("llama", "bamba", "gpt2", "qwen2", "olmo2")
+"""Families whose heads fill the hidden width in transformers."""
+FREE_BIAS = ("llama", "qwen3", "gemma", "gemma2", "gemma3", "olmo2", "nemotron", "qwen3_moe", "glm4_moe", "deepseek_v3", "bamba")  # fmt: skip
 
 
 @st.composite
@@ -16,29 +22,47 @@ def models(draw: st.DrawFn, families: tuple[str, ...] = FAMILIES) -> ModelSpec:
     kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = draw(st.sampled_from([4, 8, 12, 16]))
     heads = kv_heads * group
-    hidden = heads * head_dim if family in ("llama", "bamba") else 4 * draw(st.integers(2, 16))
+    hidden = heads * head_dim if family in PLAIN else 4 * heads * draw(st.integers(1, 8))
+    if family in ("gpt2", "deepseek_v3"):
+        kv_heads = heads
+    layers, ffn = draw(st.integers(1, 4)), draw(st.integers(1, 60))
+    moe = draw(_experts(family, ffn)) if family in ("qwen3_moe", "mixtral", "glm4_moe", "deepseek_v3") else None
+    own: dict[str, object] = {"attention_bias": draw(st.booleans())} if family in FREE_BIAS else {}
+    if family == "glm4_moe":
+        own["qk_norm"] = draw(st.booleans())
+    if family != "gpt2":
+        own["rope_theta"] = draw(st.sampled_from([10000.0, 500000.0]))
     return ModelSpec(
         family=family,
-        layers=draw(st.integers(1, 4)),
+        layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=heads if family == "deepseek_v3" else kv_heads,
+        kv_heads=kv_heads,
         head_dim=0 if family == "deepseek_v3" else head_dim,
-        ffn=draw(st.integers(1, 60)),
+        ffn=ffn,
         vocab=draw(st.integers(8, 300)),
         tied_embeddings=draw(st.booleans()),
-        attention_bias=draw(st.booleans()),
         max_seq_len=draw(st.sampled_from([64, 4096])),
-        rope_theta=draw(st.sampled_from([10000.0, 500000.0])),
-        moe=draw(_experts(family)) if family in ("qwen3_moe", "deepseek_v3") else None,
+        moe=moe,
         mla=draw(_latent()) if family == "deepseek_v3" else None,
         ssm=draw(_mamba(hidden)) if family == "bamba" else None,
+        **draw(_windows(family, layers)),
+        **own,
     )
 
 
 @st.composite
-def _experts(draw: st.DrawFn, family: str) -> MoE:
-    groups = draw(st.sampled_from([1, 2])) if family == "deepseek_v3" else 1
+def _windows(draw: st.DrawFn, family: str, layers: int) -> dict[str, int]:
+    if family not in ("mistral", "mixtral", "gemma2", "gemma3") or not draw(st.booleans()):
+        return {}
+    every = draw(st.integers(2, layers)) if family.startswith("gemma") and layers > 1 and draw(st.booleans()) else 0
+    return {"sliding_window": draw(st.integers(1, 40)), "window_every": every}
+
+
+@st.composite
+def _experts(draw: st.DrawFn, family: str, ffn: int) -> MoE:
+    shared = family in ("deepseek_v3", "glm4_moe")
+    groups = draw(st.sampled_from([1, 2])) if shared else 1
     experts = groups * draw(st.integers(2, 4))
     own = {
         "groups": groups,
@@ -49,9 +73,9 @@ def _experts(draw: st.DrawFn, family: str) -> MoE:
     return MoE(
         experts=experts,
         top_k=draw(st.integers(1, experts)),
-        expert_ffn=draw(st.integers(1, 20)),
-        norm_topk=draw(st.booleans()),
-        **(own if family == "deepseek_v3" else {}),
+        expert_ffn=ffn if family == "mixtral" else draw(st.integers(1, 20)),
+        norm_topk=family == "mixtral" or draw(st.booleans()),
+        **(own if shared else {}),
     )
 
 

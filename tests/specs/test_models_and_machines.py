@@ -62,7 +62,7 @@ WRONG = [
     ({"layers": 0}, "layers"),
     ({"moe": EXPERTS}, "moe is set for family='llama'"),
     ({"family": "qwen3_moe"}, "moe is missing for family='qwen3_moe'"),
-    ({"family": "gpt2"}, "family"),
+    ({"family": "rwkv"}, "family"),
     ({"family": "bamba", "ssm": SSM(heads=2, head_dim=48, state=8)}, "must be a multiple of hidden=64"),
     ({"family": "bamba", "ssm": SSM(heads=8, head_dim=16, state=8, attention_layers=(2,))}, "between 0 and layers-1=1"),
     ({"family": "qwen3_moe", "moe": EXPERTS.replace(shared_experts=1)}, "qwen3_moe has no shared experts"),
@@ -98,7 +98,7 @@ def test_heads_default_as_the_field_expects() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "gpt2"}, "model_type='gpt2'"),
+        ({"model_type": "rwkv"}, "model_type='rwkv'"),
         ({"model_type": "llama", "mlp_bias": True}, "mlp_bias=True"),
         ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),
         ({"model_type": "qwen3_moe", "decoder_sparse_step": 2}, "decoder_sparse_step=2"),
