@@ -97,7 +97,14 @@ class Efficiency(Spec):
 
 
 GPU = Efficiency(
-    matmul=Range(low=0.50, mid=0.68, high=0.85),
+    matmul=Range(low=0.70, mid=0.85, high=1.0),
+    sustained={"ampere": 1.1, "hopper": 1.0, "blackwell": 1.0, "other": 1.0},
+    flash={
+        "fa1": {"ampere": 0.40, "hopper": 0.25, "other": 0.3},
+        "fa2": {"ampere": 0.65, "hopper": 0.48, "blackwell": 0.24, "other": 0.4},
+        "fa3": {"hopper": 0.68, "other": 0.5},
+        "cudnn": {"ampere": 0.65, "hopper": 0.68, "blackwell": 0.6, "other": 0.5},
+    },
     source="guesses held against published rows with bench/bench_plan.py; docs/log.md has the errors",
 )
 CPU = Efficiency(

@@ -40,6 +40,10 @@ class Engine(Spec):
     """The fused projection's output stays beside the rotated queries and keys."""
     expert_tp: bool = False
     """Expert parallelism divides each expert over the tensor-parallel ranks too."""
+    gradient_buffer: bool = False
+    """Gradients live in one buffer that is never freed, not only from the backward pass on."""
+    keeps_gathered: bool = False
+    """With pipeline stages, FSDP's gathered weights and unsharded fp32 gradients stay for the whole step."""
     # time
     attention: Literal["math", "fa1", "fa2", "fa3", "cudnn"] = "fa2"
     """The attention kernel: unfused, FlashAttention's generation (fa1 with its Triton sibling) or cuDNN's."""
@@ -68,6 +72,7 @@ MEGATRON = Engine(
     dropout=True,
     rotated=True,
     expert_tp=True,
+    gradient_buffer=True,
     source="Megatron-LM: bf16 weights, fp32 main gradients, fp32 master and moments (18 bytes, 6 + 12/d with the distributed optimizer: docs/source/api-guide/dist_optimizer)",
 )
 MEGATRON_DEEPSPEED = MEGATRON.replace(
@@ -81,6 +86,7 @@ NANOTRON = Engine(
     weights=2,
     master=4,
     grads=6,
+    gradient_buffer=True,
     loss_bytes=8,
     vocab_parallel=True,
     source="nanotron: bf16 weights and gradients, fp32 gradient accumulators, ZeRO-1 master and moments",

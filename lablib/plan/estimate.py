@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 from lablib.plan import efficiency as constants
 from lablib.plan import goodput, ledger, money, render, verdict
@@ -19,6 +20,9 @@ from lablib.plan.pretraining import CHECKPOINTS, pretrain
 from lablib.plan.ranges import Range
 from lablib.plan.work import Work
 from lablib.specs import GRPO, SFT, Cluster, Evaluate, Export, LabError, Preference, Prepare, Pretrain, Recipe, Spec
+
+if TYPE_CHECKING:
+    from lablib.plan.chain import ChainEstimate
 
 
 class Estimate(Spec):
@@ -63,15 +67,31 @@ class Estimate(Spec):
         return render.html(self)
 
 
+@overload
 def estimate(
     recipe: Recipe, cluster: Cluster, efficiency: Efficiency | None = None, root: Path | None = None
-) -> Estimate:
-    """What `recipe` takes on `cluster`.
+) -> Estimate: ...
+
+
+@overload
+def estimate(
+    recipe: Sequence[Recipe], cluster: Cluster, efficiency: Efficiency | None = None, root: Path | None = None
+) -> ChainEstimate: ...
+
+
+def estimate(
+    recipe: Recipe | Sequence[Recipe], cluster: Cluster, efficiency: Efficiency | None = None, root: Path | None = None
+) -> Estimate | ChainEstimate:
+    """What `recipe` takes on `cluster`; of a sequence of recipes, what the whole chain takes and each stage's share.
 
     `efficiency` overrides the constants (defaults by kind of accelerator, this machine's own where calibrated); `root`
     is the folder of runs that references are looked up in. Raises `LabError` for a precision without a known rate, a
     reference to a run that is not there, and for a plan that would exceed the hardware's peak.
     """
+    if not isinstance(recipe, Recipe):
+        from lablib.plan.chain import estimate_chain
+
+        return estimate_chain(recipe, cluster, efficiency, root)
     machine = Machine(cluster, efficiency or constants.of(cluster), recipe.threads, recipe.gpus)
     work = _work(recipe, machine, root)
     mfu = _mfu(work, recipe, machine)

@@ -1,163 +1,109 @@
-"""How long one optimiser step takes: a roofline of matmuls and memory traffic, plus communication that is not hidden."""
+"""How long one optimiser step takes: a roofline for each class of kernel, plus communication that is not hidden.
+
+Seconds by cause, of the fullest pipeline stage, which the others wait for. `lablib.plan.kernels` has the kernels and
+`lablib.plan.communication` the collectives; on CPU cores `lablib.plan.cpu_kernels` stands in for the former.
+"""
 
 from __future__ import annotations
 
-from math import log2
-
-from lablib.plan import activations, flops
+from lablib.plan import anatomy, communication, cpu_kernels, flops, kernels
+from lablib.plan.cpu_kernels import ADAM_BYTES, LOGIT_BYTES
+from lablib.plan.grid import Number, ceil, choose, log2, most
 from lablib.plan.job import Job
-from lablib.plan.machine import Machine, strides
-from lablib.plan.memory import stage_params
-from lablib.specs import LabError
+from lablib.plan.kernels import REPEATS
+from lablib.plan.machine import Machine
 
-ADAM_BYTES = 36
-"""AdamW reads parameter, gradient and two moments and writes three of them back, and clipping reads and writes the
-gradient: 9 fp32 numbers a parameter."""
-LOGIT_BYTES = 48
-"""Reading and writing each logit in the loss: cast to fp32 (6), log-softmax in two passes (12), the gradient of the
-likelihood (8), that of log-softmax in two passes (16), the cast back (6)."""
+__all__ = ["ADAM_BYTES", "LOGIT_BYTES", "bubble_share", "forward", "micro_batch", "optimizer", "seconds", "tensor_parallel"]
+ZERO_BUBBLE = 1 / 3
+"""A zero-bubble schedule's share of 1F1B's bubble where weight gradients fill two thirds of it (arXiv 2401.10241 §2)."""
 
 
-def seconds(job: Job, machine: Machine) -> dict[str, float]:
-    """Seconds of one step by cause. Raises `LabError` where the precision's rate is unknown."""
-    compute = micro_batch(job, machine)
-    busy = job.micro_batches * (sum(compute.values()) + tensor_parallel(job, machine))
-    layout = job.layout
-    bubble = busy * (layout.pp - 1) / job.micro_batches
-    work = {name: value * job.micro_batches for name, value in compute.items()}
+def seconds(job: Job, machine: Machine) -> dict[str, Number]:
+    """Seconds of one step by cause, which add up. Raises `LabError` where the precision's rate is unknown."""
+    compute, layers = _stage(job, machine)
+    times = job.micro_batches
+    sent = {
+        "tp": communication.tensor_parallel(job, machine, layers),
+        "cp": communication.context_parallel(job, machine, compute["attention"], layers),
+        "ep": communication.expert_parallel(job, machine, layers),
+        "pp": communication.pipeline(job, machine),
+    }
+    worked = sum(compute.values())
+    busy = times * (worked + sum(sent.values()))
+    sharing = communication.data_parallel(job, machine, times * worked, layers)
+    slowest = machine.efficiency.straggler * log2(most(1, job.layout.gpus)) * busy
     return {
-        **work,
-        "tp": job.micro_batches * tensor_parallel(job, machine),
-        "cp": job.micro_batches * context_parallel(job, machine),
-        "ep": job.micro_batches * expert_parallel(job, machine),
-        "pp": job.micro_batches * pipeline(job, machine),
-        "dp": data_parallel(job, machine, hidden=busy * machine.efficiency.overlap),
-        "bubble": bubble,
+        **{name: value * times for name, value in compute.items()},
+        **{name: value * times for name, value in sent.items()},
+        "dp": sharing + (0.0 if machine.is_cpu else slowest),
+        "bubble": busy * bubble_share(job),
         "optimizer": optimizer(job, machine),
     }
 
 
-def micro_batch(job: Job, machine: Machine) -> dict[str, float]:
-    """Seconds of one micro-batch's forward and backward pass on the fullest stage, without communication."""
-    rate, bf16 = _rates(job, machine)
-    efficiency, tokens = machine.efficiency, job.micro_tokens
-    share = job.stage_share / job.layout.tp
-    passes = _passes(job)
-    parts = {part: value * passes[part == "head"] * tokens * share for part, value in forward(job).items()}
-    slow = parts.pop("scores", 0.0) + parts.pop("scan", 0.0)
-    penalty = efficiency.bf16_penalty if job.precision == "bf16" else 1.0
-    matmul = sum(parts.values()) / (rate * efficiency.matmul.mid) * penalty
-    attention = slow / (bf16 * efficiency.matmul.mid * efficiency.attention) * penalty
-    moved = traffic(job, machine) / machine.bandwidth
-    launch = efficiency.layer_seconds * job.model.layers * job.stage_share * (passes[False] / 3)
-    if machine.is_cpu:
-        # Nothing runs beside the host: what it spends on each operator adds to the work.
-        return {"compute": matmul, "attention": attention, "elementwise": moved, "launch": launch / machine.speed}
-    return {"compute": matmul, "attention": attention, "elementwise": moved, "launch": max(0.0, launch - matmul - attention - moved)}  # fmt: skip
+def micro_batch(job: Job, machine: Machine) -> dict[str, Number]:
+    """Seconds by cause of one micro-batch's forward and backward pass on the fullest stage, without communication."""
+    return _stage(job, machine)[0]
 
 
-def forward(job: Job) -> dict[str, float]:
+def forward(job: Job) -> dict[str, Number]:
     """Forward FLOPs of one token, by part, in this job's sequences."""
     return flops.forward(job.model, flops.causal_context(job.seq_len))
 
 
-def _passes(job: Job) -> dict[bool, float]:
-    """How many times the forward FLOPs are done, by whether it is the head, which is never recomputed."""
-    trained = 1 + flops.backward_ratio(job.adapters) + (1 if job.reference else 0)
-    return {True: trained, False: trained + (1 if job.recompute == "full" else 0)}
+def tensor_parallel(job: Job, machine: Machine) -> Number:
+    """Seconds of a micro-batch's tensor-parallel collectives on the fullest stage."""
+    return communication.tensor_parallel(job, machine)
 
 
-def _rates(job: Job, machine: Machine) -> tuple[float, float]:
-    rate = machine.matmul_rate(job.precision)
-    bf16 = machine.matmul_rate("bf16" if job.precision == "fp8" else job.precision)
-    if rate is None or bf16 is None:
-        known = sorted({*machine.cluster.accelerator.peak_tflops, *machine.cluster.accelerator.measured_tflops})
-        name = machine.cluster.accelerator.name
-        raise LabError(f"precision={job.precision!r}: no rate is known for {name} (known: {', '.join(known) or 'none'}); choose another precision or run `lab calibrate`")  # fmt: skip
-    return rate, bf16
+def traffic(job: Job, machine: Machine) -> Number:
+    """Bytes that elementwise operators move in one micro-batch on a CPU."""
+    return cpu_kernels.traffic(job, machine)
 
 
-def traffic(job: Job, machine: Machine) -> float:
-    """Bytes that elementwise kernels move in one micro-batch: a multiple of the activations that are kept, and the
-    logits."""
-    kept = activations.total(job.model, job.style).each(job.layout.tp) * job.stage_share
-    again = 1.0 if job.recompute == "none" else 1.4
-    loss = job.model.vocab * LOGIT_BYTES / job.layout.pp
-    passes = (_passes(job)[True]) / 3
-    return job.micro_tokens * (kept * machine.efficiency.traffic * again + loss) * passes
+def bubble_share(job: Job) -> Number:
+    """Time that a pipeline's ends stand idle over the time that they work: (p-1)/m (arXiv 2104.04473 §2.2.1), divided
+    by the slices of each rank where they are interleaved (§2.2.2)."""
+    layout = job.layout
+    whole = (layout.pp - 1) / (job.micro_batches * layout.virtual_stages)
+    return whole * ZERO_BUBBLE if layout.pp_schedule == "zero-bubble" else whole
 
 
-def _ring(size: float, members: int, link: float, machine: Machine) -> float:
-    """Seconds of an all-gather or reduce-scatter of `size` bytes: (n-1)/n of it crosses each link."""
-    if members == 1:
-        return 0.0
-    return size * (members - 1) / members / link + machine.efficiency.latency_seconds * log2(members)
+def optimizer(job: Job, machine: Machine) -> Number:
+    """Seconds to update this rank's share of the parameters: bound by memory bandwidth."""
+    held = sum(size / members for size, members in communication.held(job))
+    share = job.params.trainable / job.params.total
+    host = 0.0 if machine.is_cpu else machine.efficiency.host_seconds * job.model.layers * job.stage_share
+    return held * share * ADAM_BYTES / machine.bandwidth + host
 
 
-def tensor_parallel(job: Job, machine: Machine) -> float:
-    """Two all-reduces a layer forward and two backward (arXiv 1909.08053 §3), each twice a ring pass; not hidden."""
-    tp = job.layout.tp
-    size = job.micro_tokens * job.model.hidden * job.width
-    count = 4 * job.model.layers * job.stage_share * (1.5 if job.recompute == "full" else 1.0)
-    return count * 2 * _ring(size, tp, machine.link(tp, 1), machine) if tp > 1 else 0.0
+def _stage(job: Job, machine: Machine) -> tuple[dict[str, Number], Number]:
+    """Compute of one micro-batch on the stage that the others wait for, and how many layers it has.
 
-
-def context_parallel(job: Job, machine: Machine) -> float:
-    """Keys and values gathered over the group in each layer, forward and again backward with their gradients."""
-    cp, model = job.layout.cp, job.model
-    if cp == 1:
-        return 0.0
-    size = 2 * job.micro_tokens * cp * model.kv_heads * model.head_dim * job.width / job.layout.tp
-    once = _ring(size, cp, machine.link(cp, strides(job.layout)["cp"]), machine)
-    return 3 * once * job.model.layers * job.stage_share
-
-
-def expert_parallel(job: Job, machine: Machine) -> float:
-    """All-to-all of each token's `top_k` copies to the experts and back, forward and backward (arXiv 2006.16668)."""
-    ep, moe = job.layout.ep, job.model.moe
-    if ep == 1 or moe is None:
-        return 0.0
-    size = job.micro_tokens * moe.top_k * job.model.hidden * job.width
-    moe_layers = (job.model.layers - moe.dense_layers) * job.stage_share
-    return 4 * _ring(size, ep, machine.link(ep, 1), machine) * moe_layers
-
-
-def pipeline(job: Job, machine: Machine) -> float:
-    """One micro-batch's activations sent forward and gradients sent back between stages."""
-    pp = job.layout.pp
-    if pp == 1:
-        return 0.0
-    size = job.micro_tokens * job.model.hidden * job.width / job.layout.tp
-    return 2 * (size / machine.link(pp, strides(job.layout)["pp"]) + machine.efficiency.latency_seconds)
-
-
-def data_parallel(job: Job, machine: Machine, hidden: float) -> float:
-    """Seconds of FSDP's and the replicas' collectives that `hidden` seconds of compute do not cover.
-
-    Each micro-batch gathers the weights for the forward and the backward pass and scatters fp32 gradients (FSDP2,
-    arXiv 2304.11277 §3.2); replicas all-reduce their shard once a step. At least the first layer's gather shows.
+    The last stage has the loss; where the layers do not divide evenly it has one layer fewer (Megatron counts embedding
+    and loss as layers of such models).
     """
-    layout, place, ep = job.layout, strides(job.layout), job.layout.ep
-    size = stage_params(job, first=True, last=layout.pp == 1)
-    trained = job.params.trainable / job.params.total
-    experts = job.params.parts.get("experts", 0) * job.stage_share / layout.tp if ep > 1 else 0.0
-    per_byte = _gathered(size - experts, job.shards, place["shard"], machine)
-    # Expert parallelism keeps each expert on its ranks: only the remaining data-parallel ranks gather it.
-    per_byte += _gathered(experts / ep, max(1, job.shards // ep), place["shard"] * ep, machine)
-    sharded = job.micro_batches * per_byte * (2 * job.width + trained * 4)
-    between = machine.link(layout.dp_replicate, place["replicate"])
-    replicated = 2 * _ring(size / job.shards * trained * 4, layout.dp_replicate, between, machine)
-    whole = sharded + replicated
-    first = whole / max(1.0, job.model.layers * job.stage_share) / job.micro_batches
-    return max(first, whole - hidden) if whole else 0.0
+    if machine.is_cpu:
+        return cpu_kernels.micro_batch(job, machine), job.model.layers * job.stage_share
+    cost, layers, pp = kernels.cost(job, machine), job.model.layers, job.layout.pp
+    first = ceil(layers / pp)
+    last = choose(layers % pp == 0, first, first - 1)
+    each = (cost.layers + cost.attention + cost.elementwise) / layers
+    tail = cost.head + cost.loss
+    ends = (pp == 1) | (last * each + tail >= first * each)
+    held = choose(ends, last, first) / layers
+    parts = {
+        "compute": cost.layers * held + choose(ends, cost.head, 0.0),
+        "attention": cost.attention * held,
+        "elementwise": cost.elementwise * held + choose(ends, cost.loss, 0.0),
+    }
+    return {**parts, "launch": _launch(job, sum(parts.values()), layers * held)}, layers * held
 
 
-def _gathered(params: float, members: int, stride: int, machine: Machine) -> float:
-    """Seconds to gather one byte of each of `params` parameters over the group."""
-    return _ring(params, members, machine.link(members, stride), machine)
-
-
-def optimizer(job: Job, machine: Machine) -> float:
-    """Seconds to update this rank's shard, bound by memory bandwidth."""
-    size = stage_params(job, first=True, last=job.layout.pp == 1) / job.shards
-    return size * job.params.trainable / job.params.total * ADAM_BYTES / machine.bandwidth
+def _launch(job: Job, work: Number, layers: Number) -> Number:
+    """Seconds that the accelerator waits for the host: where launching a layer takes longer than computing it, and
+    where mixtures of experts read their counts back."""
+    again = 1 + REPEATS[job.recompute][0] / 3 - (0 if not job.adapters else 1 / 3)
+    sparse = anatomy.layers(job.model).moe / job.model.layers
+    host = job.engine.layer_seconds * layers * again
+    return most(0.0, host - work) + job.engine.moe_seconds * sparse * layers * again

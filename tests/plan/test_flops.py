@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from plan_shapes import models
+from hypothesis import strategies as st
+from plan_shapes import FAMILIES, models
 
-from lablib.plan import flops
+from lablib.plan import anatomy, flops
 from lablib.plan.params import count
 from lablib.specs import ModelSpec, MoE, catalog
+from lablib.specs.recipe import Recompute
 
 PEER = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEQUENCES, TOKENS = 2, 32
+POLICIES = ("none", "selective", "selective-op", "selective-layer", "attention", "full")
 
 
 def counted(model: ModelSpec, backward: bool) -> Counter[str]:
@@ -33,9 +38,9 @@ def counted(model: ModelSpec, backward: bool) -> Counter[str]:
 
 
 @PEER
-@given(models(("llama", "qwen3", "qwen3_moe", "deepseek_v3")))
+@given(models(tuple(family for family in FAMILIES if family != "bamba")))
 def test_forward_flops_are_what_torch_counts(model: ModelSpec) -> None:
-    ours = sum(flops.forward(model, TOKENS).values()) * SEQUENCES * TOKENS
+    ours = sum(flops.forward(model, TOKENS, TOKENS).values()) * SEQUENCES * TOKENS
     assert ours == sum(counted(model, backward=False).values())
 
 
@@ -100,3 +105,50 @@ def test_full_recomputation_repeats_the_layers_and_never_the_head() -> None:
     parts = flops.forward(model, 4096.5)
     assert flops.recomputed(parts, "full") == sum(parts.values()) - parts["head"]
     assert flops.recomputed(parts, "none") == flops.recomputed(parts, "selective") == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_a_window_cuts_what_each_token_sees(seq: int, window: int) -> None:
+    seen = sum(min(position, window) for position in range(1, seq + 1)) / seq
+    assert flops.windowed_context(seq, window) == pytest.approx(seen, rel=1e-12)
+    assert flops.windowed_context(seq, None) == flops.causal_context(seq)
+
+
+def test_only_windowed_layers_see_less() -> None:
+    base = {"layers": 7, "hidden": 64, "heads": 4, "ffn": 96, "vocab": 128}
+    whole = flops.scores(ModelSpec(**base), 50.5) / 7
+    cut = 4 * 64 * sum(min(i, 16) for i in range(1, 101)) / 100
+    assert whole == 4 * 64 * 50.5
+    for every, wide in ((0, 0), (2, 3), (3, 2), (7, 1), (9, 0)):
+        model = ModelSpec(**base, sliding_window=16, window_every=every)
+        assert flops.scores(model, 50.5) == pytest.approx(wide * whole + (7 - wide) * cut, rel=1e-12)
+    assert flops.scores(ModelSpec(**base, sliding_window=100), 50.5) == pytest.approx(7 * whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "gemma-3-4b", "gpt-oss-120b", "deepseek-v3", "bamba-9b"])
+def test_a_grid_of_contexts_is_each_of_them(name: str) -> None:
+    model, contexts = catalog.models[name], np.array([10.5, 1024.5, 65536.5])
+    grid = flops.forward(model, contexts)
+    for i, context in enumerate(contexts):
+        one = flops.forward(model, float(context))
+        assert list(one) == list(grid)
+        for part, value in one.items():
+            assert np.broadcast_to(grid[part], 3)[i] == pytest.approx(value, rel=1e-12)
+        for policy in POLICIES:
+            assert np.broadcast_to(flops.recomputed(grid, policy), 3)[i] == pytest.approx(flops.recomputed(one, policy))
+
+
+def test_each_policy_repeats_what_it_says() -> None:
+    model = catalog.models["llama-3-8b"]
+    parts = flops.forward(model, 4096.5)
+    assert flops.recomputed(parts, "selective-layer") == flops.recomputed(parts, "full") / 2
+    assert flops.recomputed(parts, "attention") == parts["scores"]
+    shapes = {m.name: 2.0 * m.rows * m.cols * m.copies for m in anatomy.matrices(model)}
+    every_second = shapes["k_proj"] + shapes["o_proj"] + shapes["up_proj"]  # of q, k, v, o, gate, up, down
+    assert flops.recomputed(parts, "selective-op") == pytest.approx(every_second, rel=1e-12)
+    plain = catalog.models["megatron24-7.1b"]
+    shapes = {m.name: 2.0 * m.rows * m.cols * m.copies for m in anatomy.matrices(plain)}
+    again = flops.recomputed(flops.forward(plain, 2048.5), "selective-op", gated=False)
+    assert again == pytest.approx(shapes["k_proj"] + shapes["o_proj"] + shapes["down_proj"], rel=1e-12)
+    assert set(POLICIES) == set(get_args(Recompute))

@@ -36,7 +36,25 @@ def test_transformers_is_told_nothing_that_it_does_not_know(model: ModelSpec) ->
     assert set(config.to_dict()) <= known
 
 
-@pytest.mark.parametrize("name", sorted(catalog.models))
+PLANNED_ONLY = {
+    "falcon-7b", "falcon-40b", "falcon-180b", "bloom-176b", "bloomberggpt-50b", "gpt-neox-20b", "starcoderbase-15b",
+    "palm-540b", "glm-130b", "phi-1.5", "stablelm-alpha-3b", "apertus-8b", "apertus-70b", "olmo-3-7b", "olmo-3-32b",
+    "gpt-oss-120b", "gpt3_7b-mlm",
+}  # fmt: skip
+"""Models with parts that transformers' class of their family lacks."""
+
+
+def planned_only(name: str) -> bool:
+    return name in PLANNED_ONLY or name.startswith(("pythia-", "mpt-", "megatron24-"))
+
+
+@pytest.mark.parametrize("name", sorted(filter(planned_only, catalog.models)))
+def test_what_transformers_lacks_is_planned_and_not_built(name: str) -> None:
+    with pytest.raises(LabError, match="can be planned, not built"):
+        catalog.models[name].to_hf()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in catalog.models if not planned_only(name)))
 def test_every_model_of_the_catalogue_survives_too(name: str, tmp_path: Path) -> None:
     model = catalog.models[name]
     model.to_hf().save_pretrained(tmp_path)
@@ -63,6 +81,17 @@ WRONG = [
     ({"moe": EXPERTS}, "moe is set for family='llama'"),
     ({"family": "qwen3_moe"}, "moe is missing for family='qwen3_moe'"),
     ({"family": "rwkv"}, "family"),
+    ({"gated": False}, "gated=False: family='llama' always has True"),
+    ({"family": "nemotron", "gated": True}, "gated=True: family='nemotron' always has False"),
+    ({"positions": "alibi"}, "positions='alibi'"),
+    ({"qk_norm": True}, "qk_norm=True"),
+    ({"family": "qwen2", "attention_bias": False}, "always has biases"),
+    ({"family": "mistral", "attention_bias": True}, "never has biases"),
+    ({"mlp_bias": True}, "use family='gpt2'"),
+    ({"window_every": 2}, "needs a sliding_window"),
+    ({"sliding_window": 8, "window_every": 1}, "makes every layer global"),
+    ({"family": "mixtral", "moe": EXPERTS}, "mixtral's ffn=96 is its moe.expert_ffn=8"),
+    ({"family": "mixtral", "ffn": 8, "moe": EXPERTS.replace(shared_experts=1)}, "mixtral has no shared experts"),
     ({"family": "bamba", "ssm": SSM(heads=2, head_dim=48, state=8)}, "must be a multiple of hidden=64"),
     ({"family": "bamba", "ssm": SSM(heads=8, head_dim=16, state=8, attention_layers=(2,))}, "between 0 and layers-1=1"),
     ({"family": "qwen3_moe", "moe": EXPERTS.replace(shared_experts=1)}, "qwen3_moe has no shared experts"),
@@ -119,7 +148,9 @@ def test_a_name_that_is_not_known_gets_the_nearest() -> None:
 @pytest.mark.parametrize("name", sorted(catalog.accelerators))
 def test_every_accelerator_has_a_source_and_peaks_above_what_was_measured(name: str) -> None:
     card = catalog.accelerators[name]
-    assert card.source and card.kind == "gpu" and card.peak("bf16")
+    assert card.source and card.peak("bf16")
+    assert card.runnable == (card.kind == "gpu" and not name.startswith("gaudi"))
+    assert (card.kind == "tpu") == name.startswith("tpu") and (card.kind == "trainium") == name.startswith("trainium")
     for precision, measured in card.measured_tflops.items():
         assert measured <= card.peak_tflops[precision] * 1.001
         assert card.achievable(precision) == measured * 1e12
@@ -143,6 +174,40 @@ def test_a_cluster_takes_a_name_or_an_accelerator() -> None:
     own = Accelerator(name="mine", memory_gib=10, bandwidth_gb_s=100, peak_tflops={"bf16": 10})
     assert Cluster(accelerator=own).accelerator.achievable("bf16") == 8e12
     assert Cluster(accelerator=own, price_per_gpu_hour="$2.50").price_per_gpu_hour == 2.5
+
+
+def test_a_rack_is_one_domain_and_a_node_no_more_than_its_cards() -> None:
+    assert Cluster(accelerator="gb200", gpus_per_node=4, nodes=18).scaleup_domain == 72
+    assert Cluster(accelerator="gb300").scaleup_domain == 72
+    assert Cluster(accelerator="h100-sxm", nodes=4).scaleup_domain == 8
+    assert Cluster(accelerator="h100-sxm", gpus_per_node=4, nodes=4).scaleup_domain == 4
+    assert Cluster(accelerator="tpuv5p").scaleup_domain == 8960
+
+
+def test_a_fabric_is_chosen_or_is_the_accelerators_own() -> None:
+    own = Cluster(accelerator="a100-sxm").network
+    assert (own.name, own.gbit_s) == ("own", 200)
+    ndr = Cluster(accelerator="h100-sxm", fabric="infiniband-ndr").network
+    roce = Cluster(accelerator="h100-sxm", fabric="roce-400").network
+    plain = Cluster(accelerator="h100-sxm", fabric="ethernet-10").network
+    assert ndr.bytes_s == 50e9 * ndr.efficiency > roce.bytes_s > 20 * plain.bytes_s
+    assert ndr.latency_seconds < roce.latency_seconds < plain.latency_seconds
+    with pytest.raises(LabError, match="fabric"):
+        Cluster(accelerator="h100-sxm", fabric="token-ring")
+
+
+def test_global_layers_at_uneven_distances_are_refused() -> None:
+    config = catalog.models["gemma-2-2b"].to_hf().to_dict()
+    assert ModelSpec.from_hf(config).window_every == 2
+    kinds = config["layer_types"]
+    with pytest.raises(LabError, match="layer_types has global layers"):
+        ModelSpec.from_hf({**config, "layer_types": [kinds[1], *kinds[1:]]})
+
+
+def test_a_pattern_stands_for_layer_types() -> None:
+    config = catalog.models["gemma-3-1b"].to_hf().to_dict()
+    del config["layer_types"]
+    assert ModelSpec.from_hf({**config, "sliding_window_pattern": 6}) == catalog.models["gemma-3-1b"]
 
 
 def test_a_machine_that_was_not_measured_says_how(home: Path) -> None:

@@ -1,0 +1,91 @@
+"""The four fields: each CSV goes row by row through the field's own file; what cannot be planned is kept with its reason."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from bench.planner.table import NEEDED, Problem, Row, Scored, Unplannable, read, with_archs
+from lablib.specs import LabError
+
+FIELDS = ("memory", "throughput", "runs", "posttrain")
+UNITS = {"memory": "GiB a GPU", "throughput": "tokens/s/GPU", "runs": "GPU-hours", "posttrain": "GiB, or seconds and hours"}
+
+
+class Field(NamedTuple):
+    """A field's sound rows, what the planner says of them, and what was left out."""
+
+    name: str
+    rows: dict[str, Row]
+    """By id."""
+    scored: list[Scored]
+    malformed: list[Problem]
+    unplannable: list[Problem]
+    """Sound rows that no plan was made for, and why."""
+    missing: str = ""
+    """Why the whole field has no figures."""
+
+
+def field_of(name: str, truth: Path) -> Field:
+    """Plan every row of ``truth/<name>.csv``. Nothing that a row holds raises."""
+    found, malformed = read(truth / f"{name}.csv")
+    archs, wrong = read(truth / "archs.csv") if (truth / "archs.csv").is_file() else ([], [])
+    rows = {row.get("id") or f"line {row['_line']}": row for row in with_archs(found, archs)}
+    try:
+        module = importlib.import_module(f"bench.planner.{name}")
+    except ModuleNotFoundError as error:
+        return Field(name, rows, [], [*malformed, *wrong], [], f"{error}")
+    scored: list[Scored] = []
+    unplannable: list[Problem] = []
+    for key, row in rows.items():
+        try:
+            scored += _scored(module, key, row)
+        except Unplannable as reason:
+            unplannable.append(_problem(name, key, row, str(reason)))
+        except LabError as reason:
+            unplannable.append(_problem(name, key, row, str(reason).splitlines()[-1]))
+        except Exception as error:  # one bad row must not cost the others; its kind is named
+            unplannable.append(_problem(name, key, row, f"{type(error).__name__}: {error}"))
+    return Field(name, rows, scored, [*malformed, *wrong], unplannable)
+
+
+def _scored(module: ModuleType, key: str, row: Row) -> Iterator[Scored]:
+    """What the field says of one row; a note of kind "unplannable" counts as an exception of that reason."""
+    for one in list(module.score([{**row, "id": key}])):
+        if one.kind == "unplannable":
+            raise Unplannable(one.note)
+        yield one._replace(row=one.row or key, source=one.source or "unknown")
+
+
+def _problem(name: str, key: str, row: Row, reason: str) -> Problem:
+    return Problem(f"{name}.csv", int(row["_line"]), key, reason[:160])
+
+
+def assumed(name: str) -> dict[str, str]:
+    """Units and conventions that the field's file assumes of each source (its `ASSUMED`)."""
+    try:
+        module = importlib.import_module(f"bench.planner.{name}")
+    except ModuleNotFoundError:
+        return {}
+    said: dict[str, str] = getattr(module, "ASSUMED", {})
+    return {"unit": UNITS[name], **said}
+
+
+def frame(truth: str | Path, only: tuple[str, ...] = FIELDS) -> list[dict[str, Any]]:
+    """Every planned row of a folder as a dictionary: field, source, row, model, predicted, published, low, high, kind,
+    fits and note (units: `UNITS`). Made for notebooks and charts."""
+    made = []
+    for name in only:
+        field = field_of(name, Path(truth))
+        for one in field.scored:
+            row = field.rows.get(one.row, {})
+            made.append({"field": name, "model": row.get("model") or row.get("name", ""), **one._asdict()})
+    return made
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """The columns that a field's CSV must have."""
+    return NEEDED[name]

@@ -1,0 +1,214 @@
+"""GPU-hours of whole published runs: a layout as published or by a rule, the steady step, and goodput.
+
+Of what a row leaves out, the number of GPUs is taken as what finishes in a month, the layout as the guide's rule by size
+(§8.4), widened until it fits in memory, and the attention kernel by the date of the row's source. No constant belongs to
+one model; what was assumed widens the band.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bench.planner.rows import Row, Scored, Unplannable, accelerator_of, model_of, real, whole
+from lablib.plan import conventions, goodput, memory, step
+from lablib.plan.efficiency import GPU
+from lablib.plan.engines import LAB, Engine
+from lablib.plan.job import Job
+from lablib.plan.machine import Machine
+from lablib.plan.params import count
+from lablib.plan.ranges import Range
+from lablib.specs import Accelerator, Cluster, LabError, ModelSpec, Parallelism
+
+MONTH = 30 * 24.0
+"""Hours that a run of an unknown number of GPUs is planned for, at `USUAL` of the peak."""
+USUAL = 0.4
+LARGEST_FSDP = 20e9
+"""Parameters up to which a run of unknown layout is taken as FSDP alone; above it as TP within the node and PP."""
+BATCH = 4e6
+"""Tokens of a step where the row has none: LLaMA to Llama 3 take 4M."""
+KERNELS = ((2206, "math"), (2307, "fa1"), (9999, "fa2"))
+"""Attention by the month of the source (YYMM): FlashAttention is arXiv 2205.14135, its second version 2307.08691."""
+DATES = {"A100": 2301, "A800": 2306, "V100": 2101, "TPU": 2112, "H100": 2406, "H800": 2405}
+"""The month where the source has none, by accelerator."""
+STEADY = Range(low=0.85, mid=1.0, high=1.18)
+"""What four in five steady steps take over the step model (``bench/planner/throughput.py``)."""
+PRACTICE = Range(low=1.0, mid=1.0, high=1.0)
+UNKNOWN_LAYOUT = Range(low=1.0, mid=1.0, high=1.0)
+VAGUE = Range(low=1.0, mid=1.0, high=1.0)
+
+
+class Run(NamedTuple):
+    """A row as the planner sees it."""
+
+    job: Job
+    cluster: Cluster
+    tokens: float
+    assumed: tuple[str, ...]
+
+
+def score(rows: list[Row]) -> Iterator[Scored]:
+    """GPU-hours of each row with their 80 % band. Raises `Unplannable` with the reason."""
+    for row in rows:
+        yield predict(row)
+
+
+def predict(row: Row) -> Scored:
+    """One row. Raises `Unplannable` with the reason."""
+    published, how = hours_of(row)
+    try:
+        run = run_of(row)
+        hours = gpu_hours(run)
+    except LabError as error:
+        raise Unplannable(str(error)) from None
+    note = "; ".join((*run.assumed, how, *_anomaly(run, published)))
+    return Scored(row["id"], row.get("family") or row["name"], hours.mid, published, note, hours.low, hours.high)
+
+
+def hours_of(row: Row) -> tuple[float, str]:
+    """(published GPU-hours, how they were derived): reported, or GPUs × days, or FLOPs over the reported MFU."""
+    reported = real(row, "gpu_hours")
+    if reported:
+        return reported, row.get("gpu_hours_kind", "")
+    raise Unplannable("no GPU-hours are published")
+
+
+def gpu_hours(run: Run) -> Range:
+    """Steady steps over goodput, with the bands of both and of what was assumed, joined in quadrature."""
+    job, gpus = run.job, run.job.layout.gpus
+    machine = Machine(run.cluster, GPU, 1, gpus)
+    seconds = sum(step.seconds(job, machine).values())
+    useful = run.tokens / job.step_tokens * seconds
+    effective = goodput.of(gpus, goodput.CHECKPOINT_BYTES * job.params.total, longest=useful).effective
+    bands = [STEADY, PRACTICE, effective.inverse()]
+    bands += [UNKNOWN_LAYOUT] if "layout" in run.assumed else []
+    bands += [VAGUE] if "size only" in run.assumed else []
+    return Range.exactly(useful * gpus / 3600).joined(*bands)
+
+
+def _anomaly(run: Run, published: float) -> tuple[str, ...]:
+    peak = run.cluster.accelerator.peak("fp8" if run.job.precision == "fp8" else "bf16")
+    share = conventions.claimed_mfu(run.job.model, run.tokens, published, peak) if peak else 0.3
+    return (f"inconsistent: {share:.0%} of the peak",) if share < 0.15 else (f"impossible: {share:.0%} of the peak",) if share > 0.7 else ()
+
+
+def run_of(row: Row) -> Run:
+    """The row as a job on a cluster. Raises `Unplannable` where size or tokens are unknown."""
+    tokens = real(row, "tokens")
+    if not tokens:
+        raise Unplannable("tokens unknown")
+    if not real(row, "params_total"):
+        raise Unplannable("size unknown")
+    model, card, date = model_of(row), accelerator_of(row["gpu"]), _date(row)
+    seq = whole(row, "seq_len", 2048 if date < 2307 else 4096)
+    model = model.replace(max_seq_len=max(seq, model.max_seq_len))
+    batch = real(row, "batch_tokens") or BATCH
+    gpus, known_gpus = _gpus(row, model, card, tokens, batch / seq)
+    published = layout_of(row.get("layout", ""), gpus)
+    engine = LAB.replace(fused=True, attention=next(kernel for month, kernel in KERNELS if date < month))
+    precision = "fp8" if "fp8" in row.get("precision", "") else "bf16"
+    cluster = Cluster(accelerator=card, nodes=max(1, math.ceil(gpus / 8)), gpus_per_node=min(8, gpus))
+    shape = Shape(model, engine, card, seq, batch, precision)
+    job = _fastest_fitting(shape, [published] if published else list(by_rule(model, gpus)))
+    assumed = [name for name, missing in (
+        ("GPUs", not known_gpus), ("layout", published is None), ("size only", not real(row, "n_layers")), ("batch", not real(row, "batch_tokens")),
+    ) if missing]  # fmt: skip
+    return Run(job, cluster, tokens, tuple(assumed))
+
+
+class Shape(NamedTuple):
+    """What every candidate layout of a run has in common."""
+
+    model: ModelSpec
+    engine: Engine
+    card: Accelerator
+    seq_len: int
+    batch: float
+    precision: str
+
+
+def _date(row: Row) -> int:
+    """YYMM of the row's arXiv source, else what its accelerator suggests."""
+    found = [int(month) for month in re.findall(r"arxiv\.org/abs/(\d{4})\.", row.get("source", ""))]
+    return max(found) if found else next((month for name, month in DATES.items() if name in row["gpu"].upper()), 2406)
+
+
+def _gpus(row: Row, model: ModelSpec, card: Accelerator, tokens: float, sequences: float) -> tuple[int, bool]:
+    """The published number, else the power of two that finishes in a month, no more than a batch has sequences."""
+    known = whole(row, "n_gpus", 0)
+    if known:
+        return known, True
+    dp = re.search(r"\bDP(?:\d+\.\.)?(\d+)", row.get("layout", ""))
+    degrees = math.prod(int(n) for n in re.findall(r"\b[TP]P(\d+)", row.get("layout", "")))
+    if dp:
+        return int(dp.group(1)) * degrees, True
+    peak = card.peak("bf16") or 1e14
+    wanted = 6 * count(model).active * tokens / (USUAL * peak) / 3600 / MONTH
+    largest = max(8, 2 ** int(math.log2(max(8, sequences)))) * max(1, degrees)
+    return max(8, degrees, min(2 ** round(math.log2(max(8, wanted))), largest)), False
+
+
+def layout_of(text: str, gpus: int) -> Parallelism | None:
+    """A layout as written ("TP4 PP12 DP8 ZeRO-1", "TP8 + FSDP", "FSDP"), None where it says nothing."""
+    degrees = {name.lower(): int(n) for name, n in re.findall(r"\b(TP|PP|VP|EP|CP)(\d+)", text)}
+    virtual = re.search(r"VP(\d+)", text)
+    if not degrees and "FSDP" not in text:
+        return None
+    tp, pp, cp = (degrees.get(name, 1) for name in ("tp", "pp", "cp"))
+    if gpus % (tp * pp * cp):
+        return None
+    data = gpus // (tp * pp * cp)
+    ep = degrees.get("ep", 1)
+    zero_bubble = "zero bubble" in text or "DualPipe" in text
+    return Parallelism(
+        dp_shard=data, tp=tp, pp=pp, cp=cp, ep=ep if (data * tp * cp) % ep == 0 else 1,
+        zero=3 if "FSDP" in text else 1, sequence_parallel=tp > 1 and "FSDP" not in text,
+        virtual_stages=int(virtual.group(1)) if virtual and pp > 1 else 1,
+        pp_schedule="zero-bubble" if zero_bubble else "1f1b",
+    )  # fmt: skip
+
+
+def by_rule(model: ModelSpec, gpus: int) -> Iterator[Parallelism]:
+    """Layouts by size, from the simplest: FSDP alone, then TP in the node with ever more pipeline stages."""
+    if count(model).total <= LARGEST_FSDP:
+        yield Parallelism(dp_shard=gpus)
+    experts = model.moe.experts if model.moe else 1
+    for pp in (1, 2, 4, 8, 16):
+        for tp in (8,) if model.moe is None else (1,):
+            if gpus % (tp * pp) or model.heads % tp or model.layers < pp:
+                continue
+            ep = math.gcd(8, math.gcd(experts, gpus // pp)) if model.moe else 1
+            yield Parallelism(dp_shard=gpus // (tp * pp), tp=tp, pp=pp, ep=ep, zero=1, sequence_parallel=tp > 1)
+    yield Parallelism(dp_shard=gpus)
+
+
+def _fastest_fitting(shape: Shape, layouts: list[Parallelism]) -> Job:
+    """The first layout that fits, with the least recomputation and then the largest micro-batch; the last one where none
+    does."""
+    job = None
+    for layout in layouts:
+        for recompute in ("none", "selective", "full"):
+            for micro in (4, 2, 1):
+                if micro > 1 and shape.batch < micro * shape.seq_len * layout.dp * max(1, layout.pp):
+                    continue
+                job = _job(shape, layout.replace(micro_batch_size=micro), recompute)
+                if memory.peak(job, GPU, shape.card.memory_gib).margin >= memory.MARGIN:
+                    return job
+    assert job is not None
+    return job
+
+
+def _job(shape: Shape, layout: Parallelism, recompute: str) -> Job:
+    unit = shape.seq_len * layout.micro_batch_size * layout.dp
+    return Job(
+        model=shape.model,
+        params=count(shape.model),
+        layout=layout,
+        seq_len=shape.seq_len,
+        step_tokens=max(1, round(shape.batch / unit)) * unit,
+        precision=shape.precision,
+        recompute=recompute,
+        engine=shape.engine,
+    )
