@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from bench.planner.table import NEEDED, Problem, Row, Scored, Unplannable, read, with_archs
+from bench.planner.table import Problem, Row, Scored, Unplannable, read, with_archs
 from lablib.specs import LabError
 
 FIELDS = ("memory", "throughput", "runs", "posttrain")
@@ -84,8 +84,3 @@ def frame(truth: str | Path, only: tuple[str, ...] = FIELDS) -> list[dict[str, A
             row = field.rows.get(one.row, {})
             made.append({"field": name, "model": row.get("model") or row.get("name", ""), **one._asdict()})
     return made
-
-
-def needs(name: str) -> tuple[str, ...]:
-    """The columns that a field's CSV must have."""
-    return NEEDED[name]

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from bench.planner.table import Row
 from lablib.plan.engines import LAB, Engine
 
-CORE = LAB.replace(name="megatron-core", fused=True, attention="cudnn", tp_overlap=0.6, ep_overlap=0.3)
+CORE = LAB.replace(name="megatron-core", fused=True, attention="cudnn", tp_overlap=0.6, ep_overlap=0.3, ep_once=True,
+                   pp_overlap=0.7, quantised_gather=True)  # fmt: skip
 """Megatron core with Transformer Engine: fused norms, rotary embeddings and cross entropy, cuDNN attention, gradients and
 parameters exchanged beside compute, tensor-parallel collectives cut up beside the matmuls they feed."""
 GRAPHED = CORE.replace(name="megatron-core-graphs", layer_seconds=0.0, moe_seconds=0.0, ep_overlap=0.8)
@@ -19,18 +20,19 @@ ENGINES: dict[str, Engine] = {
     "core": CORE,
     "graphed": GRAPHED,
     "early": EARLY,
+    "pipes": EARLY.replace(name="megatron-deepspeed", pp_whole=True),
     "toy": CORE.replace(name="megatron-ci", layer_seconds=5.5e-3, moe_seconds=7e-3, overlap=0.0),
     "foundry": LAB.replace(name="llm-foundry", attention="fa1"),
-    "titan": LAB.replace(name="torchtitan"),
+    "titan": LAB.replace(name="torchtitan", quantised_gather=True),
     "compiled": LAB.replace(name="compiled", fused=True),
     "nanotron": LAB.replace(name="nanotron", fused=True, overlap=0.0),
-    "prime": LAB.replace(name="prime-rl"),
-    "deepspeed": LAB.replace(name="deepspeed", fused=True, attention="math"),
+    "prime": LAB.replace(name="prime-rl", moe_seconds=0.03),
+    "deepspeed": LAB.replace(name="deepspeed", fused=True, attention="math", one_card=True),
     "plain": LAB,
 }
 """Engines by key. Which features each has is read from its documentation of the time, not fitted."""
 FRAMEWORKS = (
-    (r"megatron.?bridge|nemo", "core"), (r"ci golden", "toy"), (r"megatron-lm 202[0-2]|megatron-ds|megatron-deepspeed", "early"),
+    (r"megatron.?bridge|nemo", "core"), (r"ci golden", "toy"), (r"megatron-ds|megatron-deepspeed", "pipes"), (r"megatron-lm 202[0-2]", "early"),
     (r"megatron", "core"), (r"foundry|composer|mosaic", "foundry"), (r"titan", "titan"), (r"fms|lit-gpt|olmo", "compiled"),
     (r"nanotron", "nanotron"), (r"prime", "prime"), (r"deepspeed|sagemaker|zero", "deepspeed"), (r"meta internal", "core"),
     (r"xformers|fairscale", "compiled"),
@@ -105,6 +107,8 @@ def engine_of(row: Row) -> Engine:
     if key == "toy" and int(float(row.get("hidden") or 0)) >= 4096:
         key = "core"
     engine = ENGINES[key]
+    if key == "toy" and re.search(r"expert|moe|deepseek", row.get("model", "").lower()):
+        engine = engine.replace(name="megatron-ci-moe", layer_seconds=engine.layer_seconds + 4e-3)
     if "fa3" in note:
         engine = engine.replace(attention="fa3")
     if "async" in note and "tp" in note:

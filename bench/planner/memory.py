@@ -192,7 +192,7 @@ def _korthikanti(row: Row) -> Setup:
 
 def _prime_rl(row: Row) -> Setup:
     sft = row["task"].startswith("sft")
-    job = _job(row, LAB.replace(name="prime-rl", loss_bytes=16), cross_entropy="full" if sft else "chunked")
+    job = _job(row, LAB.replace(name="prime-rl", loss_bytes=16, dispatch=1.6), cross_entropy="full" if sft else "chunked")
     if "lora" in row["task"]:
         job = replace(job, params=with_adapters(job.model, LoRA(rank=16)), adapters=True)
     return Setup(replace(job, offload="activations" if "offload" in row["act_ckpt"] else "none"), "reserved")

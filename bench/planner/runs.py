@@ -15,7 +15,7 @@ from typing import NamedTuple
 from bench.planner.rows import Row, Scored, Unplannable, accelerator_of, model_of, real, whole
 from lablib.plan import conventions, goodput, memory, step
 from lablib.plan.efficiency import GPU
-from lablib.plan.engines import LAB, Engine
+from lablib.plan.engines import MEGATRON, Engine
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import count
@@ -29,13 +29,18 @@ LARGEST_FSDP = 20e9
 """Parameters up to which a run of unknown layout is taken as FSDP alone; above it as TP within the node and PP."""
 BATCH = 4e6
 """Tokens of a step where the row has none: LLaMA to Llama 3 take 4M."""
-KERNELS = ((2206, "math"), (2307, "fa1"), (9999, "fa2"))
-"""Attention by the month of the source (YYMM): FlashAttention is arXiv 2205.14135, its second version 2307.08691."""
-DATES = {"A100": 2301, "A800": 2306, "V100": 2101, "TPU": 2112, "H100": 2406, "H800": 2405}
+EARLY = MEGATRON.replace(name="megatron-2021", attention="math", overlap=0.0)
+"""Megatron-LM before FlashAttention (arXiv 2205.14135): unfused attention, gradients exchanged after the backward pass."""
+TRITON = MEGATRON.replace(name="2023", attention="fa1", overlap=0.5)
+MODERN = MEGATRON.replace(name="modern", attention="fa2", tp_overlap=0.6, ep_overlap=0.5)
+"""FlashAttention-2 (arXiv 2307.08691); tensor- and expert-parallel collectives are cut up beside the matmuls they feed."""
+ENGINES = ((2301, EARLY), (2307, TRITON), (9999, MODERN))
+"""By the month of the source (YYMM)."""
+SELECTIVE = 2301
+"""From this month on layers are recomputed only where memory asks for it (LLaMA, arXiv 2302.13971 §2.4); before it, or in
+fp16, wholly: the configurations of BLOOM, GLM-130B, OPT and Pythia all say so."""
+DATES = {"A100": 2310, "A800": 2310, "V100": 2101, "TPU": 2112, "H100": 2406, "H800": 2405}
 """The month where the source has none, by accelerator."""
-STEADY = Range(low=0.85, mid=1.0, high=1.18)
-"""What four in five steady steps take over the step model (``bench/planner/throughput.py``)."""
-PRACTICE = Range(low=1.0, mid=1.0, high=1.0)
 UNKNOWN_LAYOUT = Range(low=1.0, mid=1.0, high=1.0)
 VAGUE = Range(low=1.0, mid=1.0, high=1.0)
 
@@ -78,11 +83,9 @@ def hours_of(row: Row) -> tuple[float, str]:
 def gpu_hours(run: Run) -> Range:
     """Steady steps over goodput, with the bands of both and of what was assumed, joined in quadrature."""
     job, gpus = run.job, run.job.layout.gpus
-    machine = Machine(run.cluster, GPU, 1, gpus)
-    seconds = sum(step.seconds(job, machine).values())
-    useful = run.tokens / job.step_tokens * seconds
+    useful = run.tokens * seconds_a_token(job, run.cluster)
     effective = goodput.of(gpus, goodput.CHECKPOINT_BYTES * job.params.total, longest=useful).effective
-    bands = [STEADY, PRACTICE, effective.inverse()]
+    bands = [effective.inverse()]
     bands += [UNKNOWN_LAYOUT] if "layout" in run.assumed else []
     bands += [VAGUE] if "size only" in run.assumed else []
     return Range.exactly(useful * gpus / 3600).joined(*bands)
@@ -91,7 +94,13 @@ def gpu_hours(run: Run) -> Range:
 def _anomaly(run: Run, published: float) -> tuple[str, ...]:
     peak = run.cluster.accelerator.peak("fp8" if run.job.precision == "fp8" else "bf16")
     share = conventions.claimed_mfu(run.job.model, run.tokens, published, peak) if peak else 0.3
-    return (f"inconsistent: {share:.0%} of the peak",) if share < 0.15 else (f"impossible: {share:.0%} of the peak",) if share > 0.7 else ()
+    return (
+        (f"inconsistent: {share:.0%} of the peak",)
+        if share < 0.15
+        else (f"impossible: {share:.0%} of the peak",)
+        if share > 0.7
+        else ()
+    )
 
 
 def run_of(row: Row) -> Run:
@@ -107,11 +116,16 @@ def run_of(row: Row) -> Run:
     batch = real(row, "batch_tokens") or BATCH
     gpus, known_gpus = _gpus(row, model, card, tokens, batch / seq)
     published = layout_of(row.get("layout", ""), gpus)
-    engine = LAB.replace(fused=True, attention=next(kernel for month, kernel in KERNELS if date < month))
+    engine = next(engine for month, engine in ENGINES if date < month)
+    if "DualPipe" in row.get("layout", ""):
+        engine = engine.replace(ep_overlap=1.0)  # arXiv 2412.19437 §3.2.1: the all-to-all is hidden wholly
     precision = "fp8" if "fp8" in row.get("precision", "") else "bf16"
     cluster = Cluster(accelerator=card, nodes=max(1, math.ceil(gpus / 8)), gpus_per_node=min(8, gpus))
-    shape = Shape(model, engine, card, seq, batch, precision)
-    job = _fastest_fitting(shape, [published] if published else list(by_rule(model, gpus)))
+    whole_layers = date < SELECTIVE or row.get("precision") == "fp16"
+    shape = Shape(
+        model, engine, card, seq, batch, precision, ("full",) if whole_layers else ("none", "selective", "full")
+    )
+    job = _fastest_fitting(shape, [published] if published else list(by_rule(model, gpus)), cluster)
     assumed = [name for name, missing in (
         ("GPUs", not known_gpus), ("layout", published is None), ("size only", not real(row, "n_layers")), ("batch", not real(row, "batch_tokens")),
     ) if missing]  # fmt: skip
@@ -127,6 +141,7 @@ class Shape(NamedTuple):
     seq_len: int
     batch: float
     precision: str
+    recompute: tuple[str, ...]
 
 
 def _date(row: Row) -> int:
@@ -171,33 +186,39 @@ def layout_of(text: str, gpus: int) -> Parallelism | None:
 
 
 def by_rule(model: ModelSpec, gpus: int) -> Iterator[Parallelism]:
-    """Layouts by size, from the simplest: FSDP alone, then TP in the node with ever more pipeline stages."""
+    """What a run of unknown layout may have used, by size: FSDP alone up to `LARGEST_FSDP`; above it also TP of up to a
+    node with sequence parallelism, and pipeline stages; experts are spread over a node."""
+    yield Parallelism(dp_shard=gpus)
     if count(model).total <= LARGEST_FSDP:
-        yield Parallelism(dp_shard=gpus)
-    experts = model.moe.experts if model.moe else 1
+        return
     for pp in (1, 2, 4, 8, 16):
-        for tp in (8,) if model.moe is None else (1,):
+        for tp in (1,) if model.moe else (2, 4, 8):
             if gpus % (tp * pp) or model.heads % tp or model.layers < pp:
                 continue
-            ep = math.gcd(8, math.gcd(experts, gpus // pp)) if model.moe else 1
-            yield Parallelism(dp_shard=gpus // (tp * pp), tp=tp, pp=pp, ep=ep, zero=1, sequence_parallel=tp > 1)
-    yield Parallelism(dp_shard=gpus)
+            ep = math.gcd(8, math.gcd(model.moe.experts, gpus // pp)) if model.moe else 1
+            for zero in (1, 3) if pp == 1 else (1,):
+                yield Parallelism(dp_shard=gpus // (tp * pp), tp=tp, pp=pp, ep=ep, zero=zero, sequence_parallel=tp > 1)
 
 
-def _fastest_fitting(shape: Shape, layouts: list[Parallelism]) -> Job:
-    """The first layout that fits, with the least recomputation and then the largest micro-batch; the last one where none
-    does."""
-    job = None
-    for layout in layouts:
-        for recompute in ("none", "selective", "full"):
-            for micro in (4, 2, 1):
-                if micro > 1 and shape.batch < micro * shape.seq_len * layout.dp * max(1, layout.pp):
-                    continue
-                job = _job(shape, layout.replace(micro_batch_size=micro), recompute)
-                if memory.peak(job, GPU, shape.card.memory_gib).margin >= memory.MARGIN:
-                    return job
-    assert job is not None
-    return job
+def _fastest_fitting(shape: Shape, layouts: list[Parallelism], cluster: Cluster) -> Job:
+    """The fastest job that fits of the layouts, recomputation and micro-batches; of those that never fit the smallest."""
+    jobs = [
+        _job(shape, layout.replace(micro_batch_size=micro), recompute)
+        for layout in layouts
+        for recompute in shape.recompute
+        for micro in (1, 2, 4, 8)
+        if micro == 1 or shape.batch >= micro * shape.seq_len * layout.dp * layout.pp
+    ]
+    room = {id(job): memory.peak(job, GPU, shape.card.memory_gib).margin for job in jobs}
+    fitting = [job for job in jobs if room[id(job)] >= memory.MARGIN]
+    if not fitting:
+        return max(jobs, key=lambda job: room[id(job)])
+    return min(fitting, key=lambda job: seconds_a_token(job, cluster))
+
+
+def seconds_a_token(job: Job, cluster: Cluster) -> float:
+    """Steady seconds of a step for each of its tokens."""
+    return sum(step.seconds(job, Machine(cluster, GPU, 1, job.layout.gpus)).values()) / job.step_tokens
 
 
 def _job(shape: Shape, layout: Parallelism, recompute: str) -> Job:

@@ -20,11 +20,14 @@ PRECISIONS = (("nvfp4", "nvfp4"), ("mxfp8", "mxfp8"), ("fp8", "fp8"), ("float8",
 """The first that a row's precision contains; fp16 runs at bf16's rate."""
 RECOMPUTE = (("selective_layer", "selective-layer"), ("selective_op", "selective-op"), ("selective+sp", "attention"),
              ("selective", "selective-layer"), ("full", "full"), ("none", "none"))  # fmt: skip
-PUBLISH_BYTES_S = 3.5e9
-"""Bytes/s at which an RL trainer writes its bf16 weights for the samplers after each step (fitted on three models of
-prime-rl's table, which differ from the LoRA rows of the same shape by their weights' bytes over this)."""
-UNPACKED = {"alpaca": (100.0, 0.77), "metamath": (210.0, 0.62)}
-"""Mean tokens of a sample, and the share of a padded batch that is not padding."""
+PUBLISH = (0.4, 3.5e9)
+"""Seconds, and bytes/s of bf16 weights, that an RL trainer spends in each step to hand its weights to the samplers (fitted
+on three models of prime-rl's table, whose full rows differ from LoRA rows of the same shape by their weights' bytes)."""
+PADDED = {4: 1.45, 2: 1.25}
+"""Longest of so many instruction samples over their mean: what an unpacked batch pads to (lengths spread log-normally
+with a standard deviation of about 0.4)."""
+ALPACA = 130.0
+"""Mean tokens of an Alpaca sample with its prompt."""
 
 
 def score(rows: list[Row]) -> Iterator[Scored]:
@@ -58,9 +61,9 @@ def source(row: Row) -> str:
     return row.get("group") or row.get("framework") or "unknown"
 
 
-def rate(job: Job, machine: Machine, extra: float = 0.0, useful: float = 1.0) -> float:
+def rate(job: Job, machine: Machine, extra: float = 0.0) -> float:
     """Tokens/s of one accelerator; `extra` seconds are spent beside the step."""
-    return job.step_tokens * useful / (sum(step.seconds(job, machine).values()) + extra) / job.layout.gpus
+    return job.step_tokens / (sum(step.seconds(job, machine).values()) + extra) / job.layout.gpus
 
 
 def planned(row: Row) -> tuple[Job, Machine, float, float] | None:
@@ -68,13 +71,24 @@ def planned(row: Row) -> tuple[Job, Machine, float, float] | None:
     measured. Raises `Unplannable` or `LabError` where the planner cannot say it."""
     usual = USUAL.get(source(row), Usual())
     model = _model(row, usual)
-    seq = whole(row, "seq_len", usual.seq_len)
+    seq, useful = _sequence(row, usual)
     published = _published(row, model, seq)
     if published is None:
         return None
     machine = _machine(row, usual)
     job = _job(row, usual, model, seq, machine)
-    return job, machine, published, _beside(row, job)
+    return job, machine, published / useful, _beside(row, job)
+
+
+def _sequence(row: Row, usual: Usual) -> tuple[int, float]:
+    """Tokens of a sequence as computed, and the share of them that the source counts: unpacked batches pad."""
+    pad = PADDED.get(whole(row, "micro_batch", 4), 1.3)
+    mean = re.search(r"mean (\d+)", row.get("seq_len", ""))
+    if mean:
+        return round(float(mean.group(1)) * pad), 1 / pad
+    if source(row) == "torchtune" and "baseline" in row.get("note", "").lower():
+        return round(ALPACA * pad), 1 / pad
+    return whole(row, "seq_len", usual.seq_len), 1.0
 
 
 def _model(row: Row, usual: Usual) -> ModelSpec:
@@ -90,6 +104,8 @@ def _machine(row: Row, usual: Usual) -> Machine:
     card = accelerator_of(row.get("gpu", ""))
     network = gbit_s(row, usual)
     card = card.replace(nic_gbit_s=network) if network else card
+    if card.name.startswith(("gb200", "gb300")):
+        card = card.replace(scaleup_gpus=72)
     per_node = 4 if card.name.startswith(("gb200", "gb300")) else 8
     gpus = whole(row, "n_gpus", 8)
     cluster = Cluster(accelerator=card, nodes=max(1, -(-gpus // per_node)), gpus_per_node=min(per_node, gpus))
@@ -139,8 +155,9 @@ def _virtual(row: Row, pp: int) -> int:
 def _job(row: Row, usual: Usual, model: ModelSpec, seq: int, machine: Machine) -> Job:
     layout, task = _layout(row, usual), (row.get("task") or "pretrain").lower()
     per_rank = max(1.0, (real(row, "global_batch") or layout.micro_batch_size * layout.dp) / layout.dp)
-    if "local batch" in row.get("note", "").lower() and layout.pp > 1:
-        layout = layout.replace(micro_batch_size=1)
+    if layout.pp > 1 and "titan" in row.get("framework", "").lower():
+        # Its batch column is a rank's whole batch, split into micro-batches of one; weights stay gathered over them.
+        layout = layout.replace(micro_batch_size=1, zero=2)
     adapters = "lora" in task or "peft" in task
     params = with_adapters(model, LoRA(rank=16)) if adapters else count(model)
     text = f"{task} {row.get('note', '')}".lower()
@@ -160,7 +177,9 @@ def _job(row: Row, usual: Usual, model: ModelSpec, seq: int, machine: Machine) -
 def _beside(row: Row, job: Job) -> float:
     """Seconds of a step that are not the step: an RL trainer's weights."""
     text = (row.get("task") or "").lower()
-    return 2 * job.params.total / PUBLISH_BYTES_S if text.startswith("rl-trainer-full") else 0.0
+    if not text.startswith("rl-trainer"):
+        return 0.0
+    return PUBLISH[0] + 2 * job.params.trainable / PUBLISH[1]
 
 
 PEAKS = {"a100": 312.0, "h100": 989.0, "h200": 989.0, "b200": 2250.0, "b300": 2250.0, "gb": 2500.0, "v100": 125.0}

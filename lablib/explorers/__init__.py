@@ -2,8 +2,9 @@
 
 from lablib.explorers.budget import BudgetPlan
 from lablib.explorers.explorer import Explorer, knob
+from lablib.explorers.memory import MemoryPlan
 from lablib.explorers.mini import MiniPlan
 from lablib.explorers.monitor import Monitor
 from lablib.explorers.view import Headline, Status, Table, View
 
-__all__ = ["BudgetPlan", "Explorer", "Headline", "MiniPlan", "Monitor", "Status", "Table", "View", "knob"]
+__all__ = ["BudgetPlan", "Explorer", "Headline", "MemoryPlan", "MiniPlan", "Monitor", "Status", "Table", "View", "knob"]

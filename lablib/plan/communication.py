@@ -11,7 +11,7 @@ from lablib.plan import anatomy
 from lablib.plan.collectives import all_to_all, point, ring
 from lablib.plan.grid import Number, choose, most
 from lablib.plan.job import Job
-from lablib.plan.kernels import REPEATS
+from lablib.plan.kernels import QUANTISING, REPEATS
 from lablib.plan.machine import Machine, strides
 
 
@@ -43,16 +43,16 @@ def expert_parallel(job: Job, machine: Machine, layers: Number) -> Number:
     size = job.micro_tokens / job.layout.tp * moe.top_k * job.model.hidden * job.width
     share = anatomy.layers(job.model).moe / job.model.layers
     again = REPEATS[job.recompute][0]
-    whole = (4 + 2 * again) * all_to_all(size, ep, 1, machine) * layers * share
+    whole = (4 + 2 * again) * all_to_all(size, ep, 1, machine, moe.top_k, job.engine.ep_once) * layers * share
     return whole * (1 - job.engine.ep_overlap)
 
 
 def pipeline(job: Job, machine: Machine) -> Number:
     """One micro-batch's activations handed forward and gradients handed back at each boundary of a stage's slices."""
     layout = job.layout
-    size = job.micro_tokens * job.model.hidden * job.width / layout.tp
+    size = job.micro_tokens * job.model.hidden * job.width / (1 if job.engine.pp_whole else layout.tp)
     once = point(size, layout.pp, strides(layout)["pp"], machine)
-    return choose(layout.pp > 1, 2 * layout.virtual_stages * once, 0.0)
+    return choose(layout.pp > 1, 2 * layout.virtual_stages * once * (1 - job.engine.pp_overlap), 0.0)
 
 
 def data_parallel(job: Job, machine: Machine, compute: Number, layers: Number) -> Number:
@@ -94,15 +94,16 @@ def _traffic(job: Job, machine: Machine) -> tuple[Number, Number]:
     layout, place = job.layout, strides(job.layout)
     trained = job.params.trainable / job.params.total
     gradient = 4 if job.reduce_dtype == "fp32" else 2
+    weight = 1 if job.engine.quantised_gather and job.precision in QUANTISING else job.width
     apart = choose(layout.ep > 1, layout.ep, place["shard"])
     sharded: Number = 0.0
     once: Number = 0.0
     groups = zip(held(job), (place["shard"], apart), strict=True)
     for (size, members), stride in groups if job.model.moe else [(held(job)[0], place["shard"])]:
-        byte = ring(size, members, stride, machine)
+        byte = ring(size, members, stride, machine, job.engine.one_card)
         if layout.zero == 3:
-            sharded = sharded + job.micro_batches * byte * (2 * job.width + trained * gradient)
+            sharded = sharded + job.micro_batches * byte * (2 * weight + trained * gradient)
         else:
-            once = once + byte * trained * (job.width + gradient)
+            once = once + byte * trained * (weight + gradient)
         once = once + 2 * ring(size / members * trained * gradient, layout.dp_replicate, place["replicate"], machine)
     return sharded, once

@@ -55,6 +55,8 @@ class Efficiency(Spec):
     """Exposed share of the traffic of quantising a matmul's inputs."""
     elementwise: float = 1.0
     """Traffic of norms, activation functions and the like over their inputs and outputs read and written once."""
+    eager: float = 2.0
+    """The same where every operator is a kernel of its own, over fused kernels."""
     network: float = 0.8
     """Share of the fabric's own efficiency that collectives over many nodes keep."""
     hops: float = 2.0
@@ -128,7 +130,7 @@ def of(cluster: Cluster) -> Efficiency:
     file = home() / FILE
     if cluster.name == LOCAL and file.is_file():
         return _read(file, file.stat().st_mtime_ns)
-    return GPU if cluster.accelerator.kind == "gpu" else CPU
+    return CPU if cluster.accelerator.kind == "cpu" else GPU
 
 
 @lru_cache(maxsize=4)

@@ -44,6 +44,9 @@ class Engine(Spec):
     """Gradients live in one buffer that is never freed, not only from the backward pass on."""
     keeps_gathered: bool = False
     """With pipeline stages, FSDP's gathered weights and unsharded fp32 gradients stay for the whole step."""
+    dispatch: float = 0.0
+    """What dispatching tokens to experts takes in a recomputed layer's backward pass, over the activations it keeps:
+    permuted copies and their gradients, in fp32 where they are weighted."""
     # time
     attention: Literal["math", "fa1", "fa2", "fa3", "cudnn"] = "fa2"
     """The attention kernel: unfused, FlashAttention's generation (fa1 with its Triton sibling) or cuDNN's."""
@@ -58,6 +61,16 @@ class Engine(Spec):
     """Share of tensor-parallel communication hidden behind the matmuls it feeds."""
     ep_overlap: float = 0.0
     """Share of the experts' all-to-all hidden behind other work."""
+    ep_once: bool = False
+    """A token crosses the network once for all its experts in a domain (DeepEP, HybridEP), not once for each."""
+    pp_overlap: float = 0.0
+    """Share of the hand-over between pipeline stages that is hidden (interleaved schedules)."""
+    pp_whole: bool = False
+    """Every tensor-parallel rank hands the whole activation to the next stage (DeepSpeed's pipelines), not its slice."""
+    quantised_gather: bool = False
+    """Weights of fp8 training are gathered in one byte."""
+    one_card: bool = False
+    """Collectives over nodes use one network card of each node's ring (DeepSpeed in 2021), not all."""
 
 
 LAB = Engine(source="lablib/train: fp32 weights, FSDP2 mixed precision or autocast (docs/planner.md)")

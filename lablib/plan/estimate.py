@@ -24,6 +24,9 @@ from lablib.specs import GRPO, SFT, Cluster, Evaluate, Export, LabError, Prefere
 if TYPE_CHECKING:
     from lablib.plan.chain import ChainEstimate
 
+RARE = 0.02
+"""Share of the time that a better checkpoint interval must save to be worth a word."""
+
 
 class Estimate(Spec):
     """A plan: numbers with their bands, a verdict, and the account of how each came about."""
@@ -123,7 +126,7 @@ def estimate(
         energy_kwh=energy,
         co2e_kg=money.carbon(energy),
         fits=not reasons,
-        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu), *_seldom(recipe, work, useful), *unpriced),
+        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu), *_rarely(recipe, work, useful), *unpriced),
         ledger=ledger.entries(work, machine, hours, useful, price, mfu),
     )
 
@@ -178,27 +181,20 @@ def _useful(work: Work) -> float:
     return work.seconds - work.once.get("evaluation", 0.0)
 
 
-def _seldom(recipe: Recipe, work: Work, useful: Goodput | None) -> Iterator[str]:
-    """Checkpoints that are too rare for so many accelerators, with the better interval."""
-    if useful is None or work.steps < 2:
+def _rarely(recipe: Recipe, work: Work, useful: Goodput | None) -> Iterator[str]:
+    """Where checkpoints are too rare or too frequent for so many accelerators, with the better interval."""
+    if useful is None or not work.checkpoint_bytes:
         return
     best = max(1, round(useful.optimum_seconds / work.step_seconds))
-    if getattr(recipe, "checkpoint_every", 0) is None:
-        rare = goodput.overhead(
-            recipe.gpus,
-            useful.save_seconds,
-            goodput.FAILURES.mid,
-            goodput.RESTART.mid,
-            1.0,
-            _useful(work) / CHECKPOINTS,
-        )
-        if rare > 1.02 / useful.effective.mid / goodput.SLOW.mid:
-            yield f"set checkpoint_every={best}: the plan assumes it, but left open the run saves about ten times in all, and failures would cost {rare - 1:.0%}"
-    elif (
-        useful.parts["lost work"] + useful.parts["checkpoints"] > 0.05
-        and not 0.5 < useful.interval_seconds / useful.optimum_seconds < 2
+    if getattr(recipe, "checkpoint_every", None) is None:
+        cost = goodput.interruption(recipe.gpus, useful.save_seconds, _useful(work) / CHECKPOINTS)
+        if cost > goodput.interruption(recipe.gpus, useful.save_seconds, useful.optimum_seconds) + RARE:
+            yield f"set checkpoint_every={best}: the plan assumes it; left open the run saves ten times in all, and failures cost {cost:.0%}"
+    elif useful.parts["lost work"] + useful.parts["checkpoints"] > RARE + goodput.interruption(
+        recipe.gpus, useful.save_seconds, useful.optimum_seconds
     ):
-        yield f"checkpoints and repeated work take {useful.parts['lost work'] + useful.parts['checkpoints']:.0%} of the time; checkpoint_every={best} is the optimum"
+        lost = useful.parts["lost work"] + useful.parts["checkpoints"]
+        yield f"checkpoints and repeated work take {lost:.0%} of the time; checkpoint_every={best} is the optimum"
 
 
 def _hours(work: Work, machine: Machine, useful: Goodput | None) -> Range:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from lablib.plan import anatomy
-from lablib.plan.grid import Number, least
+from lablib.plan.grid import Number, least, most
 from lablib.specs import ModelSpec, Spec
 
 
@@ -85,7 +85,7 @@ def windowed_context(seq_len: Number, window: int | None) -> Number:
     if window is None:
         return causal_context(seq_len)
     seen = least(window, seq_len)
-    return seen - seen * (seen - 1) / (2 * seq_len)
+    return seen - seen * (seen - 1) / (2 * most(seq_len, 1))
 
 
 def forward(model: ModelSpec, context: Number, windowed: Number | None = None) -> dict[str, Number]:

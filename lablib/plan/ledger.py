@@ -159,8 +159,8 @@ def _goodput(useful: Goodput, gpus: int) -> Iterator[Row]:
     yield (
         "goodput",
         str(useful.effective),
-        "1 / (slow days × M·e^(R/M)·(e^((τ+δ)/M) − 1)/τ + evaluation)",
-        f"lost: {lost}; restart {goodput.RESTART} s, slow days {goodput.SLOW}",
+        "1 / (slow steps × M·e^(R/M)·(e^((τ+δ)/M) − 1)/τ + evaluation)",
+        f"lost: {lost}; restart {goodput.RESTART} s, slow steps {goodput.SLOW}",
         "Daly (2006) eq. 20; lablib/plan/goodput.py names the observations",
     )
 

@@ -120,12 +120,13 @@ class Machine:
         """Seconds that a small message needs over the network."""
         return self.cluster.network.latency_seconds * self.efficiency.hops
 
-    def link(self, members: Number, stride: Number) -> Number:
+    def link(self, members: Number, stride: Number, one_card: bool = False) -> Number:
         """Bytes/s of each rank in a ring over `members` ranks that lie `stride` apart.
 
-        Inside a domain the scale-up link; beyond it a ring uses the network cards of all its members in the domain.
+        Inside a domain the scale-up link; beyond it a ring uses the network cards of all its members in the domain, or
+        of one.
         """
-        cards = self.network * most(1, self.domain // stride)
+        cards = self.network * (1 if one_card else most(1, self.domain // stride))
         return choose(members * stride <= self.domain, self.scaleup, least(self.scaleup, cards))
 
 

@@ -23,8 +23,8 @@ machines live at most 24 h (arXiv 1911.05160); the middle is the geometric mean,
 REPLACED = Range(low=600, mid=1800, high=7200)
 """Seconds until a reclaimed node is replaced and the job steps again, while its other nodes are paid for."""
 HOURS_A_YEAR = 8766
-BANDS = ("on-demand-band",)
-"""Rows that are a range of offers, not one: shown, never the cheapest."""
+CLASSES = ("hyperscaler", "neocloud", "marketplace")
+"""Who sells; the price list also has indices, which nobody can rent at."""
 
 
 class Offer(Spec):
@@ -32,19 +32,21 @@ class Offer(Spec):
 
     provider: str
     provider_class: str
-    """hyperscaler, neocloud, marketplace or index."""
+    """One of `CLASSES`."""
     accelerator: str
     pricing: str
     """on-demand, reserved-<term>, spot or market."""
     region: str = ""
     usd_per_gpu_hour: float
     read_on: str
+    dated: bool
+    """Whether the day of the reading is known; prices without one come last, for they rose in 2026."""
     gpu_hours: Range
     """With spot's interruptions where it is spot."""
     days: Range
     dollars: Range
     over_cheapest: float = 1.0
-    """Middle dollars over those of the cheapest single offer."""
+    """Middle dollars over those of the first offer."""
     fits: bool = True
     note: str = ""
     source: str = ""
@@ -55,19 +57,22 @@ def offers(
     cluster: Cluster,
     accelerators: Iterable[str] = (),
     pricing: Iterable[str] = ("on-demand", "market", "spot", "reserved-1y"),
-    bands: bool = False,
 ) -> list[Offer]:
     """The recipe at every provider that lists the cluster's accelerator, cheapest first (cross-cloud arbitrage).
 
     `accelerators` names others to plan as well on as many nodes; of several readings of one price the latest counts.
-    Plans that do not fit come last. Raises `LabError` where nobody lists a price.
+    Undated prices and plans that do not fit come last. Raises `LabError` where nobody lists a price.
     """
-    wanted = {*pricing, *(BANDS if bands else ())}
+    wanted = set(pricing)
     made: list[Offer] = []
     for name in dict.fromkeys((cluster.accelerator.name, *accelerators)):
         own = name == cluster.accelerator.name
         place = cluster if own else Cluster(accelerator=name, nodes=cluster.nodes, gpus_per_node=cluster.gpus_per_node)
-        rows = [row for row in latest(catalog.prices) if row["accelerator"] == name and row["pricing"] in wanted]
+        rows = [
+            row
+            for row in latest(catalog.prices)
+            if row["accelerator"] == name and row["pricing"] in wanted and row["provider_class"] in CLASSES
+        ]
         if rows:
             plan = estimate(recipe, place)
             made += [_offer(plan, place, row) for row in rows]
@@ -75,7 +80,7 @@ def offers(
         raise LabError(
             f"no provider in the catalogue lists {cluster.accelerator.name}; give the cluster price_per_gpu_hour"
         )
-    made.sort(key=lambda offer: (not offer.fits, offer.pricing in BANDS, offer.dollars.mid))
+    made.sort(key=lambda offer: (not offer.fits, not offer.dated, offer.dollars.mid))
     cheapest = made[0].dollars.mid
     return [offer.replace(over_cheapest=offer.dollars.mid / cheapest) for offer in made]
 
@@ -101,6 +106,7 @@ def _offer(plan: Estimate, cluster: Cluster, row: dict[str, str]) -> Offer:
         region=row.get("region", ""),
         usd_per_gpu_hour=usd,
         read_on=row["read_on"],
+        dated=row["read_on"][:1].isdigit(),
         gpu_hours=hours,
         days=plan.days.joined(stretch),
         dollars=hours.times(usd),
@@ -125,7 +131,11 @@ def interruptions(plan: Estimate, gpus_per_node: int = 8, reclaims: Range = RECL
     stays = wall(0.0, 0.0)
     middle = wall(reclaims.mid, REPLACED.mid) / stays
     low = wall(reclaims.low, REPLACED.low) / stays
-    return Range(low=min(low, middle), mid=middle, high=max(middle, wall(reclaims.high, REPLACED.high) / stays))
+    return Range(
+        low=max(1.0, min(low, middle)),
+        mid=max(1.0, middle),
+        high=max(middle, wall(reclaims.high, REPLACED.high) / stays),
+    )
 
 
 class Reserved(NamedTuple):

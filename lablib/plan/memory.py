@@ -208,18 +208,13 @@ def stored(job: Job) -> Number:
     return whole
 
 
-DISPATCH = 1.6
-"""What dispatching tokens to experts and summing their outputs takes in a layer's backward pass, over the activations it
-keeps: permuted copies and their gradients, in fp32 where they are weighted (fitted on 10 rows of two models, 2026-11)."""
-
-
 def working(job: Job) -> Number:
     """Bytes that one layer's backward pass needs on top: gradients of its activations (a fifth of them live at a time),
     and with recomputation the layer's own activations again, as far as they are not stored."""
     layers, tp = job.model.layers, job.layout.tp
     one = activations.total(job.model, job.style).each(tp, job.layout.sequence_parallel) / layers
     if job.model.moe and job.recompute == "full":
-        one = one + DISPATCH * activations.sparse(job.model, job.style).each(tp, job.layout.sequence_parallel)
+        one = one + job.engine.dispatch * activations.sparse(job.model, job.style).each(tp, job.layout.sequence_parallel)
     if job.engine.attention == "math":
         one = one + activations.scores(job.model, job.seq_len, job.engine.dropout) / tp / layers
     if job.recompute == "none":

@@ -95,9 +95,17 @@ def _stage(job: Job, machine: Machine) -> tuple[dict[str, Number], Number]:
     parts = {
         "compute": cost.layers * held + choose(ends, cost.head, 0.0),
         "attention": cost.attention * held,
-        "elementwise": cost.elementwise * held + choose(ends, cost.loss, 0.0),
+        "elementwise": cost.elementwise * held + choose(ends, cost.loss, 0.0) + _accumulate(job, machine),
     }
     return {**parts, "launch": _launch(job, sum(parts.values()), layers * held)}, layers * held
+
+
+def _accumulate(job: Job, machine: Machine) -> Number:
+    """Seconds of adding a micro-batch's gradients to the step's, where they are not sharded: read, add, write in fp32."""
+    shared = job.shards if job.layout.zero == 3 else 1
+    size = sum(held / choose(shared > 1, most(1, members), 1) for held, members in communication.held(job))
+    trained = job.params.trainable / job.params.total
+    return choose(job.micro_batches > 1, size * trained * 2 * job.engine.grads / machine.bandwidth, 0.0)
 
 
 def _launch(job: Job, work: Number, layers: Number) -> Number:

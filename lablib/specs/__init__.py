@@ -4,6 +4,7 @@ from lablib.specs.base import Spec, digest, write_atomic
 from lablib.specs.catalog import catalog
 from lablib.specs.data import Mixture, Ref, Task
 from lablib.specs.errors import LabError
+from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
 from lablib.specs.parallelism import Parallelism
@@ -38,6 +39,7 @@ __all__ = [
     "Mixture",
     "MoE",
     "ModelSpec",
+    "Network",
     "Optimizer",
     "Parallelism",
     "Preference",

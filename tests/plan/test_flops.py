@@ -115,6 +115,10 @@ def test_a_window_cuts_what_each_token_sees(seq: int, window: int) -> None:
     assert flops.windowed_context(seq, None) == flops.causal_context(seq)
 
 
+def test_no_context_costs_no_scores() -> None:
+    assert flops.scores(catalog.models["gemma-3-1b"], 0.0) == flops.windowed_context(0, 16) == 0
+
+
 def test_only_windowed_layers_see_less() -> None:
     base = {"layers": 7, "hidden": 64, "heads": 4, "ffn": 96, "vocab": 128}
     whole = flops.scores(ModelSpec(**base), 50.5) / 7

@@ -97,7 +97,7 @@ def test_the_count_is_transformers_own_for_any_shape(model: ModelSpec) -> None:
         "glm-4.5",
         "glm-4.5-air",
         "deepseek-v2",
-    ],  # fmt: skip
+    ],
 )
 def test_the_count_is_transformers_own_at_full_size(name: str) -> None:
     assert count(catalog.models[name]).total == peer(catalog.models[name])
