@@ -4,6 +4,7 @@ from lablib.plan import estimate
 from lablib.runs import Run
 from lablib.specs import (
     GRPO,
+    PPO,
     SFT,
     Accelerator,
     Cluster,
@@ -19,6 +20,7 @@ from lablib.specs import (
     Prepare,
     Pretrain,
     Ref,
+    Reward,
     Schedule,
     Task,
     catalog,
@@ -26,6 +28,7 @@ from lablib.specs import (
 
 __all__ = [
     "GRPO",
+    "PPO",
     "SFT",
     "Accelerator",
     "Cluster",
@@ -41,6 +44,7 @@ __all__ = [
     "Prepare",
     "Pretrain",
     "Ref",
+    "Reward",
     "Run",
     "Schedule",
     "Task",

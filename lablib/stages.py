@@ -14,7 +14,9 @@ _STAGES = {
     "pretrain": ("lablib.train.pretrain", "pretrain"),
     "sft": ("lablib.posttrain.sft", "sft"),
     "preference": ("lablib.posttrain.preference", "preference"),
+    "reward": ("lablib.posttrain.later", "reward"),
     "grpo": ("lablib.posttrain.grpo", "grpo"),
+    "ppo": ("lablib.posttrain.later", "ppo"),
     "evaluate": ("lablib.evals.evaluate", "evaluate"),
     "export": ("lablib.models.export", "export_model"),
 }

@@ -23,13 +23,29 @@ def _():
 
     from cluster import submit
     from lablib import Cluster, Prepare, estimate
-    from lablib.explorers import BudgetPlan, MiniPlan
+    from lablib.explorers import Accuracy, BudgetPlan, MemoryPlan, MiniPlan
     from lablib.plan import calibrate
     from lablib.specs.paths import home
     from widgets import explore, show, watch
 
     tiny = os.environ.get("LAB_TINY") == "1"
-    return BudgetPlan, Cluster, MiniPlan, Prepare, calibrate, estimate, explore, home, mo, show, submit, tiny, watch
+    return (
+        Accuracy,
+        BudgetPlan,
+        Cluster,
+        MemoryPlan,
+        MiniPlan,
+        Prepare,
+        calibrate,
+        estimate,
+        explore,
+        home,
+        mo,
+        show,
+        submit,
+        tiny,
+        watch,
+    )
 
 
 @app.cell(hide_code=True)
@@ -83,7 +99,51 @@ def _(budget, estimate):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    ## 2. Hold it against something real
+    ## 2. Will it fit?
+
+    Memory has a place and a moment: the first pipeline stage holds most activations, the last one the logits, and the
+    peak may come at the loss, in the backward pass or in the optimiser's step. The table "What if" flips one switch at a
+    time.
+
+    **What you should see:** at 8,192 tokens the logits of a 128k vocabulary are the largest part of an 8B model's peak,
+    so a chunked cross entropy saves more than recomputing every layer does. Set the longest sequence that can come, not
+    the mean: late out-of-memory errors come from the longest sample.
+    """)
+    return
+
+
+@app.cell
+def _(MemoryPlan, explore, show):
+    memory = explore(MemoryPlan(model="llama-3.1-8b", dp_shard=8))
+    show(memory)
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## 3. How right is it?
+
+    The same formulas were held against published measurements of other people's runs. Each point is one of them.
+
+    **What you should see:** memory within a few per cent for frameworks whose conventions are known, and far off where a
+    source does not say its sequence length (axolotl). Whole runs scatter most: restarts and failures are not in any
+    layout. `docs/planner.md` has the errors by source.
+    """)
+    return
+
+
+@app.cell
+def _(Accuracy, explore, show):
+    accuracy = explore(Accuracy(field="memory"))
+    show(accuracy)
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## 4. Hold it against something real
 
     A planner that is never checked is a guess. The same `estimate` plans a small pretraining on this machine; we run it
     and compare.

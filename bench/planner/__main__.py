@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.planner import peers, report, scores
-from bench.planner.fields import FIELDS, Field, assumed, field_of
+from bench.planner.fields import FIELDS, Field, assumed, field_of, kinds_of
 from bench.planner.table import Problem
 
 HELP = """
@@ -27,6 +26,8 @@ shape, layout, accelerator, context) and compared with what was measured. archs.
   false_unfits          rows that ran which the plan calls unfit; false_unfit_share is their FRACTION
   band80_coverage       FRACTION of published figures inside the plan's 80 % band, with the exact 95 % interval of that
                         share; interval_score is Winkler's over the published figure (width + 10 x miss): lower is better
+  by_source, by_kind    the same figures for each source, and by what decides the bar: dense bf16, 8- or 4-bit or mixture of
+                        experts; full training or adapters; how sure a run's figures are (tiers A and B); the stage
   peers                 live: computed here on the same rows, with our median on the rows that the peer can do ("ours");
                         quoted: medians that others measured, dated, for the same sources
 
@@ -44,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="machine-readable output, and nothing else, on stdout")
     parser.add_argument("--only", default="", metavar="FIELDS", help=f"some of {','.join(FIELDS)}")
     parser.add_argument("--no-peers", action="store_true", help="leave the peers out (quicker)")
-    parser.add_argument("--speed", action="store_true", help="time estimate, a grid of layouts and the import; alone it needs no folder")  # fmt: skip
+    parser.add_argument("--speed", action="store_true", help="time estimate, a grid of layouts and the import; alone it needs no folder (in --json unless --only)")  # fmt: skip
     parser.add_argument("--leave-one-out", action="store_true", help="print each field's error with constants fitted on all other sources")  # fmt: skip
     return parser
 
@@ -64,6 +65,8 @@ def bench(truth: Path, only: tuple[str, ...] = FIELDS, with_peers: bool = True) 
 def _figures(field: Field) -> dict[str, Any]:
     figures = scores.FIGURES[field.name](field.scored)
     counts = {"sound_rows": len(field.rows), "planned": len({one.row for one in field.scored})}
+    kinds = kinds_of(field)
+    figures["by_kind"] = scores.by_source([one._replace(source=kinds.get(one.row, "unknown")) for one in field.scored])
     return {**figures, **counts, **({"missing": field.missing} if field.missing else {})}
 
 
@@ -77,21 +80,6 @@ def _problems(truth: Path, fields: list[Field]) -> list[dict[str, Any]]:
         return [Problem(str(truth), 0, "", "is not a folder")._asdict()]
     unique = dict.fromkeys(problem for field in fields for problem in (*field.malformed, *field.unplannable))
     return [problem._asdict() for problem in unique]
-
-
-def leave_one_out(only: tuple[str, ...], truth: Path) -> dict[str, Any]:
-    """Each field's cross-validated figures (its file's ``leave_one_out(truth)``), or that it offers none."""
-    made: dict[str, Any] = {}
-    for name in only:
-        for module_name in (f"bench.planner.{name}", f"bench.planner.fit_{name}"):
-            try:
-                module = importlib.import_module(module_name)
-            except ModuleNotFoundError:
-                continue
-            if hasattr(module, "leave_one_out"):
-                made[name] = module.leave_one_out(truth)
-        made.setdefault(name, "no constants of this field are fitted across sources")
-    return scores.plain(made)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,17 +98,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _say(asked: argparse.Namespace, only: tuple[str, ...]) -> None:
     result, fields = bench(asked.truth, only, not asked.no_peers) if asked.truth else ({}, [])
-    if asked.speed:
+    if asked.speed or (asked.json and not asked.only):
         from bench.planner.speed import speed
 
         result["speed"] = scores.plain(speed())
     if asked.leave_one_out and asked.truth:
-        result["leave_one_out"] = leave_one_out(only, asked.truth)
+        from bench.planner.cross import leave_one_out
+
+        result["leave_one_out"] = scores.plain(leave_one_out(only, asked.truth))
     if asked.json:
         sys.stdout.write(json.dumps(result, allow_nan=False, indent=1, ensure_ascii=False) + "\n")
         return
     lines = [report.text(result, fields)] if fields else report.speed(result["speed"])
-    lines += [f"leave one source out · {name}: {said}" for name, said in result.get("leave_one_out", {}).items()]
+    lines += report.left_out(result.get("leave_one_out", {}))
     sys.stdout.write("\n".join(lines) + "\n")
 
 

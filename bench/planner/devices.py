@@ -81,7 +81,7 @@ def _accelerator(name: str) -> Accelerator:
     if not found and gib:
         return _card(next(key for most, key in SIZES if gib <= most or most == SIZES[-1][0]))
     if not found:
-        if re.fullmatch(r"(\d*gpus?|unknown|)", plain):
+        if re.fullmatch(r"(\d*gpus?|unknown)", plain):
             return _card("a100-sxm")
         raise Unplannable(f"unknown accelerator {name!r}")
     return _trimmed(_card(found), name, gib)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from bench.planner.table import Problem, Row, Scored, Unplannable, read, with_archs
+from bench.planner.table import Problem, Row, Scored, Unplannable, read, real, with_archs
+from bench.planner.shapes import model_of
 from lablib.specs import LabError
 
 FIELDS = ("memory", "throughput", "runs", "posttrain")
-UNITS = {"memory": "GiB a GPU", "throughput": "tokens/s/GPU", "runs": "GPU-hours", "posttrain": "GiB, or seconds and hours"}
+UNITS = {
+    "memory": "GiB a GPU",
+    "throughput": "tokens/s/GPU",
+    "runs": "GPU-hours",
+    "posttrain": "GiB, or seconds and hours",
+}
 
 
 class Field(NamedTuple):
@@ -62,6 +68,39 @@ def _scored(module: ModuleType, key: str, row: Row) -> Iterator[Scored]:
 
 def _problem(name: str, key: str, row: Row, reason: str) -> Problem:
     return Problem(f"{name}.csv", int(row["_line"]), key, reason[:160])
+
+
+def kinds_of(field: Field) -> dict[str, str]:
+    """What each row is judged as, by id: the bars differ between dense bf16 and the rest, and between sure and derived."""
+    return {key: _KINDS[field.name](row) for key, row in field.rows.items()}
+
+
+def _training(row: Row) -> str:
+    task = row.get("task") or "pretrain"
+    if "lora" in task or "adapter" in task or "peft" in task:
+        return "adapters"
+    return "inference" if task == "inference" else "full training"
+
+
+def _arithmetic(row: Row) -> str:
+    if _training(row) == "adapters":
+        return "adapters"
+    try:
+        sparse = model_of(row).moe is not None
+    except (Unplannable, LabError):
+        sparse = bool(real(row, "n_experts"))
+    if sparse:
+        return "mixture of experts"
+    low = any(word in row.get("precision", "") for word in ("fp8", "float8", "fp4", "not stated"))
+    return "dense, 8 or 4 bits" if low else "dense bf16"
+
+
+_KINDS: dict[str, Callable[[Row], str]] = {
+    "memory": _training,
+    "throughput": _arithmetic,
+    "runs": lambda row: f"tier {row.get('tier') or 'unknown'}",
+    "posttrain": lambda row: f"{row.get('stage') or 'unknown'}, {row.get('method') or 'full'}",
+}
 
 
 def assumed(name: str) -> dict[str, str]:

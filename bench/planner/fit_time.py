@@ -29,8 +29,8 @@ from lablib.specs import LabError
 PRIOR: dict[str, float] = {
     "sustained.ampere": 1.1, "sustained.hopper": 1.0, "sustained.blackwell": 1.0, "flash.fa1.ampere": 0.40, "flash.fa1.hopper": 0.25,
     "flash.fa2.ampere": 0.65, "flash.fa2.hopper": 0.48, "flash.fa2.blackwell": 0.24, "flash.fa3.hopper": 0.68,
-    "flash.cudnn.hopper": 0.68, "flash.cudnn.blackwell": 0.6, "operands": 0.3, "ragged": 0.15, "quantising": 1.0, "elementwise": 1.0, "eager": 2.0,
-    "diagonal": 200.0, "straggler": 0.005, "contention": 0.15, "network": 0.8, "collective": 0.75, "latency_seconds": 2e-5,
+    "flash.cudnn.hopper": 0.68, "flash.cudnn.blackwell": 0.6, "operands": 0.3, "ragged": 0.15, "quantising": 1.0, "elementwise": 1.0, "eager": 2.0, "routing": 1.0,
+    "diagonal": 200.0, "straggler": 0.005, "contention": 0.15, "network": 0.8, "latency_seconds": 2e-5,
     "megatron-core.moe_seconds": 3e-3, "megatron-core.tp_overlap": 0.6, "megatron-core.ep_overlap": 0.3, "megatron-core.pp_overlap": 0.7,
     "megatron-core-graphs.ep_overlap": 0.8, "megatron-ci.layer_seconds": 5.5e-3, "megatron-ci.moe_seconds": 7e-3, "prime-rl.moe_seconds": 0.03,
 }  # fmt: skip

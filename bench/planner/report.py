@@ -15,7 +15,9 @@ WORST = 5
 
 def text(result: dict[str, Any], fields: list[Field]) -> str:
     """Everything for people; `result` is what ``--json`` prints."""
-    lines = [f"The planner against published measurements · lab {result['lab']} · {result['date']} · errors in percent (APE)"]
+    lines = [
+        f"The planner against published measurements · lab {result['lab']} · {result['date']} · errors in percent (APE)"
+    ]
     for field in fields:
         lines += ["", *_field(field, result)]
     if result.get("speed"):
@@ -33,6 +35,9 @@ def _field(field: Field, result: dict[str, Any]) -> Iterator[str]:
     for title, part in parts:
         yield from _table(title, part)
         yield from _verdicts(part)
+    if figures.get("by_kind"):
+        yield "by kind"
+        yield from (_line(name, part) for name, part in figures["by_kind"].items())
     yield from _peers(peers, figures)
     yield from _weak(field, parts)
     yield from _said(result["assumed"].get(field.name, {}))
@@ -41,14 +46,14 @@ def _field(field: Field, result: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(title: str, part: dict[str, Any]) -> Iterator[str]:
-    yield f"{title:28} {'rows':>5} {'median':>8} {'≤10 %':>6} {'≤20 %':>6} {'bias':>5} {'rank':>5}"
+    yield f"{title:38} {'rows':>5} {'median':>8} {'≤10 %':>6} {'≤20 %':>6} {'bias':>5} {'rank':>5}"
     for name, figures in (*part["by_source"].items(), ("all", part)):
         yield _line(name, figures)
 
 
 def _line(name: str, figures: dict[str, Any]) -> str:
     return (
-        f"  {name[:26]:26} {figures['rows']:5} {_number(figures['median_ape'], '{:7.1f}%', 8)} {_share(figures['within_10'])} "
+        f"  {name[:36]:36} {figures['rows']:5} {_number(figures['median_ape'], '{:7.1f}%', 8)} {_share(figures['within_10'])} "
         f"{_share(figures['within_20'])} {_number(figures['bias'], '{:5.2f}', 5)} {_number(figures['rank'], '{:5.2f}', 5)}"
     )
 
@@ -78,12 +83,12 @@ def _peers(peers: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
     """Peers run here beside ours on the rows that each can do; quoted ones with their date, a line a peer."""
     held = peers.get("live", {})
     if held:
-        yield f"peers, same rows{'':12} {'rows':>5} {'median':>8} {'≤10 %':>6} {'≤20 %':>6}   ours on them"
+        yield f"peers, same rows{'':22} {'rows':>5} {'median':>8} {'≤10 %':>6} {'≤20 %':>6}   ours on them"
     for name, peer in held.items():
         if "rows" not in peer:
             yield f"  {name}: {peer['status']}"
             continue
-        yield f"  {name[:26]:26} {peer['rows']:5} {_number(peer['median_ape'], '{:7.1f}%', 8)} {_share(peer['within_10'])} {_share(peer['within_20'])}   {_number(peer['ours'], '{:.1f}%', 5)}"
+        yield f"  {name[:36]:36} {peer['rows']:5} {_number(peer['median_ape'], '{:7.1f}%', 8)} {_share(peer['within_10'])} {_share(peer['within_20'])}   {_number(peer['ours'], '{:.1f}%', 5)}"
         yield from _matched(peer["by_source"], figures["by_source"])
     lines: dict[str, list[str]] = {}
     for row in peers.get("quoted", []):
@@ -139,6 +144,15 @@ def _problems(problems: list[Problem], title: str) -> Iterator[str]:
     for reason, times in grouped.most_common(12):
         where = [f"{p.file}:{p.line}" + (f" ({p.row})" if p.row else "") for p in problems if p.reason == reason]
         yield f"  {times}× {reason}: {', '.join(where[:4])}{', …' if times > 4 else ''}"
+
+
+def left_out(found: dict[str, Any]) -> list[str]:
+    """The cross-validated figures of each field."""
+    lines: list[str] = []
+    for name, figures in found.items():
+        table = [f"  {figures}"] if isinstance(figures, str) else list(_table("each source left out", figures))
+        lines += ["", f"══ {name} · constants fitted without the source", *table]
+    return lines
 
 
 def speed(figures: dict[str, Any]) -> list[str]:

@@ -54,9 +54,8 @@ def _shape(values: tuple[str, ...]) -> tuple[ModelSpec, str]:
     name = slug(row["model"] or row["arch"] or row["name"])
     seq, total = whole(row, "seq_len", 2048), real(row, "params_total")
     for key in (slug(row["arch"]), name):
-        known = catalog.models[key] if key in catalog.models else None
-        if known and _same(known, row, total):
-            return _longer(known, seq), ""
+        if key in catalog.models and _same(catalog.models[key], row, total):
+            return _longer(catalog.models[key], seq), ""
     if real(row, "n_layers") and real(row, "hidden"):
         return shaping.built(row, name)
     return _named(row, name) or _typical(row, name)

@@ -17,13 +17,21 @@ VOCABULARIES = (
     (r"gpt|megatron|mlm", 50304), (r"bloom", 250880),
 )  # fmt: skip
 """By the model's name where the row has none; 50304 is GPT-2's 50257 padded to 128, as Megatron does."""
-_TWO_MATRICES = re.compile(r"gpt|bloom|mpt|opt|falcon|nemotron|pythia|neox|megatron|mt-nlg|gopher|starcoder|proxy-dense")
+_TWO_MATRICES = re.compile(
+    r"gpt|bloom|mpt|opt|falcon|nemotron|pythia|neox|megatron|mt-nlg|gopher|starcoder|proxy-dense"
+)
 _ALIBI = re.compile(r"bloom|mpt|alibi")
 _FAMILIES = (
     (r"qwen-?3", "qwen3"), (r"qwen-?2", "qwen2"), (r"olmo-?[23]", "olmo2"), (r"gemma-?3", "gemma3"),
     (r"gemma-?2", "gemma2"), (r"gemma", "gemma"),
 )  # fmt: skip
-DEEPSEEK = {"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
+DEEPSEEK = {
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
+}
 """Latent attention of DeepSeek-V2 and -V3 (arXiv 2405.04434 section 3.1.2), which Kimi-K2 took over."""
 
 

@@ -78,7 +78,9 @@ def _grid() -> dict[str, Any]:
     points = len(layouts.tp)
     cluster = Cluster(accelerator=catalog.accelerators["h100-sxm"], nodes=4096)
     machine = Machine(cluster, efficiency.of(cluster))
-    job = Job(model=model, params=count(model), layout=layouts, seq_len=8192, step_tokens=16 * 2**20, recompute="selective")
+    job = Job(
+        model=model, params=count(model), layout=layouts, seq_len=8192, step_tokens=16 * 2**20, recompute="selective"
+    )
     start = time.perf_counter()
     peaks = memory.peak_bytes(job, machine.efficiency)
     seconds = sum(step.seconds(job, machine).values())
@@ -94,7 +96,14 @@ def _layouts(model: ModelSpec) -> Layouts:
     grid = np.array(list(itertools.product(*ways)))[:GRID].T
     replicas, shards, tp, pp, cp, micro, virtual = (np.ascontiguousarray(axis) for axis in grid)
     return Layouts(
-        dp_replicate=replicas, dp_shard=shards, tp=tp, pp=pp, cp=cp, ep=1, micro_batch_size=micro, virtual_stages=virtual
+        dp_replicate=replicas,
+        dp_shard=shards,
+        tp=tp,
+        pp=pp,
+        cp=cp,
+        ep=1,
+        micro_batch_size=micro,
+        virtual_stages=virtual,
     )
 
 

@@ -26,6 +26,13 @@ NUMBERS = (
     "wall_hours", "train_tokens", "samples", "epochs", "steps", "prompts_per_step", "group_size", "mean_seq_len",
 )  # fmt: skip
 """Columns that hold a number or nothing. `seq_len` and `global_batch` may be prose ("<=768 (mean 210)")."""
+WORDS = (
+    "id", "group", "model", "name", "family", "arch", "task", "framework", "gpu", "precision", "seq_len", "global_batch",
+    "zero_stage", "act_ckpt", "offload", "mem_kind", "flop_convention", "stage", "method", "layout", "gpu_hours_kind", "tier",
+    "source", "note", "hfu_tflops_gpu", "hfu", "mfu", "mem_gib", "alloc_gib", "max_seq", "mfu_reported", "params_opt_gib",
+    "activations_gib", "flops_reported",
+)  # fmt: skip
+"""Other columns of the truth format. A file may lack any that `NEEDED` does not name: its rows hold "" there."""
 PUBLISHED = ("peak_gib", "tok_s_gpu", "step_time_s", "gpu_hours", "wall_hours")
 """Measurements, which cannot be nought."""
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*[A-Za-z])")
@@ -116,7 +123,7 @@ def _rows(cells: Iterator[tuple[int, list[str]]], header: list[str], file: str, 
             problems.append(Problem(file, line, name, reason))
             continue
         seen.update({name} - {""})
-        rows.append({**row, "_line": str(line)})
+        rows.append({**dict.fromkeys((*NUMBERS, *WORDS), ""), **row, "_line": str(line)})
     return rows
 
 
@@ -163,4 +170,4 @@ def with_archs(rows: list[Row], archs: list[Row]) -> list[Row]:
 
 
 def _arch(arch: Row) -> Row:
-    return {f"arch.{name}": value for name, value in arch.items() if not name.startswith("_")}
+    return {f"arch.{name}": value for name, value in arch.items() if value and not name.startswith("_")}

@@ -13,7 +13,7 @@ from lablib.plan.efficiency import Efficiency
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import count, with_adapters
-from lablib.specs import Cluster, LabError, LoRA, ModelSpec, Parallelism
+from lablib.specs import Cluster, LabError, LoRA, ModelSpec, Parallelism, catalog
 
 PRECISIONS = (("nvfp4", "nvfp4"), ("mxfp8", "mxfp8"), ("fp8", "fp8"), ("float8", "fp8"), ("not stated", "fp8"), ("fp32", "fp32"),
               ("16", "bf16"))  # fmt: skip
@@ -106,6 +106,11 @@ def _machine(row: Row, usual: Usual) -> Machine:
     card = card.replace(nic_gbit_s=network) if network else card
     if card.name.startswith(("gb200", "gb300")):
         card = card.replace(scaleup_gpus=72)
+    known = catalog.accelerators[card.name] if card.name in catalog.accelerators else card
+    if card.tdp_w and known.tdp_w and card.tdp_w < known.tdp_w:
+        # Power grows with clock and voltage squared: about as the square of the clock where voltage can still fall.
+        share = (card.tdp_w / known.tdp_w) ** 0.5
+        card = card.replace(measured_tflops={name: rate * share for name, rate in known.measured_tflops.items()})
     per_node = 4 if card.name.startswith(("gb200", "gb300")) else 8
     gpus = whole(row, "n_gpus", 8)
     cluster = Cluster(accelerator=card, nodes=max(1, -(-gpus // per_node)), gpus_per_node=min(per_node, gpus))

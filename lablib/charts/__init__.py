@@ -1,6 +1,7 @@
 """Charts: frames in, `Figure` out. One theme, no state, no files read."""
 
 from lablib.charts import sample as sample
+from lablib.charts.accuracy import accuracy
 from lablib.charts.bars import memory_parts, plan_vs_actual, shares, sweep
 from lablib.charts.bundle import bundle, svg
 from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
@@ -11,6 +12,7 @@ from lablib.charts.scores import scores
 __all__ = [
     "Figure",
     "Frame",
+    "accuracy",
     "bundle",
     "columns",
     "grad_norm",

@@ -1,5 +1,6 @@
 """Screens declared once: what-ifs (`Explorer`) and the monitor of a run, both as a pure `View`."""
 
+from lablib.explorers.accuracy import Accuracy
 from lablib.explorers.budget import BudgetPlan
 from lablib.explorers.explorer import Explorer, knob
 from lablib.explorers.memory import MemoryPlan
@@ -7,4 +8,4 @@ from lablib.explorers.mini import MiniPlan
 from lablib.explorers.monitor import Monitor
 from lablib.explorers.view import Headline, Status, Table, View
 
-__all__ = ["BudgetPlan", "Explorer", "Headline", "MemoryPlan", "MiniPlan", "Monitor", "Status", "Table", "View", "knob"]
+__all__ = ["Accuracy", "BudgetPlan", "Explorer", "Headline", "MemoryPlan", "MiniPlan", "Monitor", "Status", "Table", "View", "knob"]

@@ -57,6 +57,8 @@ class Efficiency(Spec):
     """Traffic of norms, activation functions and the like over their inputs and outputs read and written once."""
     eager: float = 2.0
     """The same where every operator is a kernel of its own, over fused kernels."""
+    routing: float = 1.0
+    """Traffic of sorting tokens to experts and back over each copy read and written once."""
     network: float = 0.8
     """Share of the fabric's own efficiency that collectives over many nodes keep."""
     hops: float = 2.0

@@ -46,7 +46,7 @@ def scores(model: ModelSpec, context: Number, windowed: Number | None = None) ->
     if not cut:
         return whole * context
     if windowed is None:
-        windowed = windowed_context(2 * context - 1, model.sliding_window)
+        windowed = least(context, windowed_context(most(0, 2 * context - 1), model.sliding_window))
     return whole * context + cut * windowed
 
 

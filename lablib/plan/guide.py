@@ -53,13 +53,16 @@ class Cost(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the guide's dollars and our band overlap, else who is higher."""
-        ours = self.plan.dollars
-        if ours is None:
+        """The guide against our band: its GPU-hours where it says them, else its dollars."""
+        if self.guide_gpu_hours:
+            ours, (low, high) = self.plan.gpu_hours, (self.guide_gpu_hours, self.guide_gpu_hours)
+        elif self.plan.dollars:
+            ours, (low, high) = self.plan.dollars, self.guide_dollars
+        else:
             return "unpriced"
-        if self.guide_dollars[1] < ours.low:
-            return "guide too low"
-        return "guide too high" if self.guide_dollars[0] > ours.high else "overlap"
+        if high < ours.low:
+            return f"guide {ours.mid / high:.1f}× too low"
+        return f"guide {low / ours.mid:.1f}× too high" if low > ours.high else "agrees"
 
 
 def _pretrain(model: str, tokens: str, batch: str, layout: Parallelism, recompute: str = "selective") -> Pretrain:
@@ -79,7 +82,7 @@ ROWS: tuple[tuple[str, tuple[float, float], float | None, Callable[[], Recipe]],
     ("7B pretrain, 1T tokens, 256 H100 for 2 weeks", (2e5, 5e5), 256 * 14 * 24.0,
      lambda: _pretrain("llama-2-7b", "1T", "4M", Parallelism(dp_shard=256, micro_batch_size=2))),
     ("70B pretrain, 2T tokens, 1,024 H100 for a month", (5e6, 15e6), 1024 * 30 * 24.0,
-     lambda: _pretrain("llama-2-70b", "2T", "8M", Parallelism(dp_shard=128, tp=8, micro_batch_size=1, sequence_parallel=True))),
+     lambda: _pretrain("llama-2-70b", "2T", "8M", Parallelism(dp_shard=1024))),
     ("400B dense pretrain, 15T tokens, 10,000+ H100 for months", (1e8, 5e8), None,
      lambda: _pretrain("llama-3.1-405b", "15T", "16M", Parallelism(dp_shard=64, tp=8, pp=16, micro_batch_size=1, sequence_parallel=True, zero=1, virtual_stages=2))),
     ("SFT of a 7B, 100k examples, 3 epochs, 8 H100", (50, 300), None,
@@ -136,10 +139,10 @@ def kpis() -> list[Kpi]:
         SFT(model="llama-2-7b", data="examples.jsonl", steps=_steps(50_000, 1, 64), batch_size=64, seq_len=1024, lora=LoRA(), parallelism=Parallelism(dp_shard=8)),
         Cluster(accelerator="h100-sxm"),
     )  # fmt: skip
-    optimum = HOFFMANN.optimum(1e23)
+    params, tokens = HOFFMANN.optimum(1e23)
     cheap, dear = (plan.plan.dollars for plan in (moe, frontier))
     assert cheap and dear and lora.dollars
-    ratio = optimum.tokens / optimum.params
+    ratio = tokens / params
     return [
         Kpi("pretraining tokens at the frontier", "15T+", "Llama 3 15T, DeepSeek-V3 14.8T, Qwen3 36T (arXiv 2505.09388)", "holds"),
         Kpi("Chinchilla tokens a parameter", "about 20", f"{ratio:.0f} at 1e23 FLOPs with Hoffmann's constants as published", "holds" if 10 < ratio < 40 else "depends on the law"),

@@ -202,34 +202,35 @@ def _unfused(job: Job, machine: Machine, work: Number, rate: float, often: Numbe
 
 def _elementwise(job: Job, machine: Machine) -> Number:
     """Seconds of norms, residuals, rotary embeddings and activation functions, forward and backward."""
-    wide, split = _moved(job.model)
+    wide, split, routed = _moved(job.model)
     parallel = job.layout.tp if job.layout.sequence_parallel else 1
-    each = wide / parallel + split / job.layout.tp
     efficiency = machine.efficiency
     often = efficiency.elementwise * (1.0 if job.fused or job.engine.fused else efficiency.eager)
-    return often * job.micro_tokens * each * job.width / machine.bandwidth
+    each = often * (wide / parallel + split / job.layout.tp) + efficiency.routing * routed / job.layout.tp
+    return job.micro_tokens * each * job.width / machine.bandwidth
 
 
 @lru_cache(maxsize=1024)
-def _moved(model: ModelSpec) -> tuple[float, float]:
+def _moved(model: ModelSpec) -> tuple[float, float, float]:
     """Elements read and written for one token in all layers, forward and backward, where each kernel reads its inputs
-    and writes its outputs once: (of the stream, of what tensor parallelism splits).
+    and writes its outputs once: (of the stream, of what tensor parallelism splits, of routing).
 
     A norm with its residual reads and writes 4 numbers forward and 5 backward, a gate 3 and 5, an activation without a
-    gate 2 and 3, a rotary embedding 2 and 2; a routed token is copied to its experts and back (10).
+    gate 2 and 3, a rotary embedding 2 and 2; each of a token's copies for its experts is sorted, gathered and summed (10).
     """
     n = anatomy.layers(model)
     stream = model.layers * model.hidden * 9.0 * model.traits.norms
     gate = 8.0 if model.gated else 5.0
     heads = (model.heads + model.kv_heads) * model.head_dim * n.attention
     split = heads * ((4.0 if model.positions == "rope" else 0.0) + (5.0 if model.qk_norm else 0.0)) + gate * model.ffn * n.dense
+    routed = 0.0
     if model.moe:
         stream += n.moe * model.hidden * 4.0
-        active = model.moe.top_k * (gate * model.moe.expert_ffn + 10.0 * model.hidden)
-        split += n.moe * (active + gate * model.moe.shared_experts * model.moe.expert_ffn)
+        split += n.moe * (model.moe.top_k + model.moe.shared_experts) * gate * model.moe.expert_ffn
+        routed = 10.0 * n.moe * model.moe.top_k * model.hidden
     if model.ssm:
         split += n.ssm * 12.0 * (anatomy.ssm_inner(model) + anatomy.ssm_conv(model))
-    return stream, split
+    return stream, split, routed
 
 
 LOSS_BYTES = {"full": 40.0, "fused": 16.0, "chunked": 24.0}

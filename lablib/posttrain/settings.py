@@ -33,6 +33,26 @@ def accumulation(recipe: PostTrain) -> int:
     return recipe.batch_size // together
 
 
+def check(recipe: PostTrain) -> None:
+    """Raises `LabError` for what the trainer cannot do yet, before anything is loaded."""
+    for name, value, done in _settings(recipe):
+        if value not in done:
+            raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
+
+
+def _settings(recipe: PostTrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
+    return [
+        ("recompute", recipe.recompute, ("none",)),
+        ("lora.base", recipe.lora.base if recipe.lora else "fp32", ("fp32",)),
+        ("packing", getattr(recipe, "packing", False), (False,)),
+        ("precompute_reference", getattr(recipe, "precompute_reference", False), (False,)),
+        ("sampler", getattr(recipe, "sampler", "shared"), ("shared",)),
+        ("sampler_tp", getattr(recipe, "sampler_tp", 1), (1,)),
+        ("engine", getattr(recipe, "engine", "transformers"), ("transformers",)),
+    ]
+
+
 def common(recipe: PostTrain, run: Recorder, schedule: str) -> dict[str, Any]:
     """What every stage's config says: budget, batch, AdamW, precision, checkpoints, and no report to anyone."""
     import torch

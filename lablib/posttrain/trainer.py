@@ -9,6 +9,7 @@ import torch
 
 from lablib.models.chat import prepare_chat
 from lablib.models.load import input_model, load_pair, save_pair
+from lablib.posttrain import settings
 from lablib.posttrain.callback import RunCallback, last_checkpoint
 from lablib.runs import Recorder
 from lablib.specs import LabError
@@ -29,6 +30,7 @@ def begin(recipe: PostTrain, run: Recorder) -> tuple[PreTrainedModel, Any]:
     from transformers import set_seed
     from transformers.utils.logging import disable_progress_bar
 
+    settings.check(recipe)
     disable_progress_bar()
     disable_progress_bars()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

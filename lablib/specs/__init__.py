@@ -11,6 +11,7 @@ from lablib.specs.parallelism import Parallelism
 from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule
 from lablib.specs.recipes import (
     GRPO,
+    PPO,
     SFT,
     STAGES,
     AnyRecipe,
@@ -19,6 +20,7 @@ from lablib.specs.recipes import (
     Preference,
     Prepare,
     Pretrain,
+    Reward,
     load_recipe,
     parse_recipe,
 )
@@ -26,6 +28,7 @@ from lablib.specs.recipes import (
 __all__ = [
     "GRPO",
     "MLA",
+    "PPO",
     "SFT",
     "SSM",
     "STAGES",
@@ -47,6 +50,7 @@ __all__ = [
     "Pretrain",
     "Recipe",
     "Ref",
+    "Reward",
     "Schedule",
     "Spec",
     "Task",

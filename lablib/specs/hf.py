@@ -246,7 +246,10 @@ def _special(model: ModelSpec) -> dict[str, Any]:
         return {"sliding_window": model.sliding_window}
     if model.family in ("gemma2", "gemma3"):
         kinds = layer_types(model.layers, model.sliding_window, model.window_every)
-        return {"sliding_window": model.sliding_window or model.max_seq_len, "layer_types": kinds}  # the mask needs a number
+        return {
+            "sliding_window": model.sliding_window or model.max_seq_len,
+            "layer_types": kinds,
+        }  # the mask needs a number
     if model.family == "qwen3_moe" and model.moe:
         return {
             "num_experts": model.moe.experts,

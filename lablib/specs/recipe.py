@@ -130,3 +130,5 @@ class LoRA(Spec):
     alpha: int = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = "all-linear"
+    base: Literal["fp32", "bf16", "int8", "nf4"] = "fp32"
+    """How the frozen linear weights are held: as they are trained, halved, or quantised (nf4 is QLoRA, arXiv 2305.14314)."""

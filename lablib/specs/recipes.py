@@ -1,4 +1,4 @@
-"""The recipes, one class a stage: prepare → pretrain → SFT → preference → GRPO → evaluate → export."""
+"""The recipes, one class a stage: prepare → pretrain → SFT → preference, reward → GRPO, PPO → evaluate → export."""
 
 from __future__ import annotations
 
@@ -116,6 +116,7 @@ class Pretrain(Recipe):
 class PostTrain(Recipe):
     """What SFT, preference and RL recipes share."""
 
+    EXECUTION = Recipe.EXECUTION | {"mean_tokens", "longest_tokens"}
     model: ModelInput
     steps: int = Field(default=100, gt=0)
     batch_size: int = Field(default=16, gt=0)
@@ -124,10 +125,22 @@ class PostTrain(Recipe):
     warmup: float = Field(default=0.05, ge=0, le=1)
     seq_len: int = Field(default=1024, gt=1)
     """Longest sequence; a longer row is counted and dropped, never cut in silence."""
+    mean_tokens: int | None = Field(default=None, gt=0)
+    """Mean tokens of the data's sequences where they are known; the planner assumes them else, and says so."""
+    longest_tokens: int | None = Field(default=None, gt=0)
+    """Tokens of the longest sequence: what memory must hold, however rare it is."""
     lora: LoRA | None = None
     precision: Precision = "bf16"
+    recompute: Recompute = "none"
     checkpoint_every: int | None = Field(default=None, gt=0)
     log_every: int = Field(default=1, gt=0)
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> Self:
+        longest = min(self.longest_tokens or self.seq_len, self.seq_len)
+        if self.mean_tokens and self.mean_tokens > longest:
+            raise ValueError(f"mean_tokens={self.mean_tokens} is more than the longest sequence of {longest} tokens; raise seq_len and longest_tokens, or lower it")
+        return self
 
 
 class SFT(PostTrain):
@@ -136,6 +149,8 @@ class SFT(PostTrain):
     stage: Literal["sft"] = "sft"
     data: Task | str
     """A task with its answers, or a .jsonl file of {"messages": [...]}."""
+    packing: bool = False
+    """Sequences are joined into rows of `seq_len`, so that no token is padding."""
 
 
 class Preference(PostTrain):
@@ -148,9 +163,47 @@ class Preference(PostTrain):
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     pairs: int = Field(default=256, gt=0)
     """Pairs to make from a task."""
+    precompute_reference: bool = False
+    """The reference's log-probabilities are computed once before training, which then holds no second model."""
 
 
-class GRPO(PostTrain):
+class Reward(PostTrain):
+    """A reward model: the language model with a scalar head, on (chosen, rejected) pairs (arXiv 2203.02155 §3.5)."""
+
+    stage: Literal["reward"] = "reward"
+    data: Task | str
+    """A task, or a .jsonl file of prompt, chosen, rejected."""
+
+
+class Sampled(PostTrain):
+    """What recipes share that train on what the model itself samples."""
+
+    EXECUTION = PostTrain.EXECUTION | {"sampler", "sampler_gpus", "sampler_tp"}
+    sampler: Literal["shared", "split"] = "shared"
+    """Whether the trainer's accelerators also sample, in turns, or others do beside them (one step behind)."""
+    sampler_gpus: int = Field(default=0, ge=0)
+    """Accelerators that only sample, where the sampler is "split"."""
+    sampler_tp: int = Field(default=1, gt=0)
+    """Tensor-parallel ranks of one sampler."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What samples: the trainer's own `generate`, or a serving engine with CUDA graphs and continuous batching."""
+
+    @model_validator(mode="after")
+    def _samplers(self) -> Self:
+        if (self.sampler == "split") != (self.sampler_gpus > 0):
+            raise ValueError(f"sampler={self.sampler!r} with sampler_gpus={self.sampler_gpus}: give a split sampler accelerators, and a shared one none of its own")
+        among = self.sampler_gpus or self.parallelism.gpus
+        if among % self.sampler_tp:
+            raise ValueError(f"sampler_tp={self.sampler_tp} does not divide the {among} accelerators that sample; use a divisor")
+        return self
+
+    @property
+    def gpus(self) -> int:
+        """Processes of the trainer and of samplers beside it."""
+        return self.parallelism.gpus + self.sampler_gpus
+
+
+class GRPO(Sampled):
     """Group-relative policy optimisation (arXiv 2402.03300) against a verifiable reward."""
 
     stage: Literal["grpo"] = "grpo"
@@ -164,6 +217,20 @@ class GRPO(PostTrain):
     """Weight of the KL penalty to the starting model; 0 loads no reference."""
     epsilon: float = Field(default=0.2, gt=0, lt=1)
     """Clipping of the probability ratio."""
+
+
+class PPO(Sampled):
+    """Proximal policy optimisation with a reward model, a reference and a critic of the policy's size (arXiv 2203.02155)."""
+
+    stage: Literal["ppo"] = "ppo"
+    task: Task
+    reward: ModelInput
+    """The model with a scalar head that scores completions."""
+    prompts_per_step: int = Field(default=64, gt=0)
+    """Prompts sampled at once, with one completion each."""
+    passes: int = Field(default=1, gt=0)
+    """Times that policy and critic train on what was sampled; optimiser steps of `batch_size` completions."""
+    max_new_tokens: int = Field(default=64, gt=0)
 
 
 class Evaluate(Recipe):
@@ -212,9 +279,9 @@ class Export(Recipe):
     dtype: Literal["fp32", "bf16"] = "bf16"
 
 
-AnyRecipe = Annotated[Prepare | Pretrain | SFT | Preference | GRPO | Evaluate | Export, Field(discriminator="stage")]
+AnyRecipe = Annotated[Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export, Field(discriminator="stage")]
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
-STAGES = ("prepare", "pretrain", "sft", "preference", "grpo", "evaluate", "export")
+STAGES = ("prepare", "pretrain", "sft", "preference", "reward", "grpo", "ppo", "evaluate", "export")
 
 
 def parse_recipe(data: dict[str, Any]) -> AnyRecipe:
@@ -245,6 +312,7 @@ def load_recipe(path: str | Path) -> AnyRecipe:
 
 __all__ = [
     "GRPO",
+    "PPO",
     "SFT",
     "STAGES",
     "AnyRecipe",
@@ -255,6 +323,8 @@ __all__ = [
     "Preference",
     "Prepare",
     "Pretrain",
+    "Reward",
+    "Sampled",
     "Spec",
     "load_recipe",
     "parse_recipe",
