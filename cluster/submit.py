@@ -15,6 +15,7 @@ from lablib.plan import estimate, forecast
 from lablib.runs import Recorder, Run, heartbeat
 from lablib.specs import Cluster, LabError, Recipe
 from lablib.specs.paths import home, runs_root
+from lablib.stages import refuse_planned_only
 
 LOCAL = "local"
 
@@ -27,6 +28,7 @@ def submit(
     `root` is the folder of runs ($LAB_RUNS or ./runs). Raises `LabError` for a profile that does not exist, for a
     recipe that does not fit by its plan, and for a reference to a run that is not in `root`.
     """
+    refuse_planned_only(recipe)
     root = (root or runs_root()).absolute()
     waits = _predecessors(recipe, after, root)
     cluster = local_cluster(profile)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from bench.planner.table import Problem, Row, Scored, Unplannable, read, real, with_archs
 from bench.planner.shapes import model_of
+from bench.planner.table import Problem, Row, Scored, Unplannable, read, real, with_archs
 from lablib.specs import LabError
 
 FIELDS = ("memory", "throughput", "runs", "posttrain")
@@ -109,8 +109,8 @@ def assumed(name: str) -> dict[str, str]:
         module = importlib.import_module(f"bench.planner.{name}")
     except ModuleNotFoundError:
         return {}
-    said: dict[str, str] = getattr(module, "ASSUMED", {})
-    return {"unit": UNITS[name], **said}
+    said = getattr(module, "ASSUMED", None)
+    return {"unit": UNITS[name], **(said if isinstance(said, Mapping) else {})}
 
 
 def frame(truth: str | Path, only: tuple[str, ...] = FIELDS) -> list[dict[str, Any]]:

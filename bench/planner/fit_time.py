@@ -95,7 +95,9 @@ def errors(some: Sequence[Case], values: dict[str, float]) -> np.ndarray:
     found = []
     for case in some:
         engine = case.job.engine
-        if engine.name in fields and engine not in known:
+        if engine not in known and engine.name.startswith("megatron-core"):
+            known[engine] = engine.model_copy(update={**fields["megatron-core"], **fields[engine.name]} | ({"moe_seconds": 0.0} if engine.name.endswith("graphs") else {}))
+        elif engine.name in fields and engine not in known:
             known[engine] = engine.model_copy(update=fields[engine.name])
         job = replace(case.job, engine=known.get(engine, engine))
         found.append(log(rate(job, replace(case.machine, efficiency=efficiency), case.extra) / case.published))

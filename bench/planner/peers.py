@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -208,7 +210,8 @@ PEERS = (
 
 def live(field: Field) -> dict[str, dict[str, Any]]:
     """Each peer's figures on the rows that we planned and it can do, with our median on the same rows (`ours`)."""
-    return {peer.name: _held(peer, field) for peer in PEERS if peer.field == field.name}
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # packages greet on import, even on stdout
+        return {peer.name: _held(peer, field) for peer in PEERS if peer.field == field.name}
 
 
 def _held(peer: Peer, field: Field) -> dict[str, Any]:

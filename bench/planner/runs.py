@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.planner.rows import Row, Scored, Unplannable, accelerator_of, model_of, real, whole
 from lablib.plan import conventions, goodput, memory, step
 from lablib.plan.efficiency import GPU
-from lablib.plan.engines import MEGATRON, Engine
+from lablib.plan.engines import LAB, MEGATRON, Engine
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import count
@@ -30,8 +30,8 @@ LARGEST_FSDP = 20e9
 BATCH = 4e6
 """Tokens of a step where the row has none: LLaMA to Llama 3 take 4M."""
 EARLY = MEGATRON.replace(name="megatron-2021", attention="math", overlap=0.0)
-"""Megatron-LM before FlashAttention (arXiv 2205.14135): unfused attention, gradients exchanged after the backward pass."""
-TRITON = MEGATRON.replace(name="2023", attention="fa1", overlap=0.5)
+"""Megatron-LM before FlashAttention (arXiv 2205.14135): unfused attention; gradients exchanged after the backward pass, which FSDP (arXiv 2304.11277) never did."""
+TRITON = MEGATRON.replace(name="2023", attention="fa1")
 MODERN = MEGATRON.replace(name="modern", attention="fa2", tp_overlap=0.6, ep_overlap=0.5)
 """FlashAttention-2 (arXiv 2307.08691); tensor- and expert-parallel collectives are cut up beside the matmuls they feed."""
 ENGINES = ((2301, EARLY), (2307, TRITON), (9999, MODERN))
@@ -41,8 +41,11 @@ SELECTIVE = 2301
 fp16, wholly: the configurations of BLOOM, GLM-130B, OPT and Pythia all say so."""
 DATES = {"A100": 2310, "A800": 2310, "V100": 2101, "TPU": 2112, "H100": 2406, "H800": 2405}
 """The month where the source has none, by accelerator."""
-UNKNOWN_LAYOUT = Range(low=1.0, mid=1.0, high=1.0)
-VAGUE = Range(low=1.0, mid=1.0, high=1.0)
+ASSUMED = Range(low=0.9, mid=1.0, high=1.1)
+"""What an assumed layout or number of GPUs adds to the band (``bench/planner/fit_runs.py``)."""
+VAGUE = Range(low=0.85, mid=1.0, high=2.1)
+"""What a model known by its size alone, or hours that are second-hand or a bound, add to it. Most of them hide restarts,
+ablations or several passes, so the band is wider above."""
 
 
 class Run(NamedTuple):
@@ -52,6 +55,8 @@ class Run(NamedTuple):
     cluster: Cluster
     tokens: float
     assumed: tuple[str, ...]
+    kind: str
+    """"known" layout, "assumed" layout, or "vague": a size alone, or second-hand hours."""
 
 
 def score(rows: list[Row]) -> Iterator[Scored]:
@@ -80,15 +85,13 @@ def hours_of(row: Row) -> tuple[float, str]:
     raise Unplannable("no GPU-hours are published")
 
 
-def gpu_hours(run: Run) -> Range:
+def gpu_hours(run: Run, slow: Range = goodput.SLOW) -> Range:
     """Steady steps over goodput, with the bands of both and of what was assumed, joined in quadrature."""
     job, gpus = run.job, run.job.layout.gpus
     useful = run.tokens * seconds_a_token(job, run.cluster)
-    effective = goodput.of(gpus, goodput.CHECKPOINT_BYTES * job.params.total, longest=useful).effective
-    bands = [effective.inverse()]
-    bands += [UNKNOWN_LAYOUT] if "layout" in run.assumed else []
-    bands += [VAGUE] if "size only" in run.assumed else []
-    return Range.exactly(useful * gpus / 3600).joined(*bands)
+    effective = goodput.of(gpus, goodput.CHECKPOINT_BYTES * job.params.total, slow=slow, longest=useful).effective
+    extra = {"known": (), "assumed": (ASSUMED,), "vague": (ASSUMED, VAGUE)}[run.kind]
+    return Range.exactly(useful * gpus / 3600).joined(effective.inverse(), *extra)
 
 
 def _anomaly(run: Run, published: float) -> tuple[str, ...]:
@@ -122,14 +125,27 @@ def run_of(row: Row) -> Run:
     precision = "fp8" if "fp8" in row.get("precision", "") else "bf16"
     cluster = Cluster(accelerator=card, nodes=max(1, math.ceil(gpus / 8)), gpus_per_node=min(8, gpus))
     whole_layers = date < SELECTIVE or row.get("precision") == "fp16"
-    shape = Shape(
-        model, engine, card, seq, batch, precision, ("full",) if whole_layers else ("none", "selective", "full")
-    )
-    job = _fastest_fitting(shape, [published] if published else list(by_rule(model, gpus)), cluster)
+    shape = Shape(model, engine, card, seq, batch, precision, _recomputation(model, whole_layers))
+    job = _fastest_fitting(shape, [published] if published else list(by_rule(model, gpus, whole_layers)), cluster)
     assumed = [name for name, missing in (
         ("GPUs", not known_gpus), ("layout", published is None), ("size only", not real(row, "n_layers")), ("batch", not real(row, "batch_tokens")),
     ) if missing]  # fmt: skip
-    return Run(job, cluster, tokens, tuple(assumed))
+    return Run(job, cluster, tokens, tuple(assumed), kind_of(row, assumed))
+
+
+def _recomputation(model: ModelSpec, whole_layers: bool) -> tuple[str, ...]:
+    """What may be recomputed. Models with latent attention repeat its up-projections and norms alone, whatever the memory
+    here says (arXiv 2412.19437 §3.2.3)."""
+    if whole_layers:
+        return ("full",)
+    return ("selective",) if model.mla else ("none", "selective", "selective-layer", "full")
+
+
+def kind_of(row: Row, assumed: Sequence[str]) -> str:
+    """How much is known of a row: what its band depends on."""
+    if "size only" in assumed or row.get("tier", "").upper() != "A":
+        return "vague"
+    return "assumed" if "layout" in assumed or "GPUs" in assumed else "known"
 
 
 class Shape(NamedTuple):
@@ -185,19 +201,21 @@ def layout_of(text: str, gpus: int) -> Parallelism | None:
     )  # fmt: skip
 
 
-def by_rule(model: ModelSpec, gpus: int) -> Iterator[Parallelism]:
-    """What a run of unknown layout may have used, by size: FSDP alone up to `LARGEST_FSDP`; above it also TP of up to a
-    node with sequence parallelism, and pipeline stages; experts are spread over a node."""
-    yield Parallelism(dp_shard=gpus)
-    if count(model).total <= LARGEST_FSDP:
-        return
+def by_rule(model: ModelSpec, gpus: int, early: bool) -> Iterator[Parallelism]:
+    """What a run of unknown layout may have used. Early ones: Megatron's TP and PP with ZeRO-1. Later ones by size: FSDP
+    alone up to `LARGEST_FSDP`; above it also TP of up to a node with sequence parallelism, and pipeline stages. Experts
+    are spread over a node."""
+    if not early:
+        yield Parallelism(dp_shard=gpus)
+        if count(model).total <= LARGEST_FSDP:
+            return
     for pp in (1, 2, 4, 8, 16):
-        for tp in (1,) if model.moe else (2, 4, 8):
+        for tp in (1,) if model.moe else (1, 2, 4, 8) if early else (2, 4, 8):
             if gpus % (tp * pp) or model.heads % tp or model.layers < pp:
                 continue
             ep = math.gcd(8, math.gcd(model.moe.experts, gpus // pp)) if model.moe else 1
-            for zero in (1, 3) if pp == 1 else (1,):
-                yield Parallelism(dp_shard=gpus // (tp * pp), tp=tp, pp=pp, ep=ep, zero=zero, sequence_parallel=tp > 1)
+            for zero in (1, 3) if pp == 1 and not early else (1,):
+                yield Parallelism(dp_shard=gpus // (tp * pp), tp=tp, pp=pp, ep=ep, zero=zero, sequence_parallel=tp > 1 and not early)  # fmt: skip
 
 
 def _fastest_fitting(shape: Shape, layouts: list[Parallelism], cluster: Cluster) -> Job:
@@ -207,7 +225,7 @@ def _fastest_fitting(shape: Shape, layouts: list[Parallelism], cluster: Cluster)
         for layout in layouts
         for recompute in shape.recompute
         for micro in (1, 2, 4, 8)
-        if micro == 1 or shape.batch >= micro * shape.seq_len * layout.dp * layout.pp
+        if micro == 1 or shape.batch >= 0.9 * micro * shape.seq_len * layout.dp * layout.pp
     ]
     room = {id(job): memory.peak(job, GPU, shape.card.memory_gib).margin for job in jobs}
     fitting = [job for job in jobs if room[id(job)] >= memory.MARGIN]
@@ -231,5 +249,5 @@ def _job(shape: Shape, layout: Parallelism, recompute: str) -> Job:
         step_tokens=max(1, round(shape.batch / unit)) * unit,
         precision=shape.precision,
         recompute=recompute,
-        engine=shape.engine,
+        engine=shape.engine.replace(overlap=LAB.overlap) if layout.zero == 3 else shape.engine,
     )

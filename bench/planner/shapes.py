@@ -45,14 +45,18 @@ def shape_of(row: Row, archs: list[Row] | None = None) -> tuple[ModelSpec, str]:
     `archs` are the rows of archs.csv, unless `with_archs` already joined them on. Raises `Unplannable`.
     """
     joined = with_archs([row], archs)[0] if archs else row
-    return _shape(tuple(joined.get(name) or joined.get(f"arch.{name}") or "" for name in _COLUMNS))
+    key = tuple(joined.get(name) or joined.get(f"arch.{name}") or "" for name in _COLUMNS)
+    try:
+        return _shape(key)
+    except (ValueError, ArithmeticError) as error:
+        raise Unplannable(f"its columns make no model: {str(error).splitlines()[0]}") from None
 
 
 @lru_cache(maxsize=4096)
 def _shape(values: tuple[str, ...]) -> tuple[ModelSpec, str]:
     row = dict(zip(_COLUMNS, values, strict=True))
     name = slug(row["model"] or row["arch"] or row["name"])
-    seq, total = whole(row, "seq_len", 2048), real(row, "params_total")
+    seq, total = whole(row, "seq_len", 2048), real(row, "params_total") or None
     for key in (slug(row["arch"]), name):
         if key in catalog.models and _same(catalog.models[key], row, total):
             return _longer(catalog.models[key], seq), ""

@@ -35,6 +35,12 @@ WORDS = (
 """Other columns of the truth format. A file may lack any that `NEEDED` does not name: its rows hold "" there."""
 PUBLISHED = ("peak_gib", "tok_s_gpu", "step_time_s", "gpu_hours", "wall_hours")
 """Measurements, which cannot be nought."""
+LIMITS = {
+    "n_layers": 1e4, "hidden": 1e6, "n_heads": 1e5, "n_kv_heads": 1e5, "head_dim": 1e5, "ffn": 1e7, "moe_ffn": 1e7, "vocab": 1e8,
+    "n_experts": 1e5, "top_k": 1e5, "n_gpus": 1e8, "micro_batch": 1e7, "tp": 1e6, "pp": 1e6, "cp": 1e6, "ep": 1e6, "vp": 1e4,
+    "dp": 1e8, "params_total": 1e16, "params_active": 1e16, "tokens": 1e18,
+}  # fmt: skip
+"""Beyond these a cell is a slip of the pen (and a loop over it would not end)."""
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*[A-Za-z])")
 
 
@@ -141,6 +147,8 @@ def _fault(row: Row, cells: int, columns: int) -> str:
             return f"{name}={text!r} is not a number"
         if not math.isfinite(value) or value < 0:
             return f"{name}={text!r} is not a finite, positive number"
+        if value > LIMITS.get(name, value):
+            return f"{name}={text!r} is larger than anything built"
         if not value and name in PUBLISHED:
             return f"{name} is 0, which cannot have been measured"
     return ""

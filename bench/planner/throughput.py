@@ -108,9 +108,7 @@ def _machine(row: Row, usual: Usual) -> Machine:
         card = card.replace(scaleup_gpus=72)
     known = catalog.accelerators[card.name] if card.name in catalog.accelerators else card
     if card.tdp_w and known.tdp_w and card.tdp_w < known.tdp_w:
-        # Power grows with clock and voltage squared: about as the square of the clock where voltage can still fall.
-        share = (card.tdp_w / known.tdp_w) ** 0.5
-        card = card.replace(measured_tflops={name: rate * share for name, rate in known.measured_tflops.items()})
+        card = card.replace(measured_tflops=known.measured_tflops)  # `Machine.sustained` slows a capped card
     per_node = 4 if card.name.startswith(("gb200", "gb300")) else 8
     gpus = whole(row, "n_gpus", 8)
     cluster = Cluster(accelerator=card, nodes=max(1, -(-gpus // per_node)), gpus_per_node=min(per_node, gpus))

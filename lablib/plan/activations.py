@@ -67,7 +67,7 @@ def attention(model: ModelSpec, style: Style) -> Kept:
     value = model.mla.v_head_dim if model.mla else model.head_dim
     kv_heads = model.heads if model.mla else model.kv_heads
     split = float(style.width * (model.heads + kv_heads) * (key + value) + SINGLE * model.heads)
-    if model.family in ("qwen3", "qwen3_moe"):
+    if model.qk_norm:
         kept = (
             style.width if style.fused else SINGLE + style.width
         )  # the result turns into queries and keys, counted above

@@ -1,6 +1,6 @@
 """`Efficiency`: the few constants between what hardware can do and what a training step gets out of it.
 
-Defaults for GPUs are physical guesses held against published steady-state rows (``bench/bench_plan.py``); for this
+Defaults for GPUs are physical guesses held against published steady-state rows (``python -m bench.planner``); for this
 machine `lab calibrate` measures its own and stores them beside the local cluster.
 """
 
@@ -109,7 +109,7 @@ GPU = Efficiency(
         "fa3": {"hopper": 0.68, "other": 0.5},
         "cudnn": {"ampere": 0.65, "hopper": 0.68, "blackwell": 0.6, "other": 0.5},
     },
-    source="guesses held against published rows with bench/bench_plan.py; docs/log.md has the errors",
+    source="guesses held against published rows with python -m bench.planner; docs/log.md has the errors",
 )
 CPU = Efficiency(
     matmul=Range(low=0.2, mid=0.5, high=0.9),

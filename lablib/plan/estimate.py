@@ -15,11 +15,26 @@ from lablib.plan.machine import Machine
 from lablib.plan.memory import Memory
 from lablib.plan.others import evaluate, export, prepare
 from lablib.plan.params import Params
-from lablib.plan.posttraining import grpo, preference, sft
+from lablib.plan.posttraining import preference, reward, sft
 from lablib.plan.pretraining import CHECKPOINTS, pretrain
 from lablib.plan.ranges import Range
+from lablib.plan.reinforcing import grpo, ppo
 from lablib.plan.work import Work
-from lablib.specs import GRPO, SFT, Cluster, Evaluate, Export, LabError, Preference, Prepare, Pretrain, Recipe, Spec
+from lablib.specs import (
+    GRPO,
+    PPO,
+    SFT,
+    Cluster,
+    Evaluate,
+    Export,
+    LabError,
+    Preference,
+    Prepare,
+    Pretrain,
+    Recipe,
+    Reward,
+    Spec,
+)
 
 if TYPE_CHECKING:
     from lablib.plan.chain import ChainEstimate
@@ -139,8 +154,12 @@ def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:
             return sft(recipe, machine, root)
         case Preference():
             return preference(recipe, machine, root)
+        case Reward():
+            return reward(recipe, machine, root)
         case GRPO():
             return grpo(recipe, machine, root)
+        case PPO():
+            return ppo(recipe, machine, root)
         case Prepare():
             return prepare(recipe, machine)
         case Evaluate():
@@ -198,13 +217,16 @@ def _rarely(recipe: Recipe, work: Work, useful: Goodput | None) -> Iterator[str]
 
 
 def _hours(work: Work, machine: Machine, useful: Goodput | None) -> Range:
-    """Wall hours: start-up, and steady time over goodput. The band joins the matmul rate's, the amount of work's and
-    goodput's bounds: in quadrature on accelerators, where they are independent; on a CPU, whose runs last minutes, by
-    multiplying them."""
-    rates, efficiency = machine.efficiency.matmul, machine.efficiency
-    speed = Range(low=rates.mid / rates.high, mid=1.0, high=rates.mid / rates.low) if work.jobs else Range.exactly(1.0)
+    """Wall hours: start-up, and steady time over goodput. On accelerators the amount of work and goodput are independent,
+    and goodput's band, fitted on whole runs, has the step model's error in it; on a CPU, whose runs last minutes, the
+    bounds of the matmul rate, the work and the constants' goodput multiply."""
+    efficiency = machine.efficiency
     if useful is None:
+        rates = efficiency.matmul
+        speed = (
+            Range(low=rates.mid / rates.high, mid=1.0, high=rates.mid / rates.low) if work.jobs else Range.exactly(1.0)
+        )
         steady = work.spread.times(speed).times(efficiency.goodput.inverse()).times(work.seconds)
     else:
-        steady = work.spread.joined(speed, useful.effective.inverse()).times(_useful(work))
+        steady = work.spread.joined(useful.effective.inverse()).times(_useful(work))
     return steady.plus(efficiency.startup_seconds).times(1 / 3600)

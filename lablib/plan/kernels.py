@@ -28,6 +28,9 @@ QUANTISING = {"fp8": 4.0, "mxfp8": 6.0, "nvfp4": 7.0}
 """Bytes moved to quantise one element of a matmul's inputs: read in bf16 and written in 8 bits, once along each axis
 that a matmul reads it by; block formats (MX, NVFP4) also write scales, and NVFP4 rotates before it rounds
 (arXiv 2509.25149 §4)."""
+TAIL = {"nvfp4": 0.08}
+"""Share of the layers that a recipe leaves in bf16, because they would not converge: NVFP4's last ones (arXiv 2509.25149
+§4.1)."""
 WIDTH = {"fp32": 4.0, "fp8": 1.0, "mxfp8": 1.0, "nvfp4": 0.6}
 """Bytes of a matmul's inputs; 2 where not named."""
 BACKWARD_ATTENTION = 2.5
@@ -115,7 +118,10 @@ class Cost(NamedTuple):
 def cost(job: Job, machine: Machine) -> Cost:
     """The kernels of the whole model on one tensor-parallel rank, before pipeline stages divide the layers."""
     often = passes(job)
-    layers, head = _matmuls(job, machine)
+    layers, head = _matmuls(job, machine, job.precision)
+    tail = TAIL.get(job.precision, 0.0)
+    if tail:
+        layers = layers * (1 - tail) + tail * _matmuls(job, machine, "bf16")[0]
     return Cost(
         layers * often.layers,
         head * often.head,
@@ -125,9 +131,9 @@ def cost(job: Job, machine: Machine) -> Cost:
     )
 
 
-def _matmuls(job: Job, machine: Machine) -> tuple[Number, Number]:
+def _matmuls(job: Job, machine: Machine, precision: str) -> tuple[Number, Number]:
     """Seconds of the forward pass's matmuls: of all layers and of the head, which is never quantised."""
-    fast, slow = machine.sustained(job.precision), machine.sustained(_wide(job.precision))
+    fast, slow = machine.sustained(precision), machine.sustained(_wide(precision))
     tp, tokens, ep, moe = job.layout.tp, job.micro_tokens, job.layout.ep, job.model.moe
     layers: Number = 0.0
     head: Number = 0.0
@@ -135,15 +141,15 @@ def _matmuls(job: Job, machine: Machine) -> tuple[Number, Number]:
         rows = one.rows / tp if one.split == "rows" else one.rows
         cols = one.cols / tp if one.split == "cols" else one.cols
         if one.part == "head":
-            head = head + _gemm(job, machine, tokens, rows, cols, slow, "bf16" if fast != slow else job.precision)
+            head = head + _gemm(machine, tokens, rows, cols, slow, _wide(precision))
         elif one.part == "experts" and moe is not None:
             # With expert parallelism an expert's matrices are whole, and its ranks' tokens come to it.
             each = choose(ep > 1, tokens / tp * ep, tokens) * moe.top_k / moe.experts
             layers = layers + (one.times / moe.top_k) * (moe.experts / ep) * _gemm(
-                job, machine, each, choose(ep > 1, one.rows, rows), choose(ep > 1, one.cols, cols), fast, job.precision, TILE / 2
+                machine, each, choose(ep > 1, one.rows, rows), choose(ep > 1, one.cols, cols), fast, precision, TILE / 2
             )  # fmt: skip
         else:
-            layers = layers + one.times * _gemm(job, machine, tokens, rows, cols, fast, job.precision)
+            layers = layers + one.times * _gemm(machine, tokens, rows, cols, fast, precision)
     return layers, head
 
 
@@ -151,7 +157,7 @@ def _wide(precision: str) -> str:
     return precision if precision == "fp32" else "bf16"
 
 
-def _gemm(job: Job, machine: Machine, m: Number, k: Number, n: Number, rate: float, precision: str, waste: float = 0.0) -> Number:  # fmt: skip
+def _gemm(machine: Machine, m: Number, k: Number, n: Number, rate: float, precision: str, waste: float = 0.0) -> Number:  # fmt: skip
     """Seconds of one forward matmul; its two backward ones move the same operands. `waste` rows are padding."""
     efficiency = machine.efficiency
     width = WIDTH.get(precision, 2.0)
@@ -206,6 +212,7 @@ def _elementwise(job: Job, machine: Machine) -> Number:
     parallel = job.layout.tp if job.layout.sequence_parallel else 1
     efficiency = machine.efficiency
     often = efficiency.elementwise * (1.0 if job.fused or job.engine.fused else efficiency.eager)
+    split = split + (_adapted(job.model) if job.adapters else 0.0)
     each = often * (wide / parallel + split / job.layout.tp) + efficiency.routing * routed / job.layout.tp
     return job.micro_tokens * each * job.width / machine.bandwidth
 
@@ -231,6 +238,13 @@ def _moved(model: ModelSpec) -> tuple[float, float, float]:
     if model.ssm:
         split += n.ssm * 12.0 * (anatomy.ssm_inner(model) + anatomy.ssm_conv(model))
     return stream, split, routed
+
+
+@lru_cache(maxsize=512)
+def _adapted(model: ModelSpec) -> float:
+    """Elements that adapters move for one token, forward and backward: each reads its matrix's input again, and its
+    result is scaled and added to the output."""
+    return sum(one.times * (2.0 * one.rows + 5.0 * one.cols) for one in gemms(model) if one.part in ("attention", "ffn"))
 
 
 LOSS_BYTES = {"full": 40.0, "fused": 16.0, "chunked": 24.0}

@@ -94,6 +94,10 @@ FORMULAS = {
     "logits": ("tokens × vocab × 12 bytes: fp32 log-probabilities, their gradient and the logits' gradient", "cross entropy is not fused in this engine"),
     "buffers": ("gathered layers and root weights, or the bf16 copy that autocast keeps", "arXiv 2304.11277 §3"),
     "overhead": ("libraries and context before the model, and what the allocator holds beyond live tensors", "lablib/plan/efficiency.py"),
+    "critic": ("16 bytes × the critic's parameters (weights, gradients, two moments), sharded alike", "arXiv 2203.02155 §3.5"),
+    "reward": ("4 bytes × the reward model's parameters, sharded alike", "arXiv 2203.02155 §3.5"),
+    "sampler": ("2 bytes × parameters / sampler_tp: the serving engine's own weights", "lablib/plan/posttraining.py"),
+    "dequantised": ("2 bytes × the largest quantised matrix, made whole for its matmul", "arXiv 2305.14314 §3"),
     "kv_cache": ("sequences × tokens × bytes of keys and values in all layers", "lablib/plan/sampling.py"),
     "text": ("four times the raw text, at most 4 GiB", "lablib/plan/others.py"),
 }  # fmt: skip

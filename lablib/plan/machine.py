@@ -23,6 +23,8 @@ ARCHITECTURES = {
 }
 """What a name says about the generation of tensor cores, which decides which attention kernels there are."""
 
+WATTS = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1000.0}
+"""TDP of the SXM board of a generation, which `Efficiency.sustained` is of."""
 PCIE_GB_S = 32.0
 """GB/s between accelerators without a scale-up link of their own: PCIe 4.0 with 16 lanes."""
 
@@ -95,9 +97,16 @@ class Machine:
     def sustained(self, precision: str) -> float:
         """FLOP/s of large matmuls in a run of hours: power and heat keep a GPU below its best second. Raises `LabError`
         where nobody knows the rate."""
-        shares = self.efficiency.sustained
+        return self.rate(precision) * self.efficiency.matmul.mid * self._kept
+
+    @cached_property
+    def _kept(self) -> float:
+        """Share of the best rate that the power limit leaves: a board with more watts than others of its generation
+        clocks higher, as the square root (power grows with clock and voltage, which rises with it)."""
+        shares, watts = self.efficiency.sustained, self.cluster.accelerator.tdp_w
         share = shares.get(self.architecture, shares.get("other", 1.0))
-        return self.rate(precision) * self.efficiency.matmul.mid * share
+        usual = WATTS.get(self.architecture)
+        return share * (watts / usual) ** 0.5 if watts and usual else share
 
     @cached_property
     def domain(self) -> int:

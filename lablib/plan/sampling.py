@@ -1,6 +1,13 @@
-"""Sampling tokens: the time of one decoding step and the memory of the key-value cache."""
+"""Sampling tokens: the time of a decoding step and of a whole batch with a long tail, and the key-value cache.
+
+A decoding step is a roofline: weights and caches are read once, whatever the batch, and the host must launch every layer.
+`Sampler` says what does it: a trainer's own `generate`, or a serving engine (vLLM, SGLang) with CUDA graphs, continuous
+batching and tensor parallelism.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from lablib.plan import anatomy, flops
 from lablib.plan.machine import Machine
@@ -12,32 +19,120 @@ PROMPT_TOKENS = 60
 """Tokens of one templated question of a procedural task, the answer included; examples for few-shot are as long."""
 LENGTH = Range(low=0.35, mid=0.7, high=1.0)
 """Decoding steps over `max_new_tokens`: a batch runs until its last sequence has ended."""
+GRAPHED_LAYER = 3e-5
+"""Seconds of one layer's kernels in a captured CUDA graph, however small they are: about ten of three microseconds."""
+ENGINE_STEP = 3e-3
+"""Seconds that a serving engine spends on the host in each step: scheduling, sampling, detokenising."""
+SERVING_SHARE = 0.9
+"""Share of an accelerator's memory that a serving engine takes for weights and caches (vLLM's default)."""
 
 
-def cache_bytes(model: ModelSpec, width: int) -> float:
-    """Bytes of keys and values that one token leaves behind (transformers caches MLA's expanded heads), without
-    Mamba-2's states, which do not grow."""
-    n = anatomy.layers(model).attention
-    if model.mla:
-        return (
-            n * model.heads * (model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim + model.mla.v_head_dim) * width
-        )
-    return n * 2 * model.kv_heads * model.head_dim * width
+class Sampler(NamedTuple):
+    """How one replica samples."""
+
+    tp: int = 1
+    width: int = 2
+    """Bytes of a weight and of a cached number."""
+    precision: str = "bf16"
+    served: bool = False
+    """A serving engine: CUDA graphs, continuous batching, compressed caches of latent attention."""
+
+
+def cache_bytes(model: ModelSpec, width: float, latent: bool = False) -> float:
+    """Bytes of keys and values that one token leaves behind, without Mamba-2's states, which do not grow.
+
+    Latent attention (MLA) caches its expanded heads in transformers, and the compressed vector in a serving engine: 576
+    numbers a layer in DeepSeek-V3 (arXiv 2405.04434 §2.1).
+    """
+    n, mla = anatomy.layers(model).attention, model.mla
+    if mla is None:
+        return n * 2 * model.kv_heads * model.head_dim * width
+    if latent:
+        return n * (mla.kv_lora_rank + mla.qk_rope_head_dim) * width
+    return n * model.heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim + mla.v_head_dim) * width
+
+
+def cache(model: ModelSpec, tokens: float, width: float, latent: bool = False) -> float:
+    """Bytes of one sequence's cache: windowed layers hold no more than their window."""
+    whole = tokens * cache_bytes(model, width, latent)
+    if not model.sliding_window or tokens <= model.sliding_window:
+        return whole
+    windowed = anatomy.windowed_layers(model) / max(1, anatomy.layers(model).attention)
+    return whole * (1 - windowed * (1 - model.sliding_window / tokens))
+
+
+def weights_read(model: ModelSpec, batch: float) -> float:
+    """Parameters that a step reads: all but the embedding's other rows, and the experts that some token visits."""
+    params = count(model)
+    experts = params.parts.get("experts", 0)
+    rows = params.parts.get("embedding", 0) if params.parts.get("head") else 0
+    if model.moe is None:
+        return params.total - rows
+    touched = 1 - (1 - model.moe.top_k / model.moe.experts) ** max(1.0, batch)
+    return params.total - rows - experts * (1 - touched)
+
+
+def step_seconds(model: ModelSpec, batch: float, context: float, sampler: Sampler, machine: Machine) -> float:
+    """Seconds to sample one token for each of `batch` sequences on one replica. Raises `LabError` where the precision's
+    rate is unknown."""
+    rate = machine.matmul_rate(sampler.precision)
+    if rate is None:
+        raise LabError(f"precision={sampler.precision!r}: no rate is known for {machine.cluster.accelerator.name}; run `lab calibrate`")  # fmt: skip
+    tp, width = sampler.tp, sampler.width
+    split = tp if model.mla is None else 1  # every rank holds the latent cache whole
+    held = batch * cache(model, context, width, sampler.served) / min(split, max(1, model.kv_heads))
+    reading = (weights_read(model, batch) * width / tp + held) / machine.bandwidth
+    computing = batch * sum(flops.forward(model, context).values()) / tp / (rate * machine.efficiency.matmul.mid)
+    if machine.is_cpu:
+        return machine.efficiency.decode_layer_seconds * model.layers / machine.speed + reading + computing
+    host = GRAPHED_LAYER * model.layers + ENGINE_STEP if sampler.served else machine.efficiency.decode_layer_seconds * model.layers  # fmt: skip
+    return host + max(reading, computing) + _reduced(model, batch, sampler, machine)
+
+
+def _reduced(model: ModelSpec, batch: float, sampler: Sampler, machine: Machine) -> float:
+    """Seconds of two all-reduces a layer over the tensor-parallel ranks."""
+    if sampler.tp == 1:
+        return 0.0
+    size = 2 * batch * model.hidden * sampler.width * (sampler.tp - 1) / sampler.tp
+    one = size / machine.link(sampler.tp, 1) + machine.efficiency.latency_seconds
+    return 2 * model.layers * one
 
 
 def decode_seconds(model: ModelSpec, batch: int, context: float, width: int, precision: str, machine: Machine) -> float:
-    """Seconds to sample one token for each of `batch` sequences: host time of every layer, and the slower of reading
-    the weights and caches once and computing. Raises `LabError` where the precision's rate is unknown."""
-    rate = machine.matmul_rate(precision)
+    """A step of the trainer's own `generate`. Raises `LabError` where the precision's rate is unknown."""
+    return step_seconds(model, batch, context, Sampler(1, width, precision), machine)
+
+
+def prefill_seconds(model: ModelSpec, tokens: float, sampler: Sampler, machine: Machine) -> float:
+    """Seconds to read `tokens` of prompts on one replica. Raises `LabError` where the precision's rate is unknown."""
+    rate = machine.matmul_rate(sampler.precision)
     if rate is None:
-        raise LabError(
-            f"precision={precision!r}: no rate is known for {machine.cluster.accelerator.name}; run `lab calibrate`"
-        )
-    weights = count(model).active * width
-    reading = (weights + batch * context * cache_bytes(model, width)) / machine.bandwidth
-    computing = batch * sum(flops.forward(model, context).values()) / (rate * machine.efficiency.matmul.mid)
-    host = machine.efficiency.decode_layer_seconds * model.layers / machine.speed
-    return host + (reading + computing if machine.is_cpu else max(reading, computing))
+        raise LabError(f"precision={sampler.precision!r}: no rate is known for {machine.cluster.accelerator.name}; run `lab calibrate`")  # fmt: skip
+    forward = sum(flops.forward(model, 1.0).values())
+    return tokens * forward / sampler.tp / (rate * machine.efficiency.matmul.mid)
+
+
+def serve_seconds(
+    model: ModelSpec, sequences: float, prompt: float, mean: float, longest: float, sampler: Sampler, machine: Machine
+) -> float:
+    """Seconds for one replica to answer `sequences` prompts at once, `mean` new tokens each and `longest` at most.
+
+    Continuous batching: sequences leave as they end, so steps go on until the longest ends, at a mean batch of
+    sequences × mean / longest; where the cache does not hold that many, they queue.
+    """
+    active = max(1.0, sequences * mean / longest)
+    context = prompt + mean / 2
+    at_once = max(1.0, min(active, slots(model, prompt + mean, sampler, machine)))
+    steps = max(longest, sequences * mean / at_once)
+    decoding = steps * step_seconds(model, at_once, context, sampler, machine)
+    return decoding + prefill_seconds(model, sequences * prompt, sampler, machine)
+
+
+def slots(model: ModelSpec, tokens: float, sampler: Sampler, machine: Machine) -> float:
+    """Sequences of `tokens` that one replica's cache holds."""
+    room = SERVING_SHARE * machine.capacity_gib * 2**30 - count(model).total * sampler.width / sampler.tp
+    split = min(sampler.tp, max(1, model.kv_heads)) if model.mla is None else 1
+    return max(1.0, room * split / max(1.0, cache(model, tokens, sampler.width, sampler.served)))
 
 
 def generate_seconds(

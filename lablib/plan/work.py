@@ -55,7 +55,7 @@ def training_flops(job: Job, tokens: float) -> Flops:
     parts = step.forward(job)
     forward = sum(parts.values())
     trained = forward * (1 + flops.backward_ratio(job.adapters) + (1 if job.reference else 0))
-    again = flops.recomputed(parts, job.recompute)
+    again = flops.recomputed(parts, job.recompute, job.model.gated)
     return Flops(
         forward=forward, per_token=trained, total=trained * tokens, hardware=(trained + again) * tokens, parts=parts
     )

@@ -139,7 +139,9 @@ class PostTrain(Recipe):
     def _lengths_in_order(self) -> Self:
         longest = min(self.longest_tokens or self.seq_len, self.seq_len)
         if self.mean_tokens and self.mean_tokens > longest:
-            raise ValueError(f"mean_tokens={self.mean_tokens} is more than the longest sequence of {longest} tokens; raise seq_len and longest_tokens, or lower it")
+            raise ValueError(
+                f"mean_tokens={self.mean_tokens} is more than the longest sequence of {longest} tokens; raise seq_len and longest_tokens, or lower it"
+            )
         return self
 
 
@@ -191,10 +193,14 @@ class Sampled(PostTrain):
     @model_validator(mode="after")
     def _samplers(self) -> Self:
         if (self.sampler == "split") != (self.sampler_gpus > 0):
-            raise ValueError(f"sampler={self.sampler!r} with sampler_gpus={self.sampler_gpus}: give a split sampler accelerators, and a shared one none of its own")
+            raise ValueError(
+                f"sampler={self.sampler!r} with sampler_gpus={self.sampler_gpus}: give a split sampler accelerators, and a shared one none of its own"
+            )
         among = self.sampler_gpus or self.parallelism.gpus
         if among % self.sampler_tp:
-            raise ValueError(f"sampler_tp={self.sampler_tp} does not divide the {among} accelerators that sample; use a divisor")
+            raise ValueError(
+                f"sampler_tp={self.sampler_tp} does not divide the {among} accelerators that sample; use a divisor"
+            )
         return self
 
     @property
@@ -279,7 +285,9 @@ class Export(Recipe):
     dtype: Literal["fp32", "bf16"] = "bf16"
 
 
-AnyRecipe = Annotated[Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export, Field(discriminator="stage")]
+AnyRecipe = Annotated[
+    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export, Field(discriminator="stage")
+]
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
 STAGES = ("prepare", "pretrain", "sft", "preference", "reward", "grpo", "ppo", "evaluate", "export")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lablib.plan import budget_table, conventions
+from lablib.plan import budget_table, conventions, flops
 from lablib.plan.conventions import CONVENTIONS, USED_BY
 from lablib.specs import LabError, catalog
 
@@ -108,6 +108,13 @@ def test_rows_of_a_table_convert_at_once() -> None:
         both = conventions.tokens_per_second(rates, model, lengths, name)
         for i in range(2):
             assert both[i] == pytest.approx(conventions.tokens_per_second(rates[i], model, int(lengths[i]), name))
+
+
+def test_full_attention_stays_inside_the_window() -> None:
+    model, seq = catalog.models["gemma-3-4b"], 8192  # 34 layers, every sixth global, windows of 1,024
+    scores = 4 * model.heads * model.head_dim * (5 * seq + 29 * 1024)
+    weights = conventions.per_token(model, seq, "full") - 3 * scores
+    assert weights == pytest.approx(3 * sum(flops.matmuls(model).values()), rel=1e-12)
 
 
 def test_an_unknown_convention_names_the_known() -> None:
