@@ -65,8 +65,7 @@ def bench(truth: Path, only: tuple[str, ...] = FIELDS, with_peers: bool = True) 
 def _figures(field: Field) -> dict[str, Any]:
     figures = scores.FIGURES[field.name](field.scored)
     counts = {"sound_rows": len(field.rows), "planned": len({one.row for one in field.scored})}
-    kinds = kinds_of(field)
-    figures["by_kind"] = scores.by_source([one._replace(source=kinds.get(one.row, "unknown")) for one in field.scored])
+    figures["by_kind"] = scores.by_source([one._replace(source=kind) for one, kind in kinds_of(field)])
     return {**figures, **counts, **({"missing": field.missing} if field.missing else {})}
 
 

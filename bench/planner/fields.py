@@ -42,7 +42,7 @@ def field_of(name: str, truth: Path) -> Field:
     rows = {row.get("id") or f"line {row['_line']}": row for row in with_archs(found, archs)}
     try:
         module = importlib.import_module(f"bench.planner.{name}")
-    except ModuleNotFoundError as error:
+    except (ImportError, SyntaxError) as error:
         return Field(name, rows, [], [*malformed, *wrong], [], f"{error}")
     scored: list[Scored] = []
     unplannable: list[Problem] = []
@@ -70,9 +70,13 @@ def _problem(name: str, key: str, row: Row, reason: str) -> Problem:
     return Problem(f"{name}.csv", int(row["_line"]), key, reason[:160])
 
 
-def kinds_of(field: Field) -> dict[str, str]:
-    """What each row is judged as, by id: the bars differ between dense bf16 and the rest, and between sure and derived."""
-    return {key: _KINDS[field.name](row) for key, row in field.rows.items()}
+def kinds_of(field: Field) -> list[tuple[Scored, str]]:
+    """What each prediction is judged as: the bars differ between dense bf16 and the rest, and between sure and derived."""
+    kinds = {key: _KINDS[field.name](row) for key, row in field.rows.items()}
+    part = {
+        one: f"{one.kind.partition(':')[0] or 'time'}: " if field.name == "posttrain" else "" for one in field.scored
+    }
+    return [(one, part[one] + kinds.get(one.row, "unknown")) for one in field.scored]
 
 
 def _training(row: Row) -> str:
@@ -99,18 +103,21 @@ _KINDS: dict[str, Callable[[Row], str]] = {
     "memory": _training,
     "throughput": _arithmetic,
     "runs": lambda row: f"tier {row.get('tier') or 'unknown'}",
-    "posttrain": lambda row: f"{row.get('stage') or 'unknown'}, {row.get('method') or 'full'}",
+    "posttrain": lambda row: (
+        f"{row.get('stage') or 'unknown'}, {'full' if row.get('method', '') in ('', 'full') else 'adapters'}"
+    ),
 }
 
 
 def assumed(name: str) -> dict[str, str]:
-    """Units and conventions that the field's file assumes of each source (its `ASSUMED`)."""
+    """Units and conventions that the field's file assumes of each source (its `ASSUMED`), and its own docstring as the rule for all."""
     try:
         module = importlib.import_module(f"bench.planner.{name}")
-    except ModuleNotFoundError:
+    except (ImportError, SyntaxError):
         return {}
     said = getattr(module, "ASSUMED", None)
-    return {"unit": UNITS[name], **(said if isinstance(said, Mapping) else {})}
+    rule = " ".join((module.__doc__ or "").split())
+    return {"unit": UNITS[name], "rule": rule, **(said if isinstance(said, Mapping) else {})}
 
 
 def frame(truth: str | Path, only: tuple[str, ...] = FIELDS) -> list[dict[str, Any]]:

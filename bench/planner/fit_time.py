@@ -31,8 +31,8 @@ PRIOR: dict[str, float] = {
     "flash.fa2.ampere": 0.65, "flash.fa2.hopper": 0.48, "flash.fa2.blackwell": 0.24, "flash.fa3.hopper": 0.68,
     "flash.cudnn.hopper": 0.68, "flash.cudnn.blackwell": 0.6, "operands": 0.3, "ragged": 0.15, "quantising": 1.0, "elementwise": 1.0, "eager": 2.0, "routing": 1.0,
     "diagonal": 200.0, "straggler": 0.005, "contention": 0.15, "network": 0.8, "latency_seconds": 2e-5,
-    "megatron-core.moe_seconds": 3e-3, "megatron-core.tp_overlap": 0.6, "megatron-core.ep_overlap": 0.3, "megatron-core.pp_overlap": 0.7,
-    "megatron-core-graphs.ep_overlap": 0.8, "megatron-ci.layer_seconds": 5.5e-3, "megatron-ci.moe_seconds": 7e-3, "prime-rl.moe_seconds": 0.03,
+    "megatron.moe_seconds": 3e-3, "megatron.tp_overlap": 0.6, "megatron.ep_overlap": 0.3, "megatron.pp_overlap": 0.7,
+    "megatron-graphs.ep_overlap": 0.8, "megatron-ci.layer_seconds": 5.5e-3, "megatron-ci.moe_seconds": 7e-3, "prime-rl.moe_seconds": 0.03,
 }  # fmt: skip
 """Each constant before the fit: data sheets, kernel papers and hand counts. A dot names an engine's field, or a table's key."""
 MOST: dict[str, float] = {
@@ -95,9 +95,7 @@ def errors(some: Sequence[Case], values: dict[str, float]) -> np.ndarray:
     found = []
     for case in some:
         engine = case.job.engine
-        if engine not in known and engine.name.startswith("megatron-core"):
-            known[engine] = engine.model_copy(update={**fields["megatron-core"], **fields[engine.name]} | ({"moe_seconds": 0.0} if engine.name.endswith("graphs") else {}))
-        elif engine.name in fields and engine not in known:
+        if engine not in known and engine.name in fields:
             known[engine] = engine.model_copy(update=fields[engine.name])
         job = replace(case.job, engine=known.get(engine, engine))
         found.append(log(rate(job, replace(case.machine, efficiency=efficiency), case.extra) / case.published))

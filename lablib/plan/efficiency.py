@@ -23,52 +23,53 @@ class Efficiency(Spec):
     """Dimensionless shares unless a unit is named."""
 
     matmul: Range
-    """Share of the accelerator's best matmul rate (`Accelerator.achievable`) that a layer's matmuls reach."""
+    """Share of the accelerator's best matmul rate (`Accelerator.achievable`) that large matmuls reach inside a step. Its
+    bounds over its middle are the 80 % band of a step's time, from published rows that the fit had not seen."""
     attention: float = Field(default=0.4, gt=0)
-    """Attention's rate over the matmuls' rate: FlashAttention-2 reaches 50-73 % of A100's peak and 35 % of H100's
-    (arXiv 2307.08691 §4, 2407.08608 §1), and its backward pass does five products where four are counted."""
+    """Attention's rate over the matmuls' rate on a CPU."""
     bandwidth: float = Field(default=0.8, gt=0)
     """Share of the memory bandwidth that elementwise kernels reach."""
     traffic: float = Field(default=2.5, gt=0)
-    """Bytes moved by elementwise kernels, forward and backward, over the bytes of activations kept for backward."""
+    """On a CPU, bytes moved by elementwise operators, forward and backward, over the activations kept for backward."""
     layer_seconds: float = Field(default=5e-4, ge=0)
     """Host time to launch one layer's forward and backward kernels: a step is never faster than this."""
     overlap: float = Field(default=0.9, ge=0, le=1)
-    """Share of compute time that sharded data-parallel communication can hide behind."""
+    """Share of attention's time that context-parallel rings hide behind."""
     collective: float = Field(default=0.75, gt=0, le=1)
-    """Share of a link's data-sheet bandwidth that large collectives reach (nccl-tests' bus bandwidth)."""
+    """Share of a scale-up link's data-sheet bandwidth that large collectives reach (nccl-tests' bus bandwidth)."""
     latency_seconds: float = Field(default=2e-5, ge=0)
     """Time to start one collective."""
     sustained: dict[str, float] = {"other": 1.0}
-    """Share of the best measured matmul that a long run keeps, by generation of accelerator: power limits."""
+    """Rate that a long run keeps, by generation of accelerator, over `matmul` of its best second: power limits."""
     flash: dict[str, dict[str, float]] = {}
-    """Rate of fused attention over that of sustained matmuls, by kernel and generation."""
-    narrow: float = 0.3
-    """Exponent by which attention slows down as heads are narrower than 128 features."""
-    diagonal: float = 200.0
-    """Tokens' worth of masked blocks that causal attention computes for each query."""
-    operands: float = 0.3
+    """Rate of fused attention, forward and backward, over that of sustained matmuls, by kernel and generation."""
+    narrow: float = Field(default=0.3, ge=0)
+    """Exponent by which attention slows down as heads are narrower than 128 features: FlashAttention-2 on an A100 at 64
+    features reaches four fifths of its rate at 128 (arXiv 2307.08691 figures 4 and 5)."""
+    diagonal: float = Field(default=200.0, ge=0)
+    """Tokens' worth of masked blocks that causal attention computes for each query: up to a tile of 128 or 256."""
+    operands: float = Field(default=0.3, ge=0)
     """Share of a matmul's operand traffic that its tensor cores wait for."""
-    ragged: float = 0.15
+    ragged: float = Field(default=0.15, ge=0)
     """Extra time of a matmul for each dimension that is no multiple of 64."""
-    quantising: float = 1.0
-    """Exposed share of the traffic of quantising a matmul's inputs."""
-    elementwise: float = 1.0
+    quantising: float = Field(default=1.0, ge=0)
+    """Exposed share of the traffic of quantising a matmul's inputs; the rest is fused into what made them."""
+    elementwise: float = Field(default=1.0, ge=0)
     """Traffic of norms, activation functions and the like over their inputs and outputs read and written once."""
-    eager: float = 2.0
+    eager: float = Field(default=2.0, ge=1)
     """The same where every operator is a kernel of its own, over fused kernels."""
-    routing: float = 1.0
+    routing: float = Field(default=1.0, ge=0)
     """Traffic of sorting tokens to experts and back over each copy read and written once."""
-    network: float = 0.8
-    """Share of the fabric's own efficiency that collectives over many nodes keep."""
-    hops: float = 2.0
-    """Network latencies for every doubling of a ring over nodes."""
-    straggler: float = 0.005
-    """Time added by waiting for the slowest rank, for every doubling of the accelerators beyond one."""
-    contention: float = 0.15
-    """Slow-down of compute while a collective runs beside it, as a share of the hidden collective's time."""
-    host_seconds: float = 3e-5
-    """Host time of one optimiser step for each layer (launches of the update, bookkeeping)."""
+    network: float = Field(default=0.8, gt=0, le=1)
+    """Share of the fabric's own efficiency that collectives of training keep over nccl-tests'."""
+    hops: float = Field(default=2.0, ge=0)
+    """Network latencies for every doubling of a ring over nodes: there and back."""
+    straggler: float = Field(default=0.005, ge=0)
+    """Time added by waiting for the slowest rank, for every doubling of the accelerators."""
+    contention: float = Field(default=0.15, ge=0)
+    """Slow-down of compute while a collective runs beside it, as a share of the collective's time."""
+    host_seconds: float = Field(default=3e-5, ge=0)
+    """Host time of an optimiser step for each layer: launches of the update, clipping."""
     goodput: Range = Range(low=0.55, mid=0.80, high=0.97)
     """Share of wall time in steady steps, the rest being failures, restarts, evaluation, ramps and slow days: published
     whole runs reach a median MFU of 0.34 where steady-state tables of the same time say 0.40 to 0.55; Llama 3 405B
@@ -102,14 +103,25 @@ class Efficiency(Spec):
 
 GPU = Efficiency(
     matmul=Range(low=0.70, mid=0.85, high=1.0),
-    sustained={"ampere": 1.1, "hopper": 1.0, "blackwell": 1.0, "other": 1.0},
+    sustained={"ampere": 1.15, "hopper": 1.13, "blackwell": 0.92, "other": 1.0},
     flash={
-        "fa1": {"ampere": 0.40, "hopper": 0.25, "other": 0.3},
-        "fa2": {"ampere": 0.65, "hopper": 0.48, "blackwell": 0.24, "other": 0.4},
-        "fa3": {"hopper": 0.68, "other": 0.5},
-        "cudnn": {"ampere": 0.65, "hopper": 0.68, "blackwell": 0.6, "other": 0.5},
+        "fa1": {"ampere": 0.45, "hopper": 0.24, "other": 0.3},
+        "fa2": {"ampere": 0.58, "hopper": 0.32, "blackwell": 0.18, "other": 0.45},
+        "fa3": {"hopper": 0.57, "other": 0.5},
+        "cudnn": {"ampere": 0.60, "hopper": 0.80, "blackwell": 0.68, "other": 0.5},
     },
-    source="guesses held against published rows with python -m bench.planner; docs/log.md has the errors",
+    diagonal=135.0,
+    operands=0.95,
+    ragged=0.37,
+    quantising=0.47,
+    elementwise=1.54,
+    eager=1.98,
+    routing=1.47,
+    network=0.79,
+    latency_seconds=5e-5,
+    straggler=0.0093,
+    contention=0.30,
+    source="fitted on 531 published steady-state rows of 19 sources with bench/planner/fit_time.py, 2026-11-24; docs/planner.md has the errors",
 )
 CPU = Efficiency(
     matmul=Range(low=0.2, mid=0.5, high=0.9),

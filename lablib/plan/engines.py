@@ -50,11 +50,11 @@ class Engine(Spec):
     # time
     attention: Literal["math", "fa1", "fa2", "fa3", "cudnn"] = "fa2"
     """The attention kernel: unfused, FlashAttention's generation (fa1 with its Triton sibling) or cuDNN's."""
-    layer_seconds: float = 6e-4
-    """Host time to launch one dense layer's forward and backward kernels."""
-    moe_seconds: float = 3e-3
+    layer_seconds: float | None = None
+    """Host time to launch one dense layer's forward and backward kernels; None takes `Efficiency.layer_seconds`."""
+    moe_seconds: float = 5e-3
     """Time of one mixture-of-experts layer, forward and backward, in which the accelerator waits for the host: sorting
-    tokens, reading counts back, launching each expert."""
+    tokens, reading counts back, launching each expert (fitted on Megatron-Bridge's rows without CUDA graphs)."""
     overlap: float = 0.9
     """Share of compute time that data-parallel communication can hide behind; 0 where it runs after the backward pass."""
     tp_overlap: float = 0.0
@@ -86,12 +86,23 @@ MEGATRON = Engine(
     rotated=True,
     expert_tp=True,
     gradient_buffer=True,
+    attention="cudnn",
+    tp_overlap=0.95,
+    ep_overlap=0.77,
+    ep_once=True,
+    pp_overlap=0.95,
+    quantised_gather=True,
     source="Megatron-LM: bf16 weights, fp32 main gradients, fp32 master and moments (18 bytes, 6 + 12/d with the distributed optimizer: docs/source/api-guide/dist_optimizer)",
 )
 MEGATRON_DEEPSPEED = MEGATRON.replace(
     name="megatron-deepspeed",
     grads=2,
     master=8,
+    attention="math",
+    overlap=0.0,
+    tp_overlap=0.0,
+    pp_overlap=0.0,
+    pp_whole=True,
     source="Megatron-DeepSpeed with ZeRO-1: half-precision weights and gradients; master, fp32 gradient and moments sharded (arXiv 1910.02054 §5.1)",
 )
 NANOTRON = Engine(
@@ -102,6 +113,7 @@ NANOTRON = Engine(
     gradient_buffer=True,
     loss_bytes=8,
     vocab_parallel=True,
+    overlap=0.0,
     source="nanotron: bf16 weights and gradients, fp32 gradient accumulators, ZeRO-1 master and moments",
 )
 BF16 = Engine(

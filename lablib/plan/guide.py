@@ -88,12 +88,12 @@ ROWS: tuple[tuple[str, tuple[float, float], float | None, Callable[[], Recipe]],
     ("SFT of a 7B, 100k examples, 3 epochs, 8 H100", (50, 300), None,
      lambda: SFT(model="llama-2-7b", data="examples.jsonl", steps=_steps(100_000, 3, 128), batch_size=128, seq_len=2048, parallelism=Parallelism(dp_shard=8))),
     ("QLoRA of a 70B, 50k examples, 1 H100", (50, 200), None,
-     lambda: SFT(model="llama-2-70b", data="examples.jsonl", steps=_steps(50_000, 1, 16), batch_size=16, seq_len=1024, lora=LoRA())),
+     lambda: SFT(model="llama-2-70b", data="examples.jsonl", steps=_steps(50_000, 1, 16), batch_size=16, seq_len=1024, recompute="full", lora=LoRA(base="nf4"))),
     ("DPO of a 7B, 100k pairs, 8 H100", (100, 500), None,
      lambda: Preference(model="llama-2-7b", data="pairs.jsonl", steps=_steps(100_000, 1, 64), batch_size=64, seq_len=2048, parallelism=Parallelism(dp_shard=8))),
     ("RLVR of a 7B, long CoT, GRPO, 1,000 steps on 64 H100", (5e3, 5e4), None,
      lambda: GRPO(model="qwen2.5-7b", task=Task(name="sums", generator="chain_sum"), steps=1000, prompts_per_step=64, group_size=16, batch_size=1024,
-                  max_new_tokens=8192, seq_len=16384, parallelism=Parallelism(dp_shard=64))),
+                  max_new_tokens=8192, seq_len=16384, recompute="selective", parallelism=Parallelism(dp_shard=64))),
 )  # fmt: skip
 """(activity, the guide's dollars, its GPU-hours, the recipe that says it). What the guide leaves open is the common choice:
 4K sequences, files of which a row takes half of `seq_len`, 64 prompts × 16 answers of up to 8K tokens a step."""
@@ -132,27 +132,27 @@ class Kpi(NamedTuple):
 
 def kpis() -> list[Kpi]:
     """The four figures at the head of the guide."""
-    from lablib.plan.laws import HOFFMANN
+    from lablib.plan.laws import EPOCH, HOFFMANN
 
     frontier, moe = (_cost("h100-sxm", "400B", (1e7, 5e8), None, make) for make in (ROWS[3][3], _deepseek))
     lora = estimate(
         SFT(model="llama-2-7b", data="examples.jsonl", steps=_steps(50_000, 1, 64), batch_size=64, seq_len=1024, lora=LoRA(), parallelism=Parallelism(dp_shard=8)),
         Cluster(accelerator="h100-sxm"),
     )  # fmt: skip
-    params, tokens = HOFFMANN.optimum(1e23)
+    ratios = [tokens / params for params, tokens in (law.optimum(1e23) for law in (EPOCH, HOFFMANN))]
     cheap, dear = (plan.plan.dollars for plan in (moe, frontier))
     assert cheap and dear and lora.dollars
-    ratio = tokens / params
     return [
         Kpi("pretraining tokens at the frontier", "15T+", "Llama 3 15T, DeepSeek-V3 14.8T, Qwen3 36T (arXiv 2505.09388)", "holds"),
-        Kpi("Chinchilla tokens a parameter", "about 20", f"{ratio:.0f} at 1e23 FLOPs with Hoffmann's constants as published", "holds" if 10 < ratio < 40 else "depends on the law"),
+        Kpi("Chinchilla tokens a parameter", "about 20", f"{ratios[0]:.0f} at 1e23 FLOPs with Epoch's refit, {ratios[1]:.0f} with Hoffmann's rounded constants", "holds" if 10 < ratios[0] < 40 else "depends on the law"),
         Kpi("frontier pretraining", "$10M–$500M", f"{show_dollars(cheap.mid)} (DeepSeek-V3's shape) to {show_dollars(dear.mid)} (Llama 3.1 405B's), one run", "holds" if cheap.mid > 5e6 and dear.mid < 6e8 else "check"),
         Kpi("LoRA SFT of a 7B", "under $100", f"{show_dollars(lora.dollars.mid)} for 50k examples ({show_dollars(lora.dollars.low)} to {show_dollars(lora.dollars.high)})", "holds" if lora.dollars.high < 100 else "mostly"),
     ]  # fmt: skip
 
 
 def _deepseek() -> Pretrain:
-    return _pretrain("deepseek-v3", "14.8T", "63M", Parallelism(dp_shard=128, pp=16, ep=64, zero=1, pp_schedule="zero-bubble"), "full")  # fmt: skip
+    layout = Parallelism(dp_shard=128, pp=16, ep=8, zero=1, pp_schedule="zero-bubble")
+    return _pretrain("deepseek-v3", "14.8T", "63M", layout, "full").replace(precision="fp8")
 
 
 class Rule(NamedTuple):

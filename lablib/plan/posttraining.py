@@ -92,6 +92,7 @@ def work_of(
 ) -> Work:
     """The whole stage: `one` step in the mean, memory with a micro-batch of sequences of `longest` tokens."""
     parts = {**step.seconds(one, machine), "trainer": machine.efficiency.trainer_seconds / machine.speed, **extra}
+    parts |= {"dequantising": dequantising(one, machine)} if dequantising(one, machine) else {}
     full = replace(one, seq_len=max(longest, one.seq_len))
     return Work(
         steps=recipe.steps,
@@ -190,3 +191,18 @@ def scalar(one: Job) -> Job:
         parts=parts,
     )
     return replace(one, params=params, engine=one.engine.replace(loss_bytes=0.0))
+
+
+DEQUANTISING = 0.3
+"""Share of the reachable bandwidth at which 4-bit weights are made whole (litgpt's resource tables: bitsandbytes 0.41 adds
+1.3e-11 s a weight and step to LoRA on A100, over 1.3B to 13B parameters)."""
+
+
+def dequantising(one: Job, machine: Machine) -> float:
+    """Seconds of a step in which quantised weights are read, and written in bf16, forward and backward (and once more for
+    each recomputation)."""
+    if one.base_bytes is None or one.base_bytes >= 2:
+        return 0.0
+    moved = (one.base_bytes + 2) * memory.stage_params(one, True, one.layout.pp == 1)
+    times = (3 if one.recompute == "full" else 2) * one.micro_batches
+    return float(times * moved / (DEQUANTISING * machine.bandwidth))

@@ -7,6 +7,7 @@ batching and tensor parallelism.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from lablib.plan import anatomy, flops
@@ -23,6 +24,9 @@ GRAPHED_LAYER = 3e-5
 """Seconds of one layer's kernels in a captured CUDA graph, however small they are: about ten of three microseconds."""
 ENGINE_STEP = 3e-3
 """Seconds that a serving engine spends on the host in each step: scheduling, sampling, detokenising."""
+SMALL_EXPERTS = 0.5
+"""Bandwidth that grouped matmuls of a few rows an expert reach, over that of one large matmul: each expert's weights are
+read in tiles of their own (held against NeMo-RL's steps, whose sampling they dominate)."""
 SERVING_SHARE = 0.9
 """Share of an accelerator's memory that a serving engine takes for weights and caches (vLLM's default)."""
 
@@ -61,15 +65,19 @@ def cache(model: ModelSpec, tokens: float, width: float, latent: bool = False) -
     return whole * (1 - windowed * (1 - model.sliding_window / tokens))
 
 
+def _experts_read(model: ModelSpec, batch: float) -> float:
+    if model.moe is None:
+        return 0.0
+    touched = 1 - (1 - model.moe.top_k / model.moe.experts) ** max(1.0, batch)
+    return count(model).parts.get("experts", 0) * touched
+
+
 def weights_read(model: ModelSpec, batch: float) -> float:
     """Parameters that a step reads: all but the embedding's other rows, and the experts that some token visits."""
     params = count(model)
     experts = params.parts.get("experts", 0)
     rows = params.parts.get("embedding", 0) if params.parts.get("head") else 0
-    if model.moe is None:
-        return params.total - rows
-    touched = 1 - (1 - model.moe.top_k / model.moe.experts) ** max(1.0, batch)
-    return params.total - rows - experts * (1 - touched)
+    return params.total - rows - experts + _experts_read(model, batch)
 
 
 def step_seconds(model: ModelSpec, batch: float, context: float, sampler: Sampler, machine: Machine) -> float:
@@ -81,7 +89,8 @@ def step_seconds(model: ModelSpec, batch: float, context: float, sampler: Sample
     tp, width = sampler.tp, sampler.width
     split = tp if model.mla is None else 1  # every rank holds the latent cache whole
     held = batch * cache(model, context, width, sampler.served) / min(split, max(1, model.kv_heads))
-    reading = (weights_read(model, batch) * width / tp + held) / machine.bandwidth
+    read = weights_read(model, batch) + _experts_read(model, batch) * (1 / SMALL_EXPERTS - 1)
+    reading = (read * width / tp + held) / machine.bandwidth
     computing = batch * sum(flops.forward(model, context).values()) / tp / (rate * machine.efficiency.matmul.mid)
     if machine.is_cpu:
         return machine.efficiency.decode_layer_seconds * model.layers / machine.speed + reading + computing
@@ -94,7 +103,7 @@ def _reduced(model: ModelSpec, batch: float, sampler: Sampler, machine: Machine)
     if sampler.tp == 1:
         return 0.0
     size = 2 * batch * model.hidden * sampler.width * (sampler.tp - 1) / sampler.tp
-    one = size / machine.link(sampler.tp, 1) + machine.efficiency.latency_seconds
+    one = size / machine.link(sampler.tp, 1) + machine.efficiency.latency_seconds * math.log2(sampler.tp)
     return 2 * model.layers * one
 
 

@@ -97,7 +97,7 @@ def _stage(job: Job, machine: Machine) -> tuple[dict[str, Number], Number]:
         "attention": cost.attention * held,
         "elementwise": cost.elementwise * held + choose(ends, cost.loss, 0.0) + _accumulate(job, machine),
     }
-    return {**parts, "launch": _launch(job, sum(parts.values()), layers * held)}, layers * held
+    return {**parts, "launch": _launch(job, machine, sum(parts.values()), layers * held)}, layers * held
 
 
 def _accumulate(job: Job, machine: Machine) -> Number:
@@ -108,10 +108,11 @@ def _accumulate(job: Job, machine: Machine) -> Number:
     return choose(job.micro_batches > 1, size * trained * 2 * job.engine.grads / machine.bandwidth, 0.0)
 
 
-def _launch(job: Job, work: Number, layers: Number) -> Number:
+def _launch(job: Job, machine: Machine, work: Number, layers: Number) -> Number:
     """Seconds that the accelerator waits for the host: where launching a layer takes longer than computing it, and
     where mixtures of experts read their counts back."""
     again = 1 + REPEATS[job.recompute][0] / 3 - (0 if not job.adapters else 1 / 3)
     sparse = anatomy.layers(job.model).moe / job.model.layers
-    host = job.engine.layer_seconds * layers * again
+    each = job.engine.layer_seconds
+    host = (machine.efficiency.layer_seconds if each is None else each) * layers * again
     return most(0.0, host - work) + job.engine.moe_seconds * sparse * layers * again

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lablib.plan import memory
+from lablib.plan import conventions, memory
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.work import Work
@@ -94,5 +94,5 @@ def cautions(recipe: Recipe, work: Work, machine: Machine, mfu: float | None) ->
         yield f"tp={layout.tp} crosses nodes of {cluster.gpus_per_node}; its all-reduces then run over the network"
     if machine.is_cpu and recipe.gpus * recipe.threads > cluster.gpus:
         yield f"{recipe.gpus} processes × {recipe.threads} threads share {cluster.gpus} cores; it runs, but no faster"
-    if mfu is not None and recipe.stage == "pretrain" and not 0.2 <= mfu <= 0.6:
-        yield f"MFU {mfu:.0%} is outside what published runs reach (20 to 60 %); check the batch and the layout"
+    if mfu is not None and recipe.stage == "pretrain" and not machine.is_cpu:
+        yield from filter(None, [conventions.verdict(mfu)])

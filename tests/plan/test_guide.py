@@ -31,7 +31,8 @@ def test_the_guides_gpu_time_is_too_high(index: int, gap: float) -> None:
 
 
 def test_a_frontier_run_is_within_the_guides_band() -> None:
-    frontier = guide.costs()[3]
+    frontier, qlora = guide.costs()[3], guide.costs()[5]
+    assert qlora.plan.fits and qlora.recipe.gpus == 1
     assert frontier.plan.fits and frontier.plan.dollars is not None
     assert 1e8 < frontier.plan.dollars.mid < 5e8
 
