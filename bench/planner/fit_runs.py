@@ -1,8 +1,9 @@
 """Fits the few constants of `bench/planner/runs.py` and `lablib.plan.goodput.SLOW` to whole published runs, and says how
 well they do on families that the fit has not seen: ``python -m bench.planner.fit_runs [TRUTH]``.
 
-Three figures and two widths are fitted: the middle and the spread of published over planned hours where the layout is
-known, and what an assumed layout and a second-hand figure add to the spread.
+Fitted are the middle of published over planned hours, and how far four in five lie from it on either side where the layout
+is known, where it is assumed, and where the figures are second-hand. The files hold them rounded; run this again whenever
+the step model's constants change, and copy ``SLOW`` over.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from bench.planner.rows import Scored, Unplannable, read, with_archs
 from lablib.plan import goodput
 from lablib.plan.ranges import Range
 
-Z80 = 1.2816
-"""Standard deviations from the middle of a normal distribution to its 90th percentile."""
 KINDS = ("known", "assumed", "vague")
 
 
@@ -68,19 +67,21 @@ def _cases(rows: Iterable[dict[str, str]]) -> Iterator[Case]:
 
 
 def fit(found: Sequence[Case]) -> Constants:
-    """Middle: the median of rows that are not vague. Widths: root mean squares of each side, as a normal half's, for each
-    kind at least as wide as the kind before it."""
-    solid = [case.log for case in found if case.kind != "vague"]
-    mid = float(np.median(solid))
-    below, above = {}, {}
-    for sides, sign in ((below, -1), (above, 1)):
-        least = 0.0
-        for kind in KINDS:
-            apart = [abs(case.log - mid) for case in found if case.kind == kind and sign * (case.log - mid) >= 0]
-            pooled = apart if len(apart) >= 3 else [abs(case.log - mid) for case in found if case.kind != "vague" and sign * (case.log - mid) >= 0]  # fmt: skip
-            least = max(least, float(np.quantile(pooled, 0.8)))
-            sides[kind] = least
-    return Constants(mid, below, above)
+    """Middle: the median of rows that are not vague. Widths: the 80th percentile of each side's distances, for each kind at
+    least as wide as for the kind before it; a kind with under three rows on a side takes those of all that are not vague."""
+    mid = float(np.median([case.log for case in found if case.kind != "vague"]))
+    return Constants(mid, _widths(found, mid, -1), _widths(found, mid, 1))
+
+
+def _widths(found: Sequence[Case], mid: float, sign: int) -> dict[str, float]:
+    """By kind, how far four in five of those below (sign -1) or above (1) the middle lie from it."""
+    apart = [(case.kind, sign * (case.log - mid)) for case in found if sign * (case.log - mid) >= 0]
+    solid = [distance for kind, distance in apart if kind != "vague"]
+    made: dict[str, float] = {}
+    for kind in KINDS:
+        own = [distance for name, distance in apart if name == kind]
+        made[kind] = max(*made.values(), 0.0, float(np.quantile(own if len(own) >= 3 else solid, 0.8)))
+    return made
 
 
 def leave_one_out(truth: Path) -> list[Scored]:
@@ -107,12 +108,12 @@ def main(truth: str = "/work/shared/truth") -> None:
     constants = fit(found)
     for kind in KINDS:
         print(f"{kind:8} ×{math.exp(constants.mid):.3f}  {math.exp(-constants.below[kind]):.3f} to {math.exp(constants.above[kind]):.3f} around it")  # fmt: skip
-    print(f"in the file now: SLOW {goodput.SLOW}, assumed {runs.ASSUMED}, vague {runs.VAGUE}")
+    print(f"in the files now: SLOW {goodput.SLOW}, assumed {runs.ASSUMED}, vague {runs.VAGUE}")
     for name, scored in (("in the fit", [_scored(case, constants) for case in found]), ("family left out", leave_one_out(Path(truth)))):  # fmt: skip
         for kinds in (("known",), ("known", "assumed"), KINDS):
             picked = [one for one in scored if one.note in kinds]
             apart = [abs(one.predicted / one.published - 1) for one in picked]
-            inside = [one.low <= one.published <= one.high for one in picked]
+            inside = [(one.low or 0) <= one.published <= (one.high or 0) for one in picked]
             print(f"{name:16} {'+'.join(kinds):22} {len(picked)} rows, median {np.median(apart):.1%}, in the band {np.mean(inside):.0%}")  # fmt: skip
 
 

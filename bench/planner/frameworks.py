@@ -17,8 +17,7 @@ ENGINES: dict[str, Engine] = {
     "graphed": GRAPHED,
     "early": EARLY,
     "pipes": MEGATRON_DEEPSPEED.replace(grads=4),
-    "toy": MEGATRON.replace(name="megatron-ci", layer_seconds=5.3e-3, moe_seconds=7e-3, overlap=0.0),
-    "toy experts": MEGATRON.replace(name="megatron-ci", layer_seconds=9.3e-3, moe_seconds=7e-3, overlap=0.0),
+    "toy": MEGATRON.replace(name="megatron-ci", layer_seconds=5.3e-3, moe_seconds=4e-3, overlap=0.0),
     "foundry": LAB.replace(name="llm-foundry", attention="fa1"),
     "titan": LAB.replace(name="torchtitan", quantised_gather=True),
     "compiled": LAB.replace(name="compiled", fused=True),
@@ -81,10 +80,10 @@ ASSUMED: dict[str, str] = {
     "megatron-lm-2021": "the fastest micro-batch of 1 to 8; interleaved schedule; tokens/s from 96·B·s·l·h²(1+s/6h+V/16lh)",
     "megatron-lm-llama": "empty act_ckpt is no recomputation",
     "zero3-2021": "tokens/s from hardware FLOPs with full recomputation",
-    "korthikanti": "unfused attention; \"selective\" repeats attention alone",
+    "korthikanti": 'unfused attention; "selective" repeats attention alone',
     "bloom-prequel": "Jean Zay: 4 Omni-Path cards of 100 Gbit/s for 8 GPUs; ZeRO-1 without overlap; tokens/s from hardware FLOPs where missing",
     "mt-nlg": "ZeRO-1 without overlap, unfused attention",
-    "fms-fsdp": "compiled FSDP1; \"selective\" repeats every second layer; network from the note",
+    "fms-fsdp": 'compiled FSDP1; "selective" repeats every second layer; network from the note',
     "torchtitan": "compiled where the note or a float8 precision says so and from 2025 on; local batch of a pipeline in micro-batches of one",
     "nanotron": "MFU of 989 TFLOP/s with 6N (head, no embedding) + 12·L·h·s; gradients reduced after the backward pass",
     "prime-rl": "compiled FSDP2 with chunked loss; a full-weights RL trainer writes its bf16 weights each step",
@@ -105,8 +104,6 @@ def engine_of(row: Row) -> Engine:
         key = "graphed"
     if key == "toy" and int(float(row.get("hidden") or 0)) >= 4096:
         key = "core"
-    if key == "toy" and re.search(r"expert|moe|deepseek", row.get("model", "").lower()):
-        key = "toy experts"
     engine = ENGINES[key]
     if "fa3" in note:
         engine = engine.replace(attention="fa3")
@@ -133,7 +130,10 @@ def compiled(row: Row) -> bool:
     framework = row.get("framework", "").lower()
     if "titan" in framework:
         # The asyncTP report and the recipes since compile; the A100 tables of 2024 do not.
-        return any(word in text for word in ("compile", "fp8", "float8", "asynctp", "nvfp4", "llama3_h100")) or "h100" in row.get("gpu", "").lower()
+        return (
+            any(word in text for word in ("compile", "fp8", "float8", "asynctp", "nvfp4", "llama3_h100"))
+            or "h100" in row.get("gpu", "").lower()
+        )
     if "torchtune" in framework:
         # Its table adds one change a row: whatever follows "+compile" is compiled too.
         note = row.get("note", "").lower().strip()

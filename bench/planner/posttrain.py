@@ -30,8 +30,9 @@ ASSUMED = {
     "peft": "batches of 4 in buckets of like length, mean of train_tokens / samples, longest 768 (its default_training_params.json); "
     "bf16 weights, reserved memory; eager kernels wait for the host: 6.7 ms a layer",
     "nemo-rl": "prompts of 150 tokens (OpenMathInstruct-2); 1-step Off splits the accelerators in halves and hides the shorter of "
-    "sampling and training (its recipes' num_nodes); packed sequences, log-probabilities of policy and reference once each",
-    "verl": "512 prompts of 150 tokens, offloaded optimiser, dequantised weights (docs/perf/dpsk.md); one sampler spans two nodes",
+    "sampling and training, and updates weights in flight (its recipes' num_nodes, in_flight_weight_updates); packed sequences, log-probabilities of policy and reference once each",
+    "verl": "96 prompts with 8 completions of at most 9,632 tokens, samplers without CUDA graphs, optimiser in host memory "
+    "(its examples/grpo_trainer/run_deepseek671b_math_megatron_96gb.sh); samplers as small as fit",
     "verl min": "bf16 weights, gradients and moments in host memory, sequences of 2,048, micro-batch 1, full recomputation "
     "(examples/tuning); fits where weights and one cache fit too",
     "2412.19437": "context extension of 1,000 steps of 1,920 x 32K and 1,000 of 480 x 128K tokens (its section 4.3), 2,048 GPUs",
@@ -44,7 +45,11 @@ HOST = {"litgpt": 4.2e-3, "litgpt adapter": 2.8e-3, "peft": 6.7e-3}
 """Seconds of host time a layer, forward and backward, of eager adapters (the planner halves a frozen base's backward pass)."""
 EXTENSION_TOKENS = 1000 * (32768 * 1920 + 131072 * 480)
 UNKNOWN_SEQ = 8192
+ROOM = 0.6
+"""Share of memory for weights where the sampler's tensor parallelism is not named; the rest holds caches."""
 PROMPT = 150
+VERL = {"prompts_per_step": "768", "max_seq": "9782"}
+"""Columns that verl's rows leave out, from its script."""
 RL_STEPS = (650, 8192, 8_000.0)
 """Rollouts, completions of each and their mean tokens (arXiv 2501.12948: 10,400 steps of 512 completions, sampled 8,192 at once)."""
 
@@ -102,13 +107,10 @@ def anomaly(row: Row) -> str:
         ratio = sampled * mean / step_time / gpus / stated
         if not 0.5 < ratio < 2:
             return f"inconsistent: batch × length / time is {ratio:.1f} times the stated tokens/s"
-    tokens, hours = real(row, "train_tokens"), real(row, "gpu_hours")
-    if tokens and hours and real(row, "params_active"):
-        passes = 1 if row["stage"] == "datagen" else 3
-        if real(row, "samples"):
-            return ""
-        peak = accelerator_of(row["gpu"]).peak("bf16") or math.inf
-        share = 2 * passes * (real(row, "params_active") or 0.0) * tokens * (real(row, "epochs") if passes == 3 and "epochs" in row.get("note", "") else 1) / (hours * 3600 * peak)  # fmt: skip
+    tokens, hours, active = real(row, "train_tokens"), real(row, "gpu_hours"), real(row, "params_active")
+    if tokens and hours and active:
+        per_token = (2 if row["stage"] == "datagen" else 6) * active
+        share = per_token * tokens / (hours * 3600 * (accelerator_of(row["gpu"]).peak("bf16") or math.inf))
         if share > 0.7:
             return f"impossible: {share:.0%} of the peak"
     return ""
@@ -179,7 +181,13 @@ def _degrees(row: Row) -> tuple[int, Parallelism]:
     data = max(1, gpus // (tp * cp * pp))
     ep = ep if (data * tp * cp) % ep == 0 else 1
     layout = Parallelism(dp_shard=data, tp=tp, cp=cp, ep=ep, pp=pp, zero=1, sequence_parallel=tp > 1)
-    return int(made.group(1)) * int(made.group(2)) if made else min(16, gpus), layout
+    return int(made.group(1)) * int(made.group(2)) if made else smallest(row), layout
+
+
+def smallest(row: Row) -> int:
+    """The fewest accelerators, a power of two, whose memory the sampler's weights fill to `ROOM` at most."""
+    bytes_, room = 2 * count(model_of(row)).total, ROOM * accelerator_of(row["gpu"]).memory_gib * memory.GIB
+    return 2 ** max(0, math.ceil(math.log2(bytes_ / room)))
 
 
 def trainer(row: Row, model: ModelSpec, sequences: float, mean: float) -> Job:
@@ -189,12 +197,15 @@ def trainer(row: Row, model: ModelSpec, sequences: float, mean: float) -> Job:
     longest += -longest % layout.cp
     rows = max(1, round(sequences * mean / longest / layout.dp)) * layout.dp
     engine: Engine = runs.MODERN
+    if layout.ep > layout.dp * layout.cp:  # experts take the tensor-parallel ranks' places
+        engine = engine.replace(expert_tp=False)
     return Job(model.replace(max_seq_len=max(longest, model.max_seq_len)), count(model), layout, longest,
                rows * longest, precision="bf16", recompute="full", cross_entropy="fused", engine=engine)  # fmt: skip
 
 
 def rl_step(row: Row, source: str) -> float:
     """Sampling, log-probabilities, training and handing over the weights."""
+    row = {**row, **{name: row.get(name) or value for name, value in VERL.items()}} if source == "verl" else row
     model, gpus = model_of(row), whole(row, "n_gpus", 8)
     sequences = real(row, "prompts_per_step") or 512.0
     mean = real(row, "mean_seq_len") or (real(row, "max_seq") or 2048) / 2
@@ -206,12 +217,12 @@ def rl_step(row: Row, source: str) -> float:
     training = sum(parts.values()) + 2 * bubble * work.forward_seconds(job, job.step_tokens, machine)
     samplers = max(1, (gpus - layout.gpus if off else gpus) // tp)
     fp8 = "fp8" in row.get("note", "").split(";")[0]
-    sampler = Sampler(tp, 1 if fp8 else 2, "bf16", served=True)
+    sampler = Sampler(tp, 1 if fp8 else 2, "bf16", served=True, eager=source == "verl")
     new = max(1.0, mean - PROMPT)
     most = max(new, (real(row, "max_seq") or 2 * mean) - PROMPT)
     making = sampling.serve_seconds(model, sequences / samplers, PROMPT, new, most, sampler, machine)
-    sync = 2 * count(model).total / tp / SYNC_BYTES
-    return max(making, training) + sync if off else making + training + sync
+    sync = 2 * count(model).total / SYNC_BYTES
+    return max(making, training) if off else making + training + sync
 
 
 def rl_peak(row: Row) -> float:

@@ -106,9 +106,9 @@ def _machine(row: Row, usual: Usual) -> Machine:
     card = card.replace(nic_gbit_s=network) if network else card
     if card.name.startswith(("gb200", "gb300")):
         card = card.replace(scaleup_gpus=72)
-    known = catalog.accelerators[card.name] if card.name in catalog.accelerators else card
-    if card.tdp_w and known.tdp_w and card.tdp_w < known.tdp_w:
-        card = card.replace(measured_tflops=known.measured_tflops)  # `Machine.sustained` slows a capped card
+    if card.name in catalog.accelerators:
+        # A power cap is in the card's watts, by which `Machine.sustained` slows it; its best second is the uncapped card's.
+        card = card.replace(measured_tflops=catalog.accelerators[card.name].measured_tflops)
     per_node = 4 if card.name.startswith(("gb200", "gb300")) else 8
     gpus = whole(row, "n_gpus", 8)
     cluster = Cluster(accelerator=card, nodes=max(1, -(-gpus // per_node)), gpus_per_node=min(per_node, gpus))
@@ -135,14 +135,16 @@ def _layout(row: Row, usual: Usual) -> Parallelism:
     data = max(1, whole(row, "n_gpus", 8) // (tp * pp * cp))
     stage = (row.get("zero_stage") or "").lower()
     zero = 3 if "3" in stage or "fsdp" in stage or not stage else 2 if "2" in stage else 1
-    degrees: dict[str, int] = {"dp_replicate": data} if stage == "0" and not row.get("n_experts") else {"dp_shard": data}
+    degrees: dict[str, int] = (
+        {"dp_replicate": data} if stage == "0" and not row.get("n_experts") else {"dp_shard": data}
+    )
     if "hsdp" in stage and data > 8 and data % 8 == 0:
         degrees, zero = {"dp_shard": 8, "dp_replicate": data // 8}, 3
     while (degrees.get("dp_shard", 1) * cp * tp) % ep:
         ep -= 1
     return Parallelism(
         **degrees, tp=tp, pp=pp, cp=cp, ep=ep, zero=zero, micro_batch_size=max(1, whole(row, "micro_batch")),
-        sequence_parallel=tp > 1 and usual.sequence_parallel or "+sp" in (row.get("act_ckpt") or ""),
+        sequence_parallel=(tp > 1 and usual.sequence_parallel) or "+sp" in (row.get("act_ckpt") or ""),
         virtual_stages=_virtual(row, pp), pp_schedule="1f1b",
     )  # fmt: skip
 
@@ -200,7 +202,12 @@ def _published(row: Row, model: ModelSpec, seq: int) -> float | None:
         return batch * seq / seconds / gpus
     name = re.sub(r"[^a-z0-9]", "", row.get("gpu", "").lower())
     peak = next((value for key, value in PEAKS.items() if key in name), None)
-    for column, scale, hardware in (("hfu_tflops_gpu", 1.0, True), ("hfu", peak, True), ("tflops_gpu", 1.0, False), ("mfu", peak, False)):
+    for column, scale, hardware in (
+        ("hfu_tflops_gpu", 1.0, True),
+        ("hfu", peak, True),
+        ("tflops_gpu", 1.0, False),
+        ("mfu", peak, False),
+    ):
         value = real(row, column)
         if value and scale:
             return value * scale * 1e12 / flops_a_token(row, model, seq, hardware)
@@ -218,6 +225,6 @@ def flops_a_token(row: Row, model: ModelSpec, seq: int, hardware: bool) -> float
     convention = (row.get("flop_convention") or "").lower()
     if "causal attention counted half" in convention:
         attention /= 2
-    if "6n" in convention and "nanotron" not in convention or "palm" in convention:
+    if ("6n" in convention and "nanotron" not in convention) or "palm" in convention:
         return 6.0 * count(model).active + attention
     return (8.0 * weights + 6.0 * head + attention * 4 / 3) if hardware else 6.0 * (weights + head) + attention

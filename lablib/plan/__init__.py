@@ -5,6 +5,7 @@ from lablib.plan.efficiency import Efficiency
 from lablib.plan.estimate import Estimate, estimate
 from lablib.plan.flops import Flops
 from lablib.plan.forecast import Forecast, forecast
+from lablib.plan.goodput import Goodput
 from lablib.plan.laws import EPOCH, HOFFMANN, Law
 from lablib.plan.memory import Memory
 from lablib.plan.params import Params
@@ -18,6 +19,7 @@ __all__ = [
     "Estimate",
     "Flops",
     "Forecast",
+    "Goodput",
     "Law",
     "Memory",
     "Params",

@@ -18,6 +18,7 @@ import numpy as np
 
 from lablib.plan import activations, efficiency, probe
 from lablib.plan import step as steps
+from lablib.plan.cpu_kernels import ADAM_BYTES, LOGIT_BYTES
 from lablib.plan.efficiency import CPU, GPU, Efficiency
 from lablib.plan.job import Job
 from lablib.plan.params import count
@@ -197,7 +198,7 @@ def _causes(one: Job) -> tuple[float, float, float]:
     scores = parts.pop("scores")
     tokens = one.micro_tokens
     kept = activations.total(one.model, one.style).each(1)
-    moved = tokens * (kept * CPU.traffic + one.model.vocab * steps.LOGIT_BYTES) + one.params.total * steps.ADAM_BYTES
+    moved = tokens * (kept * CPU.traffic + one.model.vocab * LOGIT_BYTES) + one.params.total * ADAM_BYTES
     return 3 * tokens * (sum(parts.values()) + scores / CPU.attention), moved, float(one.model.layers)
 
 

@@ -60,7 +60,7 @@ class Estimate(Spec):
     tokens_per_second_per_gpu: float | None
     mfu: float | None
     """Model FLOPs over the data-sheet peak; None where nobody published a peak."""
-    goodput: Goodput | None
+    goodput: Goodput | None = None
     """Useful share of wall time and what takes the rest; None on CPUs, where the constants have one share for all."""
     gpu_hours: Range
     days: Range

@@ -229,7 +229,10 @@ def _moved(model: ModelSpec) -> tuple[float, float, float]:
     stream = model.layers * model.hidden * 9.0 * model.traits.norms
     gate = 8.0 if model.gated else 5.0
     heads = (model.heads + model.kv_heads) * model.head_dim * n.attention
-    split = heads * ((4.0 if model.positions == "rope" else 0.0) + (5.0 if model.qk_norm else 0.0)) + gate * model.ffn * n.dense
+    split = (
+        heads * ((4.0 if model.positions == "rope" else 0.0) + (5.0 if model.qk_norm else 0.0))
+        + gate * model.ffn * n.dense
+    )
     routed = 0.0
     if model.moe:
         stream += n.moe * model.hidden * 4.0
@@ -244,7 +247,9 @@ def _moved(model: ModelSpec) -> tuple[float, float, float]:
 def _adapted(model: ModelSpec) -> float:
     """Elements that adapters move for one token, forward and backward: each reads its matrix's input again, and its
     result is scaled and added to the output."""
-    return sum(one.times * (2.0 * one.rows + 5.0 * one.cols) for one in gemms(model) if one.part in ("attention", "ffn"))
+    return sum(
+        one.times * (2.0 * one.rows + 5.0 * one.cols) for one in gemms(model) if one.part in ("attention", "ffn")
+    )
 
 
 LOSS_BYTES = {"full": 40.0, "fused": 16.0, "chunked": 24.0}

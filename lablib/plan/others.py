@@ -8,7 +8,7 @@ from lablib.plan import flops, sampling, work
 from lablib.plan.flops import Flops
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
-from lablib.plan.memory import GIB, Memory, logits
+from lablib.plan.memory import GIB, Memory
 from lablib.plan.params import count
 from lablib.plan.ranges import Range
 from lablib.plan.resolve import model_of
@@ -18,6 +18,10 @@ from lablib.specs import Evaluate, Export, ModelSpec, Parallelism, Prepare
 CORE_BYTES = 59_000_000
 """Raw text of the ``core`` corpus (58,963,197 bytes, docs/data.md)."""
 HUB_BYTES = 1_000_000_000
+PIECE_TOKENS = 256
+"""Longest held-out piece (`lablib.evals.heldout.PIECE`); a batch of them is scored at once."""
+LOGIT_BYTES = 12
+"""Bytes of each logit of a batch that is scored: the logits, their contiguous transpose and the log-probabilities, in fp32."""
 SAMPLED_TOKENS = 200
 """Length of one free continuation that an evaluation shows."""
 
@@ -107,7 +111,9 @@ def _weights_memory(model: ModelSpec, recipe: Evaluate, width: int, machine: Mac
     parts = {
         "params": width * count(model).total / GIB,
         "kv_cache": recipe.batch_size * longest * sampling.cache_bytes(model, width) / GIB,
-        "logits": logits(_reading(model, "fp32")) / GIB,
+        "logits": recipe.batch_size * min(PIECE_TOKENS, model.max_seq_len) * model.vocab * LOGIT_BYTES / GIB
+        if recipe.data
+        else 0.0,
         "overhead": machine.efficiency.reserve_gib,
     }
     return Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib)

@@ -16,7 +16,7 @@ from lablib.plan.params import Params, count, with_adapters
 from lablib.plan.ranges import Range
 from lablib.plan.resolve import model_of
 from lablib.plan.work import Work
-from lablib.specs import SFT, LoRA, ModelSpec, Preference, Reward, Task
+from lablib.specs import SFT, LoRA, ModelSpec, Parallelism, Preference, Reward, Task
 from lablib.specs.recipes import PostTrain
 
 FILE_LENGTH = Range(low=0.2, mid=0.5, high=1.0)
@@ -93,7 +93,8 @@ def work_of(
     """The whole stage: `one` step in the mean, memory with a micro-batch of sequences of `longest` tokens."""
     parts = {**step.seconds(one, machine), "trainer": machine.efficiency.trainer_seconds / machine.speed, **extra}
     parts |= {"dequantising": dequantising(one, machine)} if dequantising(one, machine) else {}
-    full = replace(one, seq_len=max(longest, one.seq_len))
+    most = max(longest, one.seq_len)
+    full = replace(one, seq_len=most, step_tokens=round(one.step_tokens * most / one.seq_len))
     return Work(
         steps=recipe.steps,
         step_parts=parts,
@@ -175,7 +176,9 @@ def reward(recipe: Reward, machine: Machine, root: Path | None) -> Work:
 
 def paired(one: Job) -> Job:
     """The same job where a micro-batch counts pairs: chosen and rejected go through the model together."""
-    return replace(one, layout=one.layout.replace(micro_batch_size=2 * one.layout.micro_batch_size))
+    layout = one.layout
+    assert isinstance(layout, Parallelism)
+    return replace(one, layout=layout.replace(micro_batch_size=2 * layout.micro_batch_size))
 
 
 def scalar(one: Job) -> Job:

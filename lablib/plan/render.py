@@ -21,6 +21,8 @@ def rows(plan: Estimate) -> list[tuple[str, str]]:
     if plan.flops.total:
         made.append(("compute", f"{show_flops(plan.flops.total)} ({show_flops(plan.flops.per_token)} a token)"))
     made += [("memory", _memory(plan)), ("time", _time(plan)), ("cost", _cost(plan))]
+    if plan.goodput:
+        made.append(("goodput", str(plan.goodput)))
     if plan.energy_kwh and plan.co2e_kg:
         made.append(("energy", f"{span(plan.energy_kwh, _short)} kWh, {span(plan.co2e_kg, _short)} kg CO₂e"))
     return [*made, ("verdict", "fits" if plan.fits else "does not fit"), *(("!", w) for w in plan.warnings)]

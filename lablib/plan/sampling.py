@@ -24,6 +24,8 @@ GRAPHED_LAYER = 3e-5
 """Seconds of one layer's kernels in a captured CUDA graph, however small they are: about ten of three microseconds."""
 ENGINE_STEP = 3e-3
 """Seconds that a serving engine spends on the host in each step: scheduling, sampling, detokenising."""
+REDUCE_SECONDS = 1.5e-5
+"""Seconds that a small all-reduce takes for each doubling of its ranks, launched from a CUDA graph."""
 SMALL_EXPERTS = 0.5
 """Bandwidth that grouped matmuls of a few rows an expert reach, over that of one large matmul: each expert's weights are
 read in tiles of their own (held against NeMo-RL's steps, whose sampling they dominate)."""
@@ -40,6 +42,8 @@ class Sampler(NamedTuple):
     precision: str = "bf16"
     served: bool = False
     """A serving engine: CUDA graphs, continuous batching, compressed caches of latent attention."""
+    eager: bool = False
+    """A serving engine without CUDA graphs (vLLM's enforce_eager): the host launches every layer."""
 
 
 def cache_bytes(model: ModelSpec, width: float, latent: bool = False) -> float:
@@ -94,7 +98,8 @@ def step_seconds(model: ModelSpec, batch: float, context: float, sampler: Sample
     computing = batch * sum(flops.forward(model, context).values()) / tp / (rate * machine.efficiency.matmul.mid)
     if machine.is_cpu:
         return machine.efficiency.decode_layer_seconds * model.layers / machine.speed + reading + computing
-    host = GRAPHED_LAYER * model.layers + ENGINE_STEP if sampler.served else machine.efficiency.decode_layer_seconds * model.layers  # fmt: skip
+    layer = GRAPHED_LAYER if sampler.served and not sampler.eager else machine.efficiency.decode_layer_seconds
+    host = layer * model.layers + (ENGINE_STEP if sampler.served else 0.0)
     return host + max(reading, computing) + _reduced(model, batch, sampler, machine)
 
 
@@ -103,7 +108,7 @@ def _reduced(model: ModelSpec, batch: float, sampler: Sampler, machine: Machine)
     if sampler.tp == 1:
         return 0.0
     size = 2 * batch * model.hidden * sampler.width * (sampler.tp - 1) / sampler.tp
-    one = size / machine.link(sampler.tp, 1) + machine.efficiency.latency_seconds * math.log2(sampler.tp)
+    one = size / machine.link(sampler.tp, 1) + REDUCE_SECONDS * math.log2(sampler.tp)
     return 2 * model.layers * one
 
 

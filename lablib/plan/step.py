@@ -7,13 +7,12 @@ Seconds by cause, of the fullest pipeline stage, which the others wait for. `lab
 from __future__ import annotations
 
 from lablib.plan import anatomy, communication, cpu_kernels, flops, kernels
-from lablib.plan.cpu_kernels import ADAM_BYTES, LOGIT_BYTES
+from lablib.plan.cpu_kernels import ADAM_BYTES
 from lablib.plan.grid import Number, ceil, choose, log2, most
 from lablib.plan.job import Job
 from lablib.plan.kernels import REPEATS
 from lablib.plan.machine import Machine
 
-__all__ = ["ADAM_BYTES", "LOGIT_BYTES", "bubble_share", "forward", "micro_batch", "optimizer", "seconds", "tensor_parallel"]
 ZERO_BUBBLE = 1 / 3
 """A zero-bubble schedule's share of 1F1B's bubble where weight gradients fill two thirds of it (arXiv 2401.10241 §2)."""
 

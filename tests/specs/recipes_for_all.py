@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from lablib.specs import (
     GRPO,
+    PPO,
     SFT,
     Evaluate,
     Export,
@@ -19,6 +20,7 @@ from lablib.specs import (
     Pretrain,
     Recipe,
     Ref,
+    Reward,
     Schedule,
     Task,
 )
@@ -101,6 +103,8 @@ recipes: st.SearchStrategy[Recipe] = st.one_of(
         loss=st.sampled_from(["sigmoid", "ipo", "hinge"]),
         **post,
     ),
+    st.builds(Reward, data=tasks | texts, **post),
+    st.builds(PPO, task=tasks, reward=refs | texts, passes=st.integers(1, 4), **post),
     st.builds(GRPO, task=tasks, beta=st.floats(0, 1), group_size=st.integers(2, 9), **post),
     st.builds(
         Evaluate,
