@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lablib.plan import estimate, forecast
+from lablib.posttrain.later import refuse_planned_only
 from lablib.runs import Recorder, Run, heartbeat
 from lablib.specs import Cluster, LabError, Recipe
 from lablib.specs.paths import home, runs_root
-from lablib.stages import refuse_planned_only
 
 LOCAL = "local"
 

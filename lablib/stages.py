@@ -7,7 +7,7 @@ from importlib import import_module, metadata
 from packaging.requirements import Requirement
 
 from lablib.runs import Recorder
-from lablib.specs import AnyRecipe, LabError, Recipe
+from lablib.specs import AnyRecipe, LabError
 
 _STAGES = {
     "prepare": ("lablib.data.prepare", "prepare"),
@@ -30,13 +30,6 @@ def execute(recipe: AnyRecipe, run: Recorder) -> None:
     refuse_old_packages("data" if recipe.stage == "prepare" else "train")
     module, function = _STAGES[recipe.stage]
     getattr(import_module(module), function)(recipe, run)
-
-
-def refuse_planned_only(recipe: Recipe) -> None:
-    """Raises `LabError` for a recipe that only the planner knows yet, before a run is made of it."""
-    if recipe.stage in ("reward", "ppo"):
-        instead = {"reward": "preference", "ppo": "grpo"}[recipe.stage]
-        raise LabError(f"stage={recipe.stage!r}: its trainer comes later, only the planner knows it; use estimate, or train with stage={instead!r}")  # fmt: skip
 
 
 def refuse_old_packages(extra: str) -> None:

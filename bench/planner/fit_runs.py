@@ -1,5 +1,5 @@
 """Fits the few constants of `bench/planner/runs.py` and `lablib.plan.goodput.SLOW` to whole published runs, and says how
-well they do on families that the fit has not seen: ``python -m bench.planner.fit_runs [TRUTH]``.
+well they do on families that the fit has not seen: ``python -m bench.planner.fit_runs TRUTH``.
 
 Fitted are the middle of published over planned hours, and how far four in five lie from it on either side where the layout
 is known, where it is assumed, and where the figures are second-hand. The files hold them rounded; run this again whenever
@@ -102,7 +102,7 @@ def _scored(case: Case, constants: Constants) -> Scored:
     return Scored(case.row, case.family, predicted, case.published, case.kind, low, high)
 
 
-def main(truth: str = "/work/shared/truth") -> None:
+def main(truth: str) -> None:
     """Print the constants, and the errors in the fit and out of it."""
     found = cases(Path(truth))
     constants = fit(found)

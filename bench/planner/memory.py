@@ -154,7 +154,9 @@ def _recompute(policy: str) -> str:
 
 def _torchtitan(row: Row) -> Setup:
     note = row["note"].lower()
-    engine = LAB.replace(name="torchtitan", vocab_parallel=True, keeps_gathered=True, loss_bytes=18 if "eager" in note else 14)
+    engine = LAB.replace(
+        name="torchtitan", vocab_parallel=True, keeps_gathered=True, loss_bytes=18 if "eager" in note else 14
+    )
     job = _job(row, engine)
     if row["act_ckpt"] in ("", "none?"):  # newer releases: the default policy, and logits are never whole
         job = replace(job, recompute="selective-op", cross_entropy="chunked")
@@ -196,7 +198,9 @@ def _korthikanti(row: Row) -> Setup:
 
 def _prime_rl(row: Row) -> Setup:
     sft = row["task"].startswith("sft")
-    job = _job(row, LAB.replace(name="prime-rl", loss_bytes=16, dispatch=1.6), cross_entropy="full" if sft else "chunked")
+    job = _job(
+        row, LAB.replace(name="prime-rl", loss_bytes=16, dispatch=1.6), cross_entropy="full" if sft else "chunked"
+    )
     if "lora" in row["task"]:
         job = replace(job, params=with_adapters(job.model, LoRA(rank=16)), adapters=True)
     return Setup(replace(job, offload="activations" if "offload" in row["act_ckpt"] else "none"), "reserved")
@@ -241,10 +245,14 @@ TUNE = ("baseline", "packed", "+compile", "+chunked ce", "+ac", "+opt in bwd", "
 
 def _torchtune(row: Row) -> Setup:
     note, task = row["note"].lower(), row["task"]
-    at = max((i for i, name in enumerate(TUNE) if note.startswith(name)), default=len(TUNE) if "cumulative" in note else 1)
+    at = max(
+        (i for i, name in enumerate(TUNE) if note.startswith(name)), default=len(TUNE) if "cumulative" in note else 1
+    )
     default = "default recipe" in note
     job = _job(row, BF16, optimizer="adamw-bf16", fused=at >= 2, cross_entropy="chunked" if at >= 3 else "full")
-    job = replace(job, recompute="full" if at >= 4 or default else "none", seq_len=512 if at == 0 or default else job.seq_len)
+    job = replace(
+        job, recompute="full" if at >= 4 or default else "none", seq_len=512 if at == 0 or default else job.seq_len
+    )
     job = replace(job, step_tokens=job.seq_len * job.layout.micro_batch_size * job.layout.dp)
     if at >= 5 or "optimizer-in-bwd" in note:
         job = replace(job, engine=job.engine.replace(grads=0.05))

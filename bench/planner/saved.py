@@ -16,7 +16,9 @@ COLUMNS = ("field", "source", "row", "model", "published", "predicted", "low", "
 def main() -> None:
     """Write the catalogue's ``accuracy.csv``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--truth", type=Path, required=True, help="folder with memory.csv, throughput.csv, runs.csv and posttrain.csv")
+    parser.add_argument(
+        "--truth", type=Path, required=True, help="folder with memory.csv, throughput.csv, runs.csv and posttrain.csv"
+    )
     rows = [row for row in frame(parser.parse_args().truth) if _measured(row["published"])]
     with TARGET.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")

@@ -8,4 +8,16 @@ from lablib.explorers.mini import MiniPlan
 from lablib.explorers.monitor import Monitor
 from lablib.explorers.view import Headline, Status, Table, View
 
-__all__ = ["Accuracy", "BudgetPlan", "Explorer", "Headline", "MemoryPlan", "MiniPlan", "Monitor", "Status", "Table", "View", "knob"]
+__all__ = [
+    "Accuracy",
+    "BudgetPlan",
+    "Explorer",
+    "Headline",
+    "MemoryPlan",
+    "MiniPlan",
+    "Monitor",
+    "Status",
+    "Table",
+    "View",
+    "knob",
+]

@@ -89,7 +89,9 @@ def _headlines(points: list[Point]) -> tuple[Headline, ...]:
         Headline("Median error", show.share(median(point.error for point in points)), f"{len(points)} rows"),
         Headline("Within a tenth", show.share(_within(points, 0.1)), "of the rows"),
         Headline("Within a fifth", show.share(_within(points, 0.2)), "of the rows"),
-        Headline("Middle ratio", f"{median(p.predicted / p.published for p in points):.2f}", "predicted over published"),
+        Headline(
+            "Middle ratio", f"{median(p.predicted / p.published for p in points):.2f}", "predicted over published"
+        ),
     )
 
 
@@ -104,7 +106,12 @@ def _frame(points: list[Point]) -> Frame:
 
 def _agree(points: list[Point]) -> Frame:
     ends = [min(point.published for point in points), max(point.published for point in points)]
-    return {"published": ends, "predicted": ends, "low": [0.9 * end for end in ends], "high": [1.1 * end for end in ends]}
+    return {
+        "published": ends,
+        "predicted": ends,
+        "low": [0.9 * end for end in ends],
+        "high": [1.1 * end for end in ends],
+    }
 
 
 def _table(points: list[Point]) -> Table:

@@ -127,7 +127,9 @@ class MemoryPlan(Explorer):
     def _ranks(self) -> Table:
         found = self._profile()
         stages = sorted({stage for stage, _ in found})
-        rows = tuple((str(stage), *(f"{found[stage, moment]:.1f}" for moment in plan_memory.MOMENTS)) for stage in stages)
+        rows = tuple(
+            (str(stage), *(f"{found[stage, moment]:.1f}" for moment in plan_memory.MOMENTS)) for stage in stages
+        )
         return Table("GiB of each pipeline stage at each moment", ("stage", *plan_memory.MOMENTS), rows)
 
     def _switches(self, plan: Estimate) -> Table:

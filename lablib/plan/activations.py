@@ -122,7 +122,9 @@ def saved_matmuls(model: ModelSpec, style: Style, every: int = 1) -> float:
     results = sum(m.cols * m.active for m in anatomy.matrices(model) if m.part not in ("embedding", "head"))
     n = anatomy.layers(model)
     value = model.mla.v_head_dim if model.mla else model.head_dim
-    return float(style.width * (results / every + n.attention * model.heads * value) + SINGLE * n.attention * model.heads)
+    return float(
+        style.width * (results / every + n.attention * model.heads * value) + SINGLE * n.attention * model.heads
+    )
 
 
 def scores(model: ModelSpec, seq_len: Number, dropout: bool) -> Number:

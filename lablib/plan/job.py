@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from lablib.plan.activations import Style
 from lablib.plan.engines import LAB, Engine
 from lablib.plan.grid import Layouts, Number, ceil, most, rounded
@@ -55,8 +57,10 @@ class Job:
 
     @property
     def style(self) -> Style:
-        """How the engine computes: autocast around fp32 weights on one data-parallel rank, else FSDP2's bf16 throughout."""
-        casts = self.engine is LAB and self.width < 4 and isinstance(self.layout, Parallelism) and self.layout.dp == 1
+        """How the engine computes: autocast around fp32 weights on one data-parallel rank, else FSDP2's bf16 throughout (so a
+        grid's layouts have one rank all, given as a plain 1, or more)."""
+        dp = self.layout.dp
+        casts = self.engine is LAB and self.width < 4 and not isinstance(dp, np.ndarray) and dp == 1
         stream = 4 if casts else self.width
         return Style(self.width, stream, self.fused or self.engine.fused, self.engine.dropout, self.engine.rotated)
 

@@ -78,7 +78,9 @@ def profile(job: Job, efficiency: Efficiency) -> dict[tuple[int, str], dict[str,
     }
 
 
-def moments(job: Job, first: Number = True, last: Number = True, rank: int | None = None) -> dict[str, dict[str, Number]]:
+def moments(
+    job: Job, first: Number = True, last: Number = True, rank: int | None = None
+) -> dict[str, dict[str, Number]]:
     """Bytes by part at each moment of a step that may be the fullest, on the first, the last or a stage between.
 
     A step of one micro-batch has no gradients yet when its activations are whole; with more, those of the micro-batches
@@ -116,7 +118,9 @@ def _stage(job: Job, first: Number, last: Number) -> tuple[Number, Number]:
     layers = sum(parts.values()) - embedding - head - experts
     # A tied head is a second copy of the embedding where the first and the last stage are different ranks.
     out = head * last if head else embedding * choose(layout.pp > 1, last, 0)
-    return (layers * job.stage_share + embedding * first + out) / layout.tp, experts * job.stage_share / expert_split(job)
+    return (layers * job.stage_share + embedding * first + out) / layout.tp, experts * job.stage_share / expert_split(
+        job
+    )
 
 
 def expert_split(job: Job) -> Number:
@@ -214,7 +218,9 @@ def working(job: Job) -> Number:
     layers, tp = job.model.layers, job.layout.tp
     one = activations.total(job.model, job.style).each(tp, job.layout.sequence_parallel) / layers
     if job.model.moe and job.recompute == "full":
-        one = one + job.engine.dispatch * activations.sparse(job.model, job.style).each(tp, job.layout.sequence_parallel)
+        one = one + job.engine.dispatch * activations.sparse(job.model, job.style).each(
+            tp, job.layout.sequence_parallel
+        )
     if job.engine.attention == "math":
         one = one + activations.scores(job.model, job.seq_len, job.engine.dropout) / tp / layers
     if job.recompute == "none":
@@ -261,4 +267,3 @@ def buffers(job: Job, first: Number = True, last: Number = True) -> Number:
     else:
         cast = job.width * trained * (layer + job.model.vocab * job.model.hidden * last / tp)
     return choose(job.shards > 1, gathered, cast)
-

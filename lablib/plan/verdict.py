@@ -9,7 +9,7 @@ from lablib.plan import conventions, memory
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.work import Work
-from lablib.specs import Recipe
+from lablib.specs import Parallelism, Recipe
 
 
 def obstacles(recipe: Recipe, work: Work, machine: Machine) -> list[str]:
@@ -73,10 +73,13 @@ def _remedy(work: Work, machine: Machine) -> str:
 
 def _changes(job: Job) -> Iterator[tuple[str, Job]]:
     layout = job.layout
+    assert isinstance(layout, Parallelism)
     size = layout.micro_batch_size
     while size > 1:
         size //= 2
         yield f"micro_batch_size={size}", replace(job, layout=layout.replace(micro_batch_size=size))
+    if job.cross_entropy == "full":
+        yield "cross_entropy='chunked'", replace(job, cross_entropy="chunked")
     smallest = layout.replace(micro_batch_size=1)
     for recompute in ("selective", "full"):
         if recompute != job.recompute and job.recompute != "full":

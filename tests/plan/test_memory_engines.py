@@ -108,7 +108,9 @@ layouts = st.tuples(*(st.sampled_from((1, 2, 4)) for _ in FIELDS))
     st.sampled_from(("full", "chunked")),
     st.sampled_from((LAB, MEGATRON, BF16)),
 )
-def test_a_grid_is_its_layouts_one_by_one(rows: list[tuple[int, ...]], recompute: str, loss: str, engine: Engine) -> None:
+def test_a_grid_is_its_layouts_one_by_one(
+    rows: list[tuple[int, ...]], recompute: str, loss: str, engine: Engine
+) -> None:
     changes = {"recompute": recompute, "cross_entropy": loss, "precision": "fp32", "engine": engine}
     columns = np.array(rows).T
     grid = replace(make(**changes), layout=Layouts(**dict(zip(FIELDS, columns, strict=True))))
@@ -128,7 +130,9 @@ PUBLISHED = (
 
 
 @pytest.mark.parametrize(("name", "setting", "seq_len", "gib", "source"), PUBLISHED)
-def test_published_peaks_within_a_tenth(name: str, setting: dict[str, object], seq_len: int, gib: float, source: str) -> None:
+def test_published_peaks_within_a_tenth(
+    name: str, setting: dict[str, object], seq_len: int, gib: float, source: str
+) -> None:
     model = catalog.models[name]
     job = make(model.replace(max_seq_len=10**6), **setting)
     job = replace(job, seq_len=seq_len, step_tokens=seq_len * job.layout.dp * job.layout.micro_batch_size)
@@ -139,7 +143,16 @@ def test_published_peaks_within_a_tenth(name: str, setting: dict[str, object], s
 def test_the_bloom_chronicles_first_row() -> None:
     # bigscience's chronicles, 2022-02-17: 8 layers of 14,400 on TP 8 without sharding took 62.4 GiB; sharded by ZeRO-1
     # over two ranks the same stage of a deeper model 47.5 GiB
-    model = ModelSpec(family="gpt2", layers=8, hidden=14400, heads=96, ffn=57600, vocab=250880, tied_embeddings=True, positions="alibi")
+    model = ModelSpec(
+        family="gpt2",
+        layers=8,
+        hidden=14400,
+        heads=96,
+        ffn=57600,
+        vocab=250880,
+        tied_embeddings=True,
+        positions="alibi",
+    )
     made = replace(make(model, MEGATRON_DEEPSPEED, tp=8, zero=1, recompute="full"), step_tokens=2048 * 2048)
     device = GPU.replace(reserve_gib=6, fragmentation=0)
     assert memory.peak(made, device, 80).peak_gib == pytest.approx(62.4, rel=0.1)

@@ -14,6 +14,7 @@ from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import count, with_adapters
 from lablib.plan.posttraining import base_bytes, dequantising, padded
+from lablib.posttrain.later import refuse_planned_only
 from lablib.specs import (
     GRPO,
     PPO,
@@ -28,7 +29,6 @@ from lablib.specs import (
     catalog,
     parse_recipe,
 )
-from lablib.stages import refuse_planned_only
 
 NODE = Cluster(accelerator="h100-sxm")
 TASK = Task(name="sums", generator="chain_sum")
