@@ -108,7 +108,7 @@ def main(truth: str) -> None:
     constants = fit(found)
     for kind in KINDS:
         print(f"{kind:8} ×{math.exp(constants.mid):.3f}  {math.exp(-constants.below[kind]):.3f} to {math.exp(constants.above[kind]):.3f} around it")  # fmt: skip
-    print(f"in the files now: SLOW {goodput.SLOW}, assumed {runs.ASSUMED}, vague {runs.VAGUE}")
+    print(f"in the files now: SLOW {goodput.SLOW}, assumed {runs.LAYOUT_ASSUMED}, vague {runs.VAGUE}")
     for name, scored in (("in the fit", [_scored(case, constants) for case in found]), ("family left out", leave_one_out(Path(truth)))):  # fmt: skip
         for kinds in (("known",), ("known", "assumed"), KINDS):
             picked = [one for one in scored if one.note in kinds]

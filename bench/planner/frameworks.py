@@ -17,7 +17,7 @@ ENGINES: dict[str, Engine] = {
     "graphed": GRAPHED,
     "early": EARLY,
     "pipes": MEGATRON_DEEPSPEED.replace(grads=4),
-    "toy": MEGATRON.replace(name="megatron-ci", layer_seconds=5.3e-3, moe_seconds=4e-3, overlap=0.0),
+    "toy": MEGATRON.replace(name="megatron-ci", layer_seconds=5.9e-3, moe_seconds=2.4e-3, overlap=0.0),
     "foundry": LAB.replace(name="llm-foundry", attention="fa1"),
     "titan": LAB.replace(name="torchtitan", quantised_gather=True),
     "compiled": LAB.replace(name="compiled", fused=True),

@@ -41,7 +41,14 @@ SELECTIVE = 2301
 fp16, wholly: the configurations of BLOOM, GLM-130B, OPT and Pythia all say so."""
 DATES = {"A100": 2310, "A800": 2310, "V100": 2101, "TPU": 2112, "H100": 2406, "H800": 2405}
 """The month where the source has none, by accelerator."""
-ASSUMED = Range(low=0.9, mid=1.0, high=1.1)
+ASSUMED = {
+    "all": "pretraining FLOPs on the published tokens alone; published layouts as written, else the fastest usual one of its "
+    "size, era and accelerator that fits; fp16 or before 2023: full recomputation; hours are whole, restarts included",
+    "pythia": "hours are iteration time x iterations, without restarts",
+    "deepseek": "H800: NVLink halved; hours published for pretraining alone",
+}
+"""What a source leaves unsaid."""
+LAYOUT_ASSUMED = Range(low=0.9, mid=1.0, high=1.1)
 """What an assumed layout or number of GPUs adds to the band (``bench/planner/fit_runs.py``)."""
 VAGUE = Range(low=0.85, mid=1.0, high=2.1)
 """What a model known by its size alone, or hours that are second-hand or a bound, add to it. Most of them hide restarts,
@@ -90,7 +97,7 @@ def gpu_hours(run: Run, slow: Range = goodput.SLOW) -> Range:
     job, gpus = run.job, run.job.layout.gpus
     useful = run.tokens * seconds_a_token(job, run.cluster)
     effective = goodput.of(gpus, goodput.CHECKPOINT_BYTES * job.params.total, slow=slow, longest=useful).effective
-    extra = {"known": (), "assumed": (ASSUMED,), "vague": (ASSUMED, VAGUE)}[run.kind]
+    extra = {"known": (), "assumed": (LAYOUT_ASSUMED,), "vague": (LAYOUT_ASSUMED, VAGUE)}[run.kind]
     return Range.exactly(useful * gpus / 3600).joined(effective.inverse(), *extra)
 
 

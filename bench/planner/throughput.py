@@ -170,6 +170,7 @@ def _job(row: Row, usual: Usual, model: ModelSpec, seq: int, machine: Machine) -
         model, params, layout, seq, per_rank * layout.dp * seq, precision=precision(row), recompute=recompute(row, usual),
         fused=compiled(row), adapters=adapters, engine=engine_of(row),
         reduce_dtype="bf16" if "pure" in text else usual.reduce,
+        offload="activations" if "offload" in f"{row.get('act_ckpt', '')} {row.get('offload', '')}" else "none",
         cross_entropy="chunked" if "chunked" in text or "rl-trainer" in text else "full",
     )  # fmt: skip
     if row.get("micro_batch"):

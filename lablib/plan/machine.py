@@ -25,6 +25,8 @@ ARCHITECTURES = {
 
 WATTS = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1000.0}
 """TDP of the SXM board of a generation, which `Efficiency.sustained` is of."""
+GRACE = ("gh200", "gb200", "gb300")
+"""Superchips whose accelerator shares NVLink with its host."""
 PCIE_GB_S = 32.0
 """GB/s between accelerators without a scale-up link of their own: PCIe 4.0 with 16 lanes."""
 
@@ -123,6 +125,15 @@ class Machine:
     def network(self) -> float:
         """Bytes/s of one rank's network card in large collectives."""
         return min(self.scaleup, self.cluster.network.bytes_s * self.efficiency.network)
+
+    @cached_property
+    def host_bytes_s(self) -> float:
+        """Bytes/s between the accelerator and its host's memory, one way: NVLink-C2C on Grace, PCIe 5.0 on boards of
+        Hopper's generation and later, else PCIe 4.0."""
+        if self.cluster.accelerator.name.lower().startswith(GRACE):
+            return 450e9 * self.efficiency.collective
+        newer = self.architecture in ("hopper", "blackwell")
+        return PCIE_GB_S * (2 if newer else 1) * 1e9 * self.efficiency.collective
 
     @cached_property
     def hop(self) -> float:

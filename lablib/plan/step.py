@@ -6,7 +6,7 @@ Seconds by cause, of the fullest pipeline stage, which the others wait for. `lab
 
 from __future__ import annotations
 
-from lablib.plan import anatomy, communication, cpu_kernels, flops, kernels
+from lablib.plan import anatomy, communication, cpu_kernels, flops, kernels, offloading
 from lablib.plan.cpu_kernels import ADAM_BYTES
 from lablib.plan.grid import Number, ceil, choose, log2, most
 from lablib.plan.job import Job
@@ -37,6 +37,7 @@ def seconds(job: Job, machine: Machine) -> dict[str, Number]:
         "dp": sharing + (0.0 if machine.is_cpu else slowest),
         "bubble": busy * bubble_share(job),
         "optimizer": optimizer(job, machine),
+        **({} if job.offload == "none" else {"offload": offloading.seconds(job, machine, times * worked, layers)}),
     }
 
 
@@ -69,7 +70,10 @@ def bubble_share(job: Job) -> Number:
 
 
 def optimizer(job: Job, machine: Machine) -> Number:
-    """Seconds to update this rank's share of the parameters: bound by memory bandwidth."""
+    """Seconds to update this rank's share of the parameters: bound by memory bandwidth. What the host updates is
+    `lablib.plan.offloading`'s."""
+    if job.offload in ("optimizer", "all") and not machine.is_cpu:
+        return 0.0
     held = sum(size / members for size, members in communication.held(job))
     share = job.params.trainable / job.params.total
     host = 0.0 if machine.is_cpu else machine.efficiency.host_seconds * job.model.layers * job.stage_share

@@ -299,6 +299,16 @@ def test_unfused_attention_is_slower_the_longer_the_sequence() -> None:
     assert ratios[0] > 1 and ratios[1] > 1
 
 
+def test_offloading_costs_the_bus_and_activations_hide_behind_compute() -> None:
+    machine = on("h100-sxm")
+    job = make(catalog.models["llama-3-8b"], dp_shard=8, recompute="full", step_tokens=2**16)
+    times = {kind: total(replace(job, offload=kind), machine) for kind in ("none", "activations", "optimizer", "all")}
+    assert times["none"] < times["activations"] < 1.1 * times["none"]
+    assert times["activations"] < times["optimizer"] < times["all"]
+    grace = on("gh200-96gb", nodes=1)
+    assert grace.host_bytes_s > 5 * machine.host_bytes_s
+
+
 def test_a_graphed_mixture_of_experts_does_not_wait_for_the_host() -> None:
     machine = on("b200-sxm")
     waits, graphed = (
