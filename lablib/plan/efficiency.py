@@ -24,7 +24,8 @@ class Efficiency(Spec):
 
     matmul: Range
     """Share of the accelerator's best matmul rate (`Accelerator.achievable`) that large matmuls reach inside a step. Its
-    bounds over its middle are the 80 % band of a step's time, from published rows that the fit had not seen."""
+    bounds over its middle are the 80 % band of a step's speed: on GPUs 0.82 to 1.18, which covers 85 % of the published
+    rows that the constants were fitted on; of sources left out of the fit 80 % lie in 0.80 to 1.27 (2026-11-24)."""
     attention: float = Field(default=0.4, gt=0)
     """Attention's rate over the matmuls' rate on a CPU."""
     bandwidth: float = Field(default=0.8, gt=0)
@@ -121,7 +122,7 @@ GPU = Efficiency(
     latency_seconds=5e-5,
     straggler=0.0093,
     contention=0.30,
-    source="fitted on 531 published steady-state rows of 19 sources with bench/planner/fit_time.py, 2026-11-24; docs/planner.md has the errors",
+    source="fitted on 548 published steady-state rows of 19 sources with bench/planner/fit_time.py, 2026-11-24; docs/planner.md has the errors",
 )
 CPU = Efficiency(
     matmul=Range(low=0.2, mid=0.5, high=0.9),

@@ -186,6 +186,14 @@ class ModelSpec(Spec):
         if self.family == "mixtral" and (self.ffn != moe.expert_ffn or not moe.norm_topk):
             raise ValueError(f"mixtral's ffn={self.ffn} is its moe.expert_ffn={moe.expert_ffn}, and norm_topk is always True")  # fmt: skip
 
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed; another `family` brings its own traits where this one's were usual."""
+        if changes.get("family", self.family) == self.family:
+            return super().replace(**changes)
+        usual = {name for name, value in _fixed(self.family).items() if getattr(self, name) == value}
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in usual}
+        return type(self)(**{**fields, **changes})
+
     @classmethod
     def from_hf(cls, source: Any) -> ModelSpec:
         """From a transformers config, its dict, a folder or config.json, or a name in the catalogue.
