@@ -14,6 +14,7 @@ COMMANDS = {
     "tour": "plan, pretrain, align, evaluate and report a small model on this machine",
     "calibrate": "measure this machine, so that plans for it are honest",
     "estimate": "what a recipe takes: FLOPs, memory, step time, hours and dollars",
+    "layouts": "every way to lay a model out over GPUs, fastest first, and why the others lose",
     "submit": "start a recipe as a process of its own and return at once",
     "jobs": "the runs with state, progress, ETA, loss and money",
     "watch": "follow a run until it ends",

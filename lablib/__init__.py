@@ -1,6 +1,7 @@
 """LLM Lab: the recipe you price is the recipe you run, and the report shows both."""
 
 from lablib.plan import estimate
+from lablib.plan.search import search_layouts
 from lablib.runs import Run
 from lablib.specs import (
     GRPO,
@@ -50,4 +51,5 @@ __all__ = [
     "Task",
     "catalog",
     "estimate",
+    "search_layouts",
 ]
