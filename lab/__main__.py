@@ -14,12 +14,14 @@ COMMANDS = {
     "tour": "plan, pretrain, align, evaluate and report a small model on this machine",
     "calibrate": "measure this machine, so that plans for it are honest",
     "estimate": "what a recipe takes: FLOPs, memory, step time, hours and dollars",
-    "layouts": "every way to lay a model out over GPUs, fastest first, and why the others lose",
+    "layouts": "every layout of a model's training on a cluster, fastest first, and why the others lose",
+    "plan": "from a budget in dollars or days to the sizes, tokens and layouts that it buys",
     "submit": "start a recipe as a process of its own and return at once",
     "jobs": "the runs with state, progress, ETA, loss and money",
     "watch": "follow a run until it ends",
     "stop": "ask a run to save and end",
     "resume": "continue a stopped, lost or failed run from its last checkpoint",
+    "history": "what finished runs were planned to take against what they took, and the error by stage",
     "report": "one self-contained HTML file about a chain of runs",
     "reproduce": "run again what a report says was run, and compare",
 }
@@ -29,6 +31,8 @@ LLM Lab: the recipe you price is the recipe you run, and the report shows both.
 
   lab tour                         plan, pretrain, align, evaluate and report a small model on this machine
   lab estimate recipe.toml         memory, time and money of a recipe before anything runs
+  lab layouts llama-3-70b          every way to lay its training over a cluster, fastest first
+  lab plan --budget '$50k'         which sizes, tokens and layouts that buys
   lab submit recipe.toml           start it as a process of its own; it outlives this terminal
   lab watch RUN                    follow it: loss, tokens/s, ETA, money against the plan
   lab report RUN [RUN ...]         one offline HTML file with plan and outcome side by side

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -10,17 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from lablib.specs import Cluster
+from lablib.specs.hardware import LOCAL
 
 console = Console()
 if not console.is_terminal:
     console.width = 140  # a log or a pipe has no width of its own; rich would cut tables at 80
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> RenderableType:
-    """A plain table under its title; the first column is left-aligned and never cut, the others hug the right."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", words: Sequence[str] = ()
+) -> RenderableType:
+    """A plain table under its title; the first column is left-aligned and never cut, the others hug the right, but for
+    those named in `words`, which hold text."""
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+        right = index > 0 and column not in words
+        made.add_column(column, justify="right" if right else "left", no_wrap=index == 0)
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return Group("", Text(title, style="bold"), made) if title else made
@@ -42,3 +48,28 @@ def target(accelerator: str | None, gpus: int) -> Cluster:
         return Cluster.load("local")
     per_node = min(8, gpus)
     return Cluster(accelerator=accelerator, nodes=-(-gpus // per_node), gpus_per_node=per_node)
+
+
+def cluster_arguments(command: argparse.ArgumentParser, nodes: int) -> None:
+    """Declare the options that say which machines: `cluster_of` reads them."""
+    command.add_argument(
+        "--accelerator", default="h100-sxm", help="name in the catalogue (default h100-sxm), or 'local'"
+    )
+    command.add_argument("--nodes", type=int, default=nodes, help=f"nodes that you can have (default {nodes})")
+    command.add_argument("--gpus-per-node", type=int, default=8, help="accelerators of a node (default 8)")
+    command.add_argument(
+        "--fabric", default=None, help="network between nodes; default: the accelerator's own line rate"
+    )
+    command.add_argument("--price", default=None, help="dollars an accelerator-hour; default: the catalogue's median")
+
+
+def cluster_of(args: argparse.Namespace) -> Cluster:
+    """The cluster that the options of `cluster_arguments` describe."""
+    if args.accelerator == LOCAL:
+        return Cluster.load(LOCAL)
+    price = (
+        {} if args.price is None else {"price_per_gpu_hour": args.price, "price_source": "given on the command line"}
+    )
+    return Cluster(
+        accelerator=args.accelerator, nodes=args.nodes, gpus_per_node=args.gpus_per_node, fabric=args.fabric, **price
+    )

@@ -1,33 +1,55 @@
-"""What a recipe takes: FLOPs, memory per GPU, step time, hours and dollars, before anything runs.
+"""What recipes take: FLOPs, memory per GPU, step time, hours and dollars, before anything runs.
 
 lab estimate recipe.toml                               on this machine (as `lab calibrate` measured it)
 lab estimate recipe.toml --gpus 64 --accelerator h100-sxm
 lab estimate recipe.toml --explain                     every number with its formula, inputs and source
+lab estimate pretrain.toml sft.toml dpo.toml --accelerator h100-sxm      a chain, and each stage's share of it
+lab estimate recipe.toml --accelerator h100-sxm --providers              at every provider's price, cheapest first
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 
 from lab.show import console, emit, target
 from lablib.plan import estimate
-from lablib.specs import load_recipe
+from lablib.specs import AnyRecipe, Cluster, LabError, load_recipe
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    command.add_argument("recipe", help="a .toml or .json recipe")
+    command.add_argument(
+        "recipes", nargs="+", metavar="recipe", help="a .toml or .json recipe; several are a chain, in order"
+    )
     command.add_argument("--accelerator", help="name in the catalogue, e.g. h100-sxm; default: this machine")
-    command.add_argument("--gpus", type=int, help="accelerators in all; default: as many as the recipe lays out")
+    command.add_argument("--gpus", type=int, help="accelerators in all; default: as many as the recipes lay out")
     command.add_argument("--explain", action="store_true", help="show each number's formula, inputs and source")
+    command.add_argument(
+        "--providers", action="store_true", help="price one recipe at every provider that lists the accelerator"
+    )
     command.add_argument("--json", action="store_true", help="print the whole estimate as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
     """Estimate and show."""
-    recipe = load_recipe(args.recipe)
-    plan = estimate(recipe, target(args.accelerator, args.gpus or recipe.gpus))
+    recipes = [load_recipe(path) for path in args.recipes]
+    cluster = target(args.accelerator, args.gpus or max(recipe.gpus for recipe in recipes))
+    if args.providers:
+        _providers(recipes, cluster, args.json)
+        return
+    plan = estimate(recipes[0] if len(recipes) == 1 else recipes, cluster)
     if args.explain and not args.json:
         console.print(plan.explain(), markup=False, highlight=False)
         return
     emit(args.json, plan.to_json(), str(plan))
+
+
+def _providers(recipes: Sequence[AnyRecipe], cluster: Cluster, as_json: bool) -> None:
+    from lablib.plan import market
+
+    if len(recipes) != 1:
+        raise LabError(f"--providers prices one recipe, not {len(recipes)}; give the stages one by one")
+    rows = market.offers(recipes[0], cluster)
+    emit(as_json, json.dumps([row.model_dump(mode="json") for row in rows], indent=1), market.text(rows))
