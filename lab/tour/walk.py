@@ -11,7 +11,7 @@ from lab.tour import story
 from lab.tour.ledger import Ledger
 from lab.tour.progress import follow
 from lab.tour.recipes import Chain, Settings, options
-from lablib.plan import calibrate
+from lablib.plan import calibrate, efficiency
 from lablib.report import export
 from lablib.runs import Run, RunState
 from lablib.specs import Cluster, LabError, Pretrain
@@ -62,6 +62,8 @@ def _measured(price: str, fresh: bool) -> Cluster:
     console.print(
         f"[bold]This machine[/bold]  {known.accelerator.name}: {rates}, {known.accelerator.memory_gib:.0f} GiB"
     )
+    if done := efficiency.of(known).calibration:
+        console.print(f"              {done}")
     return known
 
 

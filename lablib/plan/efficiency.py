@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 
 from pydantic import Field
 
@@ -17,6 +18,50 @@ from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import home
 
 FILE = "local-efficiency.json"
+
+
+class Probe(Spec):
+    """One probed training step: what it took, what the planner says, and what it says when fitted without this one."""
+
+    layers: int
+    hidden: int
+    tokens: int
+    measured_seconds: float = Field(gt=0)
+    predicted_seconds: float
+    left_out_seconds: float | None = None
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less one."""
+        return self.predicted_seconds / self.measured_seconds - 1
+
+    @property
+    def left_out_error(self) -> float | None:
+        """The same with constants that this probe had no part in."""
+        return None if self.left_out_seconds is None else self.left_out_seconds / self.measured_seconds - 1
+
+
+class Calibration(Spec):
+    """Where and when constants were measured, and how well they explain the steps they were fitted on."""
+
+    machine: str
+    date: str
+    probes: tuple[Probe, ...] = Field(min_length=1)
+
+    @property
+    def residual(self) -> float:
+        """Median absolute relative error over the probes."""
+        return median(abs(one.error) for one in self.probes)
+
+    @property
+    def left_out(self) -> float | None:
+        """The same where each probe is foretold from the others; None where nothing was left out."""
+        errors = [abs(one.left_out_error) for one in self.probes if one.left_out_error is not None]
+        return median(errors) if errors else None
+
+    def __str__(self) -> str:
+        foretold = "" if self.left_out is None else f", {self.left_out:.0%} when left out of the fit"
+        return f"calibrated on {self.machine}, {self.date}: {len(self.probes)} probes, residual {self.residual:.0%}{foretold}"
 
 
 class Efficiency(Spec):
@@ -96,6 +141,13 @@ class Efficiency(Spec):
     thread_gain: dict[int, float] = {1: 1.0}
     """Speed with this many CPU threads over one thread."""
     source: str = ""
+    calibration: Calibration | None = None
+    """What `lab calibrate` measured; None for constants that were not measured here."""
+
+    @property
+    def basis(self) -> str:
+        """What a plan with these constants rests on."""
+        return str(self.calibration or self.source)
 
     def gain(self, threads: int) -> float:
         """Speed of `threads` threads over one: the most that was measured with no more threads."""
@@ -122,7 +174,7 @@ GPU = Efficiency(
     latency_seconds=5e-5,
     straggler=0.0093,
     contention=0.30,
-    source="fitted on 548 published steady-state rows of 19 sources with bench/planner/fit_time.py, 2026-11-24; docs/planner.md has the errors",
+    source="fitted on 548 published steady-state rows of 19 sources, 2026-11-24: docs/planner.md has the errors",
 )
 CPU = Efficiency(
     matmul=Range(low=0.2, mid=0.5, high=0.9),

@@ -69,6 +69,8 @@ class Estimate(Spec):
     """None where no price is known."""
     energy_kwh: Range | None
     co2e_kg: Range | None
+    basis: str = ""
+    """What the time rests on: the calibration of this machine with its residual, else where the constants were fitted."""
     fits: bool
     warnings: tuple[str, ...]
     """Where it does not fit, first the reasons with their remedies; then cautions and assumptions."""
@@ -140,6 +142,7 @@ def estimate(
         dollars=gpu_hours.joined(price[0]) if price else None,
         energy_kwh=energy,
         co2e_kg=money.carbon(energy),
+        basis=machine.efficiency.basis,
         fits=not reasons,
         warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu), *_rarely(recipe, work, useful), *unpriced),
         ledger=ledger.entries(work, machine, hours, useful, price, mfu),

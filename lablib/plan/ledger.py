@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lablib.plan import goodput, memory, money
+from lablib.plan.efficiency import Calibration
 from lablib.plan.goodput import Goodput
 from lablib.plan.machine import Machine
 from lablib.plan.ranges import Range
@@ -129,6 +130,8 @@ def _time(work: Work, machine: Machine, hours: Range, useful: Goodput | None) ->
         else ""
     )
     yield ("step_seconds", show_seconds(work.step_seconds), parts, inputs, f"{accelerator.source}; {efficiency.source}")
+    if efficiency.calibration:
+        yield _calibration(efficiency.calibration)
     for name, value in work.once.items():
         if value:
             yield (f"once.{name}", show_seconds(value), "whole run", "", "lablib/plan")
@@ -141,6 +144,21 @@ def _time(work: Work, machine: Machine, hours: Range, useful: Goodput | None) ->
         "start-up + (steps × step + once) / goodput",
         f"{work.steps:,} steps; goodput {share}",
         "bounds joined in quadrature (lablib/plan/ranges.py)" if useful else efficiency.source,
+    )
+
+
+def _calibration(done: Calibration) -> Row:
+    """What `lab calibrate` measured, and how far the planner is from it."""
+    probes = ", ".join(
+        f"{one.layers}×{one.hidden} at {one.tokens:,} tokens {show_seconds(one.measured_seconds)} ({one.error:+.0%})"
+        for one in done.probes
+    )
+    return (
+        "calibration",
+        f"residual {done.residual:.0%}",
+        "median |predicted / measured − 1| over the probes",
+        probes,
+        str(done),
     )
 
 

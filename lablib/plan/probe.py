@@ -32,6 +32,12 @@ SHAPES = (
 )
 MIDDLE = SHAPES[3]
 """Where bf16, threads and sampling are compared: about what a small run on a CPU trains."""
+LARGE = (
+    # what a GPU's step takes from its matmuls and not from its host: 0.2 to 1.4 B parameters, under 40 GiB
+    (8, 1024, 4096, 8, 1024),
+    (8, 2048, 8192, 4, 2048),
+    (6, 4096, 14336, 2, 2048),
+)
 MATMUL = 1024
 """Side of the square matmul: larger ones are no faster on a CPU core, and take seconds."""
 
@@ -89,6 +95,7 @@ def torch_rates() -> dict[str, Any]:
     found["matmul"] = {name: matmul_rate(getattr(torch, kind), device) for name, kind in (("fp32", "float32"), ("bf16", "bfloat16"))}  # fmt: skip
     found["steps"] = [{"shape": size, "seconds": step_seconds(size, device)} for size in SHAPES]
     found["bf16_step"] = step_seconds(MIDDLE, device, bf16=True)
+    found["large"] = _large(torch, device) if device.type == "cuda" else []
     found["decode"] = decode_seconds(MIDDLE, device)
     found["threads"] = {}
     if device.type == "cpu" and cores > 1:
@@ -96,6 +103,17 @@ def torch_rates() -> dict[str, Any]:
         found["threads"] = {cores: step_seconds(MIDDLE, device)}
     found["gpu"] = _gpu(torch) if device.type == "cuda" else None
     return found
+
+
+def _large(torch: Any, device: torch.device) -> list[dict[str, Any]]:
+    """The large steps in bf16, as many as the card's memory holds (states 16 bytes a parameter, and activations)."""
+    rows = []
+    for size in LARGE:
+        try:
+            rows.append({"shape": size, "seconds": step_seconds(size, device, bf16=True)})
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    return rows
 
 
 def _gpu(torch: Any) -> dict[str, Any]:

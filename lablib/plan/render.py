@@ -25,6 +25,8 @@ def rows(plan: Estimate) -> list[tuple[str, str]]:
         made.append(("goodput", str(plan.goodput)))
     if plan.energy_kwh and plan.co2e_kg:
         made.append(("energy", f"{span(plan.energy_kwh, _short)} kWh, {span(plan.co2e_kg, _short)} kg CO₂e"))
+    if plan.basis:
+        made.append(("basis", plan.basis))
     return [*made, ("verdict", "fits" if plan.fits else "does not fit"), *(("!", w) for w in plan.warnings)]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lablib.plan import calibrate, efficiency, estimate, probe
+from lablib.plan import calibrate, efficiency, estimate, fitting, probe
 from lablib.plan import step as steps
-from lablib.plan.calibrate import PRIOR, cores, fit, job, memory_gib, run_probe
+from lablib.plan.calibrate import cores, memory_gib, run_probe
 from lablib.plan.efficiency import CPU, GPU
+from lablib.plan.fitting import PRIOR, fit, job, predict
 from lablib.plan.machine import Machine
 from lablib.plan.ranges import Range
 from lablib.specs import Accelerator, Cluster, LabError, Parallelism, Pretrain
@@ -119,6 +120,40 @@ def test_a_plan_on_the_calibrated_machine_uses_what_was_measured(home: Path, mea
     assert estimate(recipe.replace(threads=2), cluster).step_seconds == pytest.approx(seen / 1.7, rel=0.1)
     bf16 = estimate(recipe.replace(precision="bf16"), cluster)
     assert bf16.step_seconds == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_plan_says_where_and_how_well_its_machine_was_measured(
+    home: Path, measured: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = calibrate()
+    done = efficiency.of(cluster).calibration
+    assert done is not None and done.machine == cluster.accelerator.name
+    assert done.residual < 0.1, "the probes' times were made by the planner's own formulas"
+    assert done.left_out is not None and done.residual <= done.left_out < 0.25
+    plan = estimate(Pretrain(model="smollm2-135m", tokens="1M", seq_len=256, batch_tokens=2048), cluster)
+    assert plan.basis == str(done) and f"{done.residual:.0%}" in plan.explain() and done.date in str(plan)
+    assert "published" in estimate(Pretrain(model="llama-3-8b", tokens="1B"), Cluster(accelerator="h100-sxm")).basis
+
+
+def test_a_disturbed_probe_shows_as_a_residual(home: Path, measured: dict[str, object]) -> None:
+    measured["steps"][2]["seconds"] *= 2  # type: ignore[index]
+    done = efficiency.of(calibrate()).calibration
+    assert done is not None and done.probes[2].error < -0.2
+    assert done.probes[2].left_out_error == pytest.approx(-0.5, abs=0.12), "the others do not know of the disturbance"
+
+
+def test_a_gpu_is_fitted_to_its_large_steps() -> None:
+    """Times made by a card whose matmuls reach 0.7 of the best rate lead back to 0.7."""
+    card = Cluster(accelerator="h100-sxm").accelerator
+    truth = GPU.replace(matmul=Range(low=0.6, mid=0.7, high=0.8))
+    rows = [{"shape": size, "seconds": 1.0} for size in probe.LARGE]
+    rows = [{**row, "seconds": predict(row, card, truth, "bf16")} for row in rows]
+    small = [{"shape": probe.SHAPES[0], "seconds": probe.SHAPES[0][0] * truth.layer_seconds}]
+    found = {"steps": small, "large": rows, "imports": 3.0, "decode": {"seconds": 0.01, "layers": 6}}
+    made = fitting.gpu(card, found)
+    assert made.matmul.mid == pytest.approx(0.7, rel=0.03)
+    assert made.calibration is not None and made.calibration.residual < 0.02
+    assert fitting.gpu(card, {**found, "large": []}).calibration is None
 
 
 def test_a_price_that_cannot_be_read_is_one_message(home: Path) -> None:
