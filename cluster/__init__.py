@@ -2,5 +2,6 @@
 
 from cluster.board import jobs
 from cluster.submit import resume, stop, submit
+from lablib.specs import Profile
 
-__all__ = ["jobs", "resume", "stop", "submit"]
+__all__ = ["Profile", "jobs", "resume", "stop", "submit"]

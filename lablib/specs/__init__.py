@@ -8,6 +8,7 @@ from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
 from lablib.specs.parallelism import Parallelism
+from lablib.specs.profile import Profile
 from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule
 from lablib.specs.recipes import (
     GRPO,
@@ -48,6 +49,7 @@ __all__ = [
     "Preference",
     "Prepare",
     "Pretrain",
+    "Profile",
     "Recipe",
     "Ref",
     "Reward",

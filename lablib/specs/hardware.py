@@ -96,9 +96,12 @@ class Cluster(Spec):
 
     @classmethod
     def load(cls, path: Any) -> Self:
-        """``"local"`` (this machine, as `lab calibrate` measured it) or the path of a cluster file."""
+        """``"local"`` (this machine, as `lab calibrate` measured it), a profile's name, or the path of a cluster file."""
         if str(path) != LOCAL:
-            return super().load(path)
+            from lablib.specs.profile import Profile
+
+            named = not str(path).endswith((".toml", ".json"))
+            return cls(**dict(Profile.load(path).cluster())) if named else super().load(path)
         file = home() / "local-cluster.json"
         if not file.is_file():
             raise LabError("This machine has not been measured yet; run `lab calibrate` (it takes some seconds)")

@@ -19,3 +19,11 @@ def assets() -> Path:
 def runs_root() -> Path:
     """The folder of run directories: ``$LAB_RUNS``, else ``./runs``."""
     return Path(os.environ.get("LAB_RUNS") or "runs").absolute()
+
+
+def profile_folders() -> tuple[Path, ...]:
+    """Where cluster profiles are looked for, first one first: ``$LAB_PROFILES``, the user's, the repository's."""
+    given = os.environ.get("LAB_PROFILES")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "llm-lab" / "profiles"
+    packaged = Path(__file__).resolve().parents[2] / "cluster" / "profiles"
+    return (*([Path(given)] if given else []), config, packaged)

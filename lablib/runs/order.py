@@ -1,0 +1,140 @@
+"""What a run was submitted with (`Order`), who has it now (`Record`), and how the scheduler saw it last (`View`).
+
+Three small JSON files of a run folder: ``order.json`` is written once, ``scheduler.json`` at each submission and
+``view.json`` by whoever asks the scheduler. `watch_with` lets the cluster floor, which may ask it, keep views fresh.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from lablib.runs.heartbeat import Pulse
+from lablib.specs import Spec, write_atomic
+from lablib.specs.profile import Profile
+from lablib.specs.units import Dollars
+
+PENDING = (
+    "PENDING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+    "SUSPENDED",
+    "CONFIGURING",
+)
+ACTIVE = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED")
+"""Slurm's states of a job that will still do something (slurm 22.05, squeue(1)); every other one is final."""
+
+
+class Order(Spec):
+    """How a run is to be run: where, after what, from which code, and up to what."""
+
+    profile: Profile = Profile()
+    after: tuple[str, ...] = ()
+    """Ids of sibling runs that must have completed first."""
+    max_dollars: Dollars | None = None
+    max_gpu_hours: float | None = Field(default=None, gt=0)
+    """What the run may spend over all attempts before it saves and stops."""
+    code: str = ""
+    """Hash of the code snapshot that every attempt imports."""
+    exclude: tuple[str, ...] = ()
+    """Nodes found bad by an attempt; later ones stay away from them."""
+
+
+class Record(Spec):
+    """The submission that has the run in hand."""
+
+    system: str = "local"
+    job_id: str = ""
+    """Slurm's job id (``123`` or ``123_4``); on this machine the supervisor's pid."""
+    attempts_before: int = 0
+    """Attempts of earlier submissions; this one's count on from there."""
+    submitted: float = Field(default_factory=time.time)
+    pulse: dict[str, Any] | None = None
+    """The local supervisor."""
+
+    @property
+    def supervisor(self) -> Pulse | None:
+        """The local supervisor's process."""
+        return None if self.pulse is None else Pulse(**self.pulse)
+
+
+class View(Spec):
+    """How the scheduler saw the job when it was last asked."""
+
+    state: str
+    """Slurm's word, in capitals, without its suffix ("CANCELLED by 0" is CANCELLED)."""
+    reason: str = ""
+    nodes: str = ""
+    start: str = ""
+    """ISO time: when it started or is expected to."""
+    restarts: int = 0
+    exit: str = ""
+    """``code:signal`` of the job, or of the step that says more (OUT_OF_MEMORY, a signal)."""
+    at: float = Field(default_factory=time.time)
+
+    @property
+    def pending(self) -> bool:
+        """Whether it waits for its turn."""
+        return self.state in PENDING
+
+    @property
+    def final(self) -> bool:
+        """Whether the scheduler is done with it."""
+        return self.state not in PENDING and self.state not in ACTIVE
+
+
+_watchers: dict[str, Callable[[Path, Record], View | None]] = {}
+
+
+def watch_with(system: str, ask: Callable[[Path, Record], View | None]) -> None:
+    """Have `ask` answer for runs of `system`, for as long as this process lives; it must be quick and cached."""
+    _watchers[system] = ask
+
+
+def order(run: Path) -> Order:
+    """What the run was submitted with; the defaults for a run from before there were orders."""
+    text = _read(run / "order.json")
+    return Order() if text is None else Order.from_json(text)
+
+
+def record(run: Path) -> Record | None:
+    """Who has the run in hand; None before it is submitted."""
+    text = _read(run / "scheduler.json")
+    if text is None:
+        return None
+    known = {name: value for name, value in json.loads(text).items() if name in Record.model_fields}
+    return Record(**known)
+
+
+def view(run: Path, held: Record | None) -> View | None:
+    """The scheduler's view: fresh where somebody here can ask, else as it was last written."""
+    if held is None or held.system == "local":
+        return None
+    ask = _watchers.get(held.system)
+    fresh = ask(run, held) if ask else None
+    if fresh is not None:
+        return fresh
+    text = _read(run / "view.json")
+    return None if text is None else View.from_json(text)
+
+
+def keep_view(run: Path, seen: View) -> None:
+    """Write a view where it says something new."""
+    text = _read(run / "view.json")
+    if text is None or View.from_json(text).replace(at=seen.at) != seen:
+        write_atomic(run / "view.json", seen.to_json())
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None

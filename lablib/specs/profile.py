@@ -1,0 +1,141 @@
+"""`Profile`: where recipes run, and on what terms. The planner and the submitter read the same one.
+
+Profiles are TOML files, found by name in ``$LAB_PROFILES``, ``~/.config/llm-lab/profiles`` and ``cluster/profiles`` of
+this repository, in that order; "local" is this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from lablib.specs.base import Spec
+from lablib.specs.errors import LabError
+from lablib.specs.fabric import Fabric
+from lablib.specs.hardware import LOCAL, Accelerator, Cluster
+from lablib.specs.paths import profile_folders
+from lablib.specs.units import Dollars, Seconds
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@,:&|*!\[\]()+-]*")
+"""What Slurm takes for a partition, an account, a node list, a constraint: nothing that a shell would read."""
+
+
+class Container(Spec):
+    """An image that the job's processes run in."""
+
+    image: str = Field(min_length=1)
+    """A path (.sqsh, .sif) or a reference that the runtime pulls."""
+    runtime: Literal["pyxis", "apptainer"] = "pyxis"
+    mounts: tuple[str, ...] = ()
+    """``/host/path:/inside`` pairs."""
+
+
+class Profile(Spec):
+    """One place to run: how to ask for it, what it has, what it costs."""
+
+    name: str = LOCAL
+    scheduler: Literal["local", "slurm"] = "local"
+    accelerator: Accelerator | None = None
+    """A name in the catalogue; None is this machine as `lab calibrate` measured it."""
+    nodes: int = Field(default=1, gt=0)
+    """Most nodes that one job may take."""
+    gpus_per_node: int = Field(default=1, gt=0)
+    """Processes that a node takes, one a GPU (or one a few cores where there are none)."""
+    fabric: Fabric | None = None
+    price_per_gpu_hour: Dollars | None = None
+    price_source: str = ""
+    ask_for_gpus: bool = True
+    """Whether jobs ask Slurm for GPUs; false on a cluster of CPUs."""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    """Nodes never to use, as Slurm writes lists: ``lab[3-4]``."""
+    time: Seconds | None = None
+    """Longest that one job may run before it saves and queues again; None takes the partition's own limit."""
+    cpus_per_gpu: int | None = Field(default=None, gt=0)
+    memory_gib_per_node: float | None = Field(default=None, gt=0)
+    signal_seconds: int = Field(default=180, gt=0)
+    """How long before the end of its time a job is told to save."""
+    max_array: int = Field(default=1000, gt=0)
+    """Largest array that the cluster takes (`scontrol show config`: MaxArraySize − 1)."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before the job: module load ..., source ...; they are yours and run as they are."""
+    python: str | None = None
+    """Interpreter on the nodes; None is the one that submits, at the same path."""
+    container: Container | None = None
+    root: Path | None = None
+    """Folder of runs on a filesystem that every node sees; None is ./runs."""
+    scratch: Path | None = None
+    """Fast folder of each node's own."""
+    ssh: str | None = None
+    """``user@login-node`` to submit from a machine that is not part of the cluster."""
+    retries: int = Field(default=3, ge=0)
+    """Attempts in a row that may end without a new checkpoint before the run is given up."""
+    hang: Seconds = 1800.0
+    """Seconds without any sign of progress after which a job is taken to hang, and started again."""
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError(f"{value!r} is not a profile's name: lower-case letters, digits, '.', '_' and '-'")
+        return value
+
+    @field_validator("partition", "account", "qos", "constraint", "exclude", "ssh")
+    @classmethod
+    def _no_shell(cls, value: str | None) -> str | None:
+        if value is not None and not WORD.fullmatch(value):
+            raise ValueError(f"{value!r} has characters that Slurm's options do not take")
+        return value
+
+    @field_validator("accelerator", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return Cluster(accelerator=value).accelerator if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.scheduler == "local" and (self.ssh or self.container or self.partition):
+            raise ValueError("scheduler='local' takes no ssh, container or partition; set scheduler = \"slurm\"")
+        if self.time is not None and self.time <= self.signal_seconds:
+            raise ValueError(
+                f"time={self.time:.0f} s leaves nothing before the signal at signal_seconds={self.signal_seconds}"
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """A profile by name or by the path of its file. Raises `LabError` that lists the names there are."""
+        text = str(path)
+        if text.endswith((".toml", ".json")):
+            return super().load(path)
+        file = files().get(text)
+        if file is None:
+            raise LabError(f"profile={text!r} is not known; there are: {', '.join(sorted(files()))}. `lab cluster probe` drafts one from a Slurm login node")  # fmt: skip
+        found = super().load(file)
+        if found.name != text:
+            raise LabError(f"{file} says name = {found.name!r}; give the file and the profile one name")
+        return found
+
+    def cluster(self) -> Cluster:
+        """What the planner prices on. Raises `LabError` where it is this machine and that was not measured."""
+        if self.accelerator is None:
+            found = Cluster.load(LOCAL)
+            return found if self.scheduler == "local" else found.replace(name=self.name, nodes=self.nodes, gpus_per_node=self.gpus_per_node)  # fmt: skip
+        fields = ("name", "accelerator", "nodes", "gpus_per_node", "fabric", "price_per_gpu_hour", "price_source")
+        return Cluster(**{field: getattr(self, field) for field in fields})
+
+
+def files() -> dict[str, Path]:
+    """Every profile's file by name; one in an earlier folder hides those of the same name behind it."""
+    found: dict[str, Path] = {}
+    for folder in profile_folders():
+        for file in sorted(folder.glob("*.toml")):
+            found.setdefault(file.stem, file)
+    return found
