@@ -1,43 +1,93 @@
-"""``python -m cluster.launch FOLDER``: hand one run to submitit, then leave.
+"""``python -m cluster.launch FOLDER GPUS``: hand one run on this machine to a supervisor, then leave.
 
-It runs in a session of its own, so that neither Ctrl-C in a terminal nor the end of a notebook kernel reaches the job,
-and because it exits at once the job is nobody's child and leaves no zombie in the kernel.
+The supervisor starts the run's processes under submitit's local executor, watches that they do not hang, and starts them
+again as `cluster.settle` decides. It lives in a session of its own and is nobody's child, so neither Ctrl-C in a
+terminal nor the end of a notebook kernel reaches it, and no kernel keeps a zombie of it.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import signal
 import socket
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import submitit
-
+from cluster.guard import STACKS, Guard
 from cluster.job import Job
-from lablib.runs import Run
-from lablib.runs.heartbeat import Pulse, boot_id, born
+from cluster.settle import settle
+from lablib.runs import Run, heartbeat, orders
 from lablib.specs import write_atomic
 
 FOREVER_MINUTES = 60 * 24 * 30
-"""submitit's local executor insists on a time limit; a local run has none."""
+"""submitit's local executor insists on a time limit; a local run has none but its profile's."""
+POLL = 0.2
+PAUSE = 1.0
+"""Seconds before the first new attempt; each further one in a row waits twice as long."""
 
 
-def launch(run: Run, after: tuple[str, ...], gpus: int) -> None:
-    """Start the run's processes under submitit's local executor and record who controls them."""
+def launch(run: Run, gpus: int, attempt: int) -> None:
+    """Leave a supervisor behind that has recorded itself; returns in the caller's process only."""
+    read, write = os.pipe()
+    if os.fork():
+        os.close(write)
+        os.read(read, 1)  # the record is written, or the supervisor is gone
+        return
+    os.setsid()
+    me = os.getpid()
+    pulse = heartbeat.Pulse(socket.gethostname(), heartbeat.boot_id(), me, heartbeat.born(me), -1, "submitted")
+    held = orders.Record(job_id=str(me), attempts_before=attempt, pulse=asdict(pulse))
+    write_atomic(run.path / "scheduler.json", held.to_json())
+    os.close(write)
+    os.close(read)
+    supervise(run, gpus, attempt)
+
+
+def supervise(run: Run, gpus: int, attempt: int) -> None:
+    """Attempt after attempt until the run is settled."""
+    pause = PAUSE
+    while True:
+        os.environ["LAB_ATTEMPT"] = str(attempt)
+        _attempt(run, gpus)
+        if settle(run, attempt).outcome != "again":
+            return
+        time.sleep(pause)
+        attempt, pause = attempt + 1, min(60.0, 2 * pause)
+
+
+def _attempt(run: Run, gpus: int) -> None:
+    """One start of the run's processes, to their end."""
+    import submitit
+
     executor = submitit.LocalExecutor(run.path / "logs")
     executor.update_parameters(
         tasks_per_node=run.recipe.gpus, gpus_per_node=gpus, timeout_min=FOREVER_MINUTES, stderr_to_stdout=True
     )
-    job = executor.submit(Job(run.path, after))
-    pid = int(job.job_id)
-    controller = Pulse(socket.gethostname(), boot_id(), pid, born(pid), rank=-1, phase="submitted")
-    write_atomic(
-        run.path / "scheduler.json",
-        json.dumps({"system": "local", "job_id": job.job_id, "after": after, "pulse": asdict(controller)}),
-    )
+    job: Any = executor.submit(Job(run.path, run.order.after))
+    guard, begun, limit = Guard(run), time.monotonic(), run.order.profile.time
+    told = False
+    while job._process.poll() is None:
+        if guard.hung():
+            guard.report()
+            _tell(run, signal.SIGUSR1)
+            time.sleep(STACKS)
+            _tell(run, signal.SIGKILL)
+        if limit and not told and time.monotonic() - begun > limit - run.order.profile.signal_seconds:
+            _tell(run, signal.SIGUSR2)
+            told = True
+        time.sleep(POLL)
+
+
+def _tell(run: Run, number: signal.Signals) -> None:
+    attempt = int(os.environ["LAB_ATTEMPT"])
+    for pulse in run.pulses:
+        if pulse.attempt == attempt and pulse.exit is None and heartbeat.alive(pulse):
+            os.kill(pulse.pid, number)
 
 
 if __name__ == "__main__":
-    folder, gpus, *after = sys.argv[1:]
-    launch(Run(Path(folder)), tuple(after), int(gpus))
+    folder, devices, first = sys.argv[1:]
+    launch(Run(Path(folder)), int(devices), int(first))

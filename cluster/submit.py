@@ -1,39 +1,53 @@
-"""`submit`: price a recipe, write its run folder, start it as a process of its own and return at once."""
+"""`submit`: price a recipe, write its run folder, start it as processes of its own and return at once."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cluster import here
+from cluster.slurm import query, sbatch
 from lablib.plan import estimate, forecast
 from lablib.posttrain.later import refuse_planned_only
-from lablib.runs import Recorder, Run, heartbeat
-from lablib.specs import Cluster, LabError, Recipe
+from lablib.runs import Recorder, Run, RunState, jsonl, orders
+from lablib.specs import Cluster, LabError, Profile, Recipe, write_atomic
+from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import home, runs_root
+from lablib.specs.units import parse_dollars
 
-LOCAL = "local"
+CODE = Path(__file__).resolve().parent.parent
 
 
 def submit(
-    recipe: Recipe, profile: str = LOCAL, after: Run | Iterable[Run] | None = None, root: Path | None = None
+    recipe: Recipe,
+    profile: str | Profile = LOCAL,
+    after: Run | Iterable[Run] | None = None,
+    root: Path | None = None,
+    max_dollars: str | float | None = None,
+    max_gpu_hours: float | None = None,
 ) -> Run:
     """Start a recipe and return its run; the job waits for `after` and for every run that its references name.
 
-    `root` is the folder of runs ($LAB_RUNS or ./runs). Raises `LabError` for a profile that does not exist, for a
-    recipe that does not fit by its plan, and for a reference to a run that is not in `root`.
+    `profile` says where; `root` is the folder of runs (the profile's, $LAB_RUNS or ./runs). The run saves and stops when
+    it has spent `max_dollars` or `max_gpu_hours`. Raises `LabError` for a profile that does not exist, for a recipe that
+    cannot work there by its plan, and for a reference to a run that is not in `root`.
     """
     refuse_planned_only(recipe)
-    root = (root or runs_root()).absolute()
+    where = Profile.load(profile) if isinstance(profile, str) else profile
+    root = (root or where.root or runs_root()).absolute()
     waits = _predecessors(recipe, after, root)
-    cluster = local_cluster(profile)
-    run = Run.create(recipe, root, cluster, **_registered(recipe, cluster, root))
-    _start(run, waits)
+    cluster = priced_on(where)
+    dollars = None if max_dollars is None else parse_dollars(max_dollars)
+    if cluster and where.price_per_gpu_hour is None and cluster.price_per_gpu_hour is not None:
+        where = where.replace(price_per_gpu_hour=cluster.price_per_gpu_hour)
+    if dollars is not None and where.price_per_gpu_hour is None:
+        raise LabError(f"max_dollars={dollars}: profile {where.name} has no price_per_gpu_hour to count by; give max_gpu_hours, or the profile a price")  # fmt: skip
+    order = orders.Order(profile=where, after=waits, max_dollars=dollars, max_gpu_hours=max_gpu_hours)
+    run = Run.create(recipe, root, cluster, order=json.loads(order.to_json()), **_registered(recipe, cluster, root))
+    _start(run, 0)
     return run
 
 
@@ -45,36 +59,41 @@ def resume(run: Run) -> Run:
     state = run.state
     if not state.finished:
         raise LabError(f"run {run.id} is {state}; stop it first with `lab stop {run.id}`")
-    if state == "completed":
+    if state is RunState.COMPLETED:
         raise LabError(f"run {run.id} has completed; submit its recipe again for another run")
-    record = json.loads((run.path / "scheduler.json").read_text(encoding="utf-8"))
     Recorder(run.path).account_for_lost_attempts()
+    attempt = 1 + max((event.get("attempt", 0) for event in run.events() if event["kind"] == "started"), default=-1)
+    for name in (orders.STOP, "scheduler.json", "view.json", "settled.json"):
+        (run.path / name).unlink(missing_ok=True)
     for pulse in (run.path / "heartbeat").glob("*.json"):
         pulse.unlink()
-    (run.path / "scheduler.json").unlink()
-    _start(run, tuple(record["after"]))
+    jsonl.append(run.path / "events.jsonl", {"kind": "resubmitted", "time": time.time(), "attempt": attempt})
+    _start(run, attempt)
     return run
 
 
 def stop(run: Run) -> int:
-    """Ask a run's processes on this machine to save and return; gives how many were asked.
+    """Ask a run to save and end, wherever it is; gives how many processes or jobs were asked.
 
-    A process that only waits for another run ends at once. Raises `LabError` for a run of another machine.
+    A job that has not begun is taken out of the queue. Raises `LabError` for processes of another machine.
     """
-    live = [pulse for pulse in run.pulses if pulse.exit is None]
-    if any(not heartbeat.same_machine(pulse) for pulse in live):
-        raise LabError(f"run {run.id} works on {live[0].host}; stop it there")
-    asked = [pulse.pid for pulse in live if heartbeat.alive(pulse)]
-    for pid in asked:
-        os.kill(pid, signal.SIGTERM)
-    return len(asked)
+    held = run.held_by
+    if run.state.finished:
+        return 0
+    write_atomic(run.path / orders.STOP, json.dumps({"at": time.time()}))
+    if held is None or held.system == "local":
+        return here.stop(run)
+    waiting = run.view is None or run.view.pending
+    query.command("scancel", *([] if waiting else ["--signal=USR2"]), held.job_id)
+    query.forget()
+    return 1
 
 
-def local_cluster(profile: str = LOCAL) -> Cluster | None:
-    """This machine as `lab calibrate` measured it; None before that. Raises `LabError` for another profile."""
-    if profile != LOCAL:
-        raise LabError(f"profile={profile!r}: only 'local' stands so far; Slurm profiles are the next step of the lab")
-    return Cluster.load(LOCAL) if (home() / "local-cluster.json").is_file() else None
+def priced_on(profile: Profile) -> Cluster | None:
+    """What the planner prices on; None on this machine before `lab calibrate`."""
+    if profile.accelerator is None and not (home() / "local-cluster.json").is_file():
+        return None
+    return profile.cluster()
 
 
 def _predecessors(recipe: Recipe, after: Run | Iterable[Run] | None, root: Path) -> tuple[str, ...]:
@@ -103,34 +122,20 @@ def _registered(recipe: Recipe, cluster: Cluster | None, root: Path) -> dict[str
     }
 
 
-def _gpus(wanted: int) -> int:
-    """How many of this machine's GPUs a job takes: one a process where there are that many, else none (CPU)."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return wanted if len(listed.stdout.splitlines()) >= wanted else 0
+def _start(run: Run, attempt: int) -> None:
+    if run.order.profile.scheduler == "local":
+        here.start(run, attempt, CODE)
+    else:
+        sbatch.start(run, attempt, CODE, _jobs(run))
 
 
-def _environment(run: Run) -> dict[str, str]:
-    """The job's environment: ours without a foreign job's variables, with its threads and the lab importable."""
-    foreign = ("SLURM_", "SUBMITIT_", "TORCHELASTIC_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    here = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join([here, *filter(None, [kept.get("PYTHONPATH")])])
-    threads = str(run.recipe.threads)
-    # Waiting threads sleep instead of spinning: on busy cores a step of two threads is 2.5 times faster (docs/log.md).
-    openmp = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-    return {**kept, **openmp, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _start(run: Run, after: tuple[str, ...]) -> None:
-    (run.path / "logs").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "cluster.launch", str(run.path), str(_gpus(run.recipe.gpus)), *after]
-    log = (run.path / "logs" / "launch.log").open("ab")
-    with log:
-        done = subprocess.run(
-            command, env=_environment(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    if done.returncode:
-        raise LabError(f"run {run.id} could not be started; {run.path / 'logs' / 'launch.log'} says why")
+def _jobs(run: Run) -> list[str]:
+    """Slurm ids of the predecessors that have not completed. Raises `LabError` where one has failed."""
+    waits = []
+    for before in (Run(run.path.parent / name) for name in run.order.after):
+        state, held = before.state, before.held_by
+        if state.finished and state is not RunState.COMPLETED:
+            raise LabError(f"run {run.id} needs run {before.id}, which is {state}; resume that one first")
+        if held and held.system == "slurm" and not state.finished:
+            waits.append(held.job_id)
+    return waits

@@ -7,7 +7,7 @@ import json
 
 from cluster.board import find_runs, row
 from lab.show import console, table
-from lablib.runs.run import GLYPHS
+from lablib.runs import GLYPHS
 from lablib.specs.paths import runs_root
 from lablib.specs.units import show_dollars, show_seconds
 

@@ -14,7 +14,7 @@ from cluster import stop
 from lab.show import console
 from lablib.explorers.planned import planned
 from lablib.runs import Run, RunState
-from lablib.runs.run import GLYPHS
+from lablib.runs import GLYPHS
 from lablib.specs.units import show_seconds
 
 EVERY = 0.5

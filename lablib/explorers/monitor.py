@@ -13,7 +13,7 @@ from lablib.explorers.planned import Planned, planned
 from lablib.explorers.view import Headline, Status, Tone, View
 from lablib.runs import Run, RunState
 from lablib.runs.jsonl import Tail
-from lablib.runs.run import GLYPHS
+from lablib.runs import GLYPHS
 from lablib.specs.units import show_count
 
 TONES: dict[RunState, Tone] = {

@@ -2,6 +2,7 @@
 
 from lablib.runs.artefacts import Artefact, fingerprint
 from lablib.runs.recorder import Recorder
-from lablib.runs.run import Outcome, Run, RunState
+from lablib.runs.run import Outcome, Run
+from lablib.runs.state import GLYPHS, RunState
 
-__all__ = ["Artefact", "Outcome", "Recorder", "Run", "RunState", "fingerprint"]
+__all__ = ["GLYPHS", "Artefact", "Outcome", "Recorder", "Run", "RunState", "fingerprint"]

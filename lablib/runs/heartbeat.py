@@ -1,4 +1,7 @@
-"""Heartbeats: one small file a process, rewritten every few seconds, from which anybody can tell how a run is.
+"""Heartbeats: one small file a process, from which anybody can tell how a run is.
+
+A shared filesystem must not suffer from them: one process of each node, the first, rewrites its file every ten seconds;
+the others write theirs when they start, change their phase and end.
 
 On the machine where it runs, a dead process is told at once by its pid and start time. From elsewhere a process is
 judged by whether its counter moves while one watches; clocks of two machines are never compared.
@@ -18,8 +21,8 @@ from typing import Any
 
 from lablib.specs import write_atomic
 
-INTERVAL = 5.0
-"""Seconds between beats."""
+INTERVAL = 10.0
+"""Seconds between beats of a node."""
 STALE = 45.0
 """Seconds without a change, as the watcher's own clock counts, after which a process counts as stalled."""
 
@@ -42,6 +45,8 @@ class Pulse:
     exit: int | None = None
     """None while it runs; 0 completed, 75 stopped on request, other values failed."""
     reason: str = ""
+    attempt: int = 0
+    """Which start of the run's ranks this process belongs to."""
 
 
 def boot_id() -> str:
@@ -98,14 +103,16 @@ def read_all(run: Path) -> list[Pulse]:
 class Heart:
     """Writes a process's pulse from a daemon thread until `stop`."""
 
-    def __init__(self, run: Path, rank: int, phase: str) -> None:
-        """Writes the first beat at once."""
+    def __init__(self, run: Path, rank: int, phase: str, attempt: int = 0, leads: bool = True) -> None:
+        """Writes the first beat at once; only the process that `leads` its node goes on writing by the clock."""
         self._file = run / "heartbeat" / f"{rank}.json"
         now = time.time()
-        self.pulse = Pulse(socket.gethostname(), boot_id(), os.getpid(), born(os.getpid()), rank, phase, 0, now, now)
+        self.pulse = Pulse(socket.gethostname(), boot_id(), os.getpid(), born(os.getpid()), rank, phase, 0, now, now,
+                           attempt=attempt)  # fmt: skip
         self._lock, self._done = threading.Lock(), threading.Event()
         self.beat()
-        threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
+        if leads:
+            threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
 
     def beat(self, **changes: Any) -> None:
         """Write now, with `changes` to the pulse's fields."""

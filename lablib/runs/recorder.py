@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -14,11 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lablib.runs import artefacts, heartbeat, jsonl, provenance
+from lablib.runs import artefacts, heartbeat, jsonl, orders, provenance
+from lablib.runs.state import HOPELESS, STOPPED
 from lablib.specs import AnyRecipe, LabError, Recipe, Ref, parse_recipe, write_atomic
 
-STOPPED = 75
-"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL: try again)."""
+DETERMINED = (LabError, ImportError, TypeError, ValueError, LookupError, AttributeError, NotImplementedError)
+"""Errors that another attempt would only repeat; everything else may be the machine's fault."""
+LOOK = 2.0
+"""Seconds between looks at the marker that asks a run to stop, and at the budget."""
 
 
 class Recorder:
@@ -30,7 +34,13 @@ class Recorder:
             raise LabError(f"{path} is not a run folder: it has no recipe.json")
         self.path, self.rank = path.absolute(), rank
         self.recipe: AnyRecipe = parse_recipe(json.loads((path / "recipe.json").read_text(encoding="utf-8")))
+        self.attempt = int(os.environ.get("LAB_ATTEMPT", "0"))
+        self.leads = int(os.environ.get("LOCAL_RANK", "0")) == 0
+        self._order = orders.order(self.path)
         self._stop = threading.Event()
+        self._why = ""
+        self._looked = 0.0
+        self._spent_before = 0.0
         self._heart: heartbeat.Heart | None = None
         self._progressed = 0.0
         self._first: tuple[float, float] | None = None
@@ -50,12 +60,29 @@ class Recorder:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether SIGTERM, SIGINT or SIGUSR2 asked the job to save and return."""
+        """Whether the job is to save and return: a signal came, somebody asked (`orders.STOP`), or the budget is spent."""
+        if not self._stop.is_set() and time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            if (self.path / orders.STOP).exists():
+                self.request_stop("asked")
+            elif self.is_main and self._over_budget():
+                self.request_stop("budget")
         return self._stop.is_set()
 
-    def request_stop(self) -> None:
-        """Ask this job to save and return, as a signal would."""
+    def request_stop(self, why: str = "asked") -> None:
+        """Ask this job to save and return; `why` is "asked", "limit" (time or preemption), "signal" or "budget"."""
+        self._why = self._why or why
         self._stop.set()
+
+    def _over_budget(self) -> bool:
+        hours = (self._spent_before + self._worked()) / 3600 * self.recipe.gpus
+        price = self._order.profile.price_per_gpu_hour
+        dollars = None if price is None else hours * price
+        most = self._order.max_gpu_hours, self._order.max_dollars
+        return any(
+            limit is not None and spent is not None and spent >= limit
+            for spent, limit in zip((hours, dollars), most, strict=True)
+        )
 
     def log(self, step: int, stream: str = "train", **values: float | int | str) -> None:
         """Append one row to ``metrics/<stream>.jsonl``; a step that is logged again replaces the earlier row."""
@@ -134,22 +161,24 @@ class Recorder:
         """
         self.account_for_lost_attempts()
         previous = self._catch_signals()  # before anybody can see that the run lives, and ask it to stop
-        self._heart = heartbeat.Heart(self.path, self.rank, phase)
+        self._heart = heartbeat.Heart(self.path, self.rank, phase, self.attempt, self.leads)
         self._since = time.monotonic()
+        self._spent_before = ended_seconds(jsonl.read(self.path / "events.jsonl")) if self.is_main else 0.0
         self._describe()
-        self.event("started", pid=os.getpid(), rank=self.rank)
+        self.event("started", pid=os.getpid(), rank=self.rank, attempt=self.attempt)
         try:
             yield self
         except BaseException as error:
             reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             self.event("failed", reason=reason, traceback=traceback.format_exc(), seconds=self._worked())
-            self._heart.stop(1, reason)
+            self._heart.stop(HOPELESS if isinstance(error, DETERMINED) else 1, reason)
             raise
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         kind = "stopped" if self.stop_requested else "completed"
-        self.event(kind, seconds=self._worked(), peak_gib=self._heart.pulse.peak_gib)
+        why = {"why": self._why} if self._why else {}
+        self.event(kind, seconds=self._worked(), peak_gib=self._heart.pulse.peak_gib, **why)
         self._heart.stop(STOPPED if self.stop_requested else 0)
 
     def enter(self, phase: str) -> None:
@@ -180,5 +209,21 @@ class Recorder:
     def _catch_signals(self) -> dict[signal.Signals, Any]:
         if threading.current_thread() is not threading.main_thread():
             return {}
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-        return {number: signal.signal(number, lambda *_: self._stop.set()) for number in wanted}
+        wanted = {signal.SIGTERM: "signal", signal.SIGINT: "signal", signal.SIGUSR2: "limit"}
+        self._dump_stacks_on_request()
+        return {
+            number: signal.signal(number, lambda *_, why=why: self.request_stop(why)) for number, why in wanted.items()
+        }
+
+    def _dump_stacks_on_request(self) -> None:
+        """SIGUSR1 writes every thread's stack to ``logs/stacks-<rank>.txt``, also where Python itself is stuck."""
+        logs = self.folder("logs")
+        self._stacks = (logs / f"stacks-{self.rank}.txt").open("a", encoding="utf-8")
+        faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
+
+
+def ended_seconds(events: list[dict[str, Any]]) -> float:
+    """Working seconds of the attempts that have ended."""
+    return sum(
+        event.get("seconds", 0.0) for event in events if event["kind"] in ("completed", "stopped", "failed", "lost")
+    )

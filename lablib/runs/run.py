@@ -8,48 +8,18 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lablib.runs import artefacts, heartbeat, jsonl
-from lablib.runs.recorder import STOPPED
+from lablib.runs import artefacts, heartbeat, jsonl, orders, state
+from lablib.runs.recorder import ended_seconds
+from lablib.runs.state import GLYPHS, RunState
 from lablib.specs import AnyRecipe, Cluster, LabError, Recipe, Ref, parse_recipe, write_atomic
 from lablib.specs.paths import runs_root
 from lablib.specs.units import show_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class RunState(StrEnum):
-    """How a run is. `lost` means its process died without a word; `stopped` that it saved on request."""
-
-    QUEUED = "queued"
-    WAITING = "waiting"
-    RUNNING = "running"
-    STALLED = "stalled"
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    FAILED = "failed"
-    LOST = "lost"
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will be written without a new submission."""
-        return self in (RunState.COMPLETED, RunState.STOPPED, RunState.FAILED, RunState.LOST)
-
-
-GLYPHS = {
-    "queued": "◌",
-    "waiting": "◔",
-    "running": "●",
-    "stalled": "◐",
-    "completed": "✓",
-    "stopped": "■",
-    "failed": "✗",
-    "lost": "☠",
-}
 
 
 @dataclass(frozen=True)
@@ -195,31 +165,49 @@ class Run:
 
     @property
     def pulses(self) -> list[heartbeat.Pulse]:
-        """What each process of the run last said of itself."""
-        return heartbeat.read_all(self.path)
+        """What each process of the newest attempt last said of itself, rank 0 first."""
+        found = heartbeat.read_all(self.path)
+        newest = max((pulse.attempt for pulse in found), default=0)
+        return [pulse for pulse in found if pulse.attempt == newest]
+
+    @property
+    def order(self) -> orders.Order:
+        """Where, after what and up to what budget it was submitted."""
+        return orders.order(self.path)
+
+    @property
+    def held_by(self) -> orders.Record | None:
+        """The submission that has it in hand; None before that."""
+        return orders.record(self.path)
+
+    @property
+    def view(self) -> orders.View | None:
+        """How its scheduler sees it; None on this machine, and where nobody has looked yet."""
+        return orders.view(self.path, self.held_by)
 
     @property
     def state(self) -> RunState:
-        """From heartbeats, and from the scheduler's record before the first one; never from a process handle."""
-        pulses = self.pulses
-        if not pulses:
-            return self._state_before_start()
-        codes = [pulse.exit for pulse in pulses]
-        if any(code not in (None, 0, STOPPED) for code in codes):
-            return RunState.FAILED
-        if all(code is not None for code in codes):
-            return RunState.STOPPED if STOPPED in codes else RunState.COMPLETED
-        if any(pulse.exit is None and heartbeat.same_machine(pulse) and not heartbeat.alive(pulse) for pulse in pulses):
-            return RunState.LOST
-        if self._unchanged_for(pulses) > heartbeat.STALE:
-            return RunState.STALLED
-        return RunState.WAITING if pulses[0].phase == "waiting" else RunState.RUNNING
+        """From heartbeats and from whoever has the run in hand; never from a process handle or a clock."""
+        held, pulses = self.held_by, self.pulses
+        ranks = state.of_ranks(pulses, bool(pulses) and self._unchanged_for(pulses) > heartbeat.STALE)
+        if held is None:
+            return ranks
+        attempt = pulses[0].attempt if pulses else -1
+        settled = self._settled >= attempt >= held.attempts_before
+        seen = orders.view(self.path, held)
+        if seen is not None:
+            return state.with_view(ranks, seen, settled, attempt >= held.attempts_before + seen.restarts)
+        watched = held.supervisor
+        if watched is None or not heartbeat.same_machine(watched):
+            return ranks
+        if heartbeat.alive(watched):
+            return state.in_hand(ranks, settled, attempt >= held.attempts_before)
+        return RunState.LOST if not pulses or attempt < held.attempts_before else ranks
 
-    def _state_before_start(self) -> RunState:
-        record = self._json("scheduler")
-        if record and record.get("pulse") and not heartbeat.alive(heartbeat.Pulse(**record["pulse"])):
-            return RunState.LOST
-        return RunState.QUEUED
+    @property
+    def _settled(self) -> int:
+        """The last attempt after which the run was left at its end; -1 before that."""
+        return int((self._json("settled") or {}).get("attempt", -1))
 
     def _unchanged_for(self, pulses: list[heartbeat.Pulse]) -> float:
         beats, now = tuple(pulse.beat for pulse in pulses), time.monotonic()
@@ -246,11 +234,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Working time of all attempts so far, without waiting for other runs."""
-        ended = sum(
-            event.get("seconds", 0.0)
-            for event in self.events()
-            if event["kind"] in ("completed", "stopped", "failed", "lost")
-        )
+        ended = ended_seconds(self.events())
         live = next((p for p in self.pulses if p.rank == 0 and p.exit is None and p.phase != "waiting"), None)
         return ended + (live.at - live.started if live else 0.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -121,12 +120,26 @@ def test_a_killed_run_is_lost_and_resume_completes_it(corpus: Path, tmp_path: Pa
     blocker = Run.create(prepare(corpus), tmp_path / "runs")
     run = submit(prepare(corpus), after=blocker)
     until(lambda: run.state is RunState.WAITING)
+    held = run.held_by
+    assert held is not None
+    os.kill(int(held.job_id), signal.SIGKILL)
     os.kill(run.pulses[0].pid, signal.SIGKILL)
     until(lambda: run.state is RunState.LOST)
-    record = json.loads((run.path / "scheduler.json").read_text())
-    (run.path / "scheduler.json").write_text(json.dumps({**record, "after": []}))
+    run.order.replace(after=()).save(run.path / "order.json")
     assert resume(run).wait() is RunState.COMPLETED, run.failure
     assert "lost" in [event["kind"] for event in run.events()]
+
+
+def test_a_process_that_is_killed_starts_again_by_itself(corpus: Path, tmp_path: Path) -> None:
+    blocker = Run.create(prepare(corpus), tmp_path / "runs")
+    run = submit(prepare(corpus), after=blocker)
+    until(lambda: run.state is RunState.WAITING)
+    first = run.pulses[0].pid
+    run.order.replace(after=()).save(run.path / "order.json")
+    os.kill(first, signal.SIGKILL)
+    until(lambda: run.state is not RunState.WAITING)
+    assert run.wait() is RunState.COMPLETED, run.failure
+    until(lambda: [e["outcome"] for e in run.events() if e["kind"] == "attempt"] == ["again", "completed"])
 
 
 def test_a_launcher_that_dies_before_the_job_is_told_as_lost(corpus: Path) -> None:

@@ -19,6 +19,8 @@ from lablib.specs import Spec, write_atomic
 from lablib.specs.profile import Profile
 from lablib.specs.units import Dollars
 
+STOP = "stop.json"
+"""A run folder with this file is asked to save and stop, from whichever machine."""
 PENDING = (
     "PENDING",
     "REQUEUED",

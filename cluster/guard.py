@@ -1,0 +1,83 @@
+"""`Guard`: notices from outside that a job hangs, which its own processes cannot be trusted to.
+
+A stopped rank or a collective that nobody joins leaves every process alive and silent. Progress, metrics and events are
+files that move while a stage works; where none has for the profile's `hang` seconds, the guard has every rank write its
+stacks (SIGUSR1, which `Recorder` hands to faulthandler) and ends the ranks, so that the run starts again from its last
+checkpoint. ``python -m cluster.guard RUN JOB`` watches a Slurm job from its batch script.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lablib.runs import Run, jsonl
+
+STACKS = 3.0
+"""Seconds that ranks get to write their stacks."""
+SIGNS = ("progress.json", "events.jsonl", "metrics")
+
+
+class Guard:
+    """Looks at a run's files; `hung` says whether they have stood still for too long, as this process counts."""
+
+    def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
+        """Reads the patience from the run's order."""
+        self.run, self.patience, self._clock = run, run.order.profile.hang, clock
+        self._signs, self._since = self._look(), clock()
+
+    def _look(self) -> tuple[tuple[str, int, int], ...]:
+        found = []
+        for name in SIGNS:
+            path = self.run.path / name
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                try:
+                    stat = file.stat()
+                except FileNotFoundError:
+                    continue
+                found.append((file.name, stat.st_mtime_ns, stat.st_size))
+        return tuple(found)
+
+    def hung(self) -> bool:
+        """Whether nothing has moved for `patience` seconds; a job that waits for another run does not hang."""
+        signs, now = self._look(), self._clock()
+        if signs != self._signs or any(pulse.phase == "waiting" for pulse in self.run.pulses):
+            self._signs, self._since = signs, now
+        return now - self._since > self.patience
+
+    def report(self) -> None:
+        """Leave the event that explains the end of the attempt."""
+        jsonl.append(
+            self.run.path / "events.jsonl",
+            {"kind": "hang", "time": time.time(), "seconds_silent": self._clock() - self._since, "stacks": "logs/stacks-*.txt"},
+        )  # fmt: skip
+
+
+def watch(run: Run, signal_ranks: Callable[[str], None], gone: Callable[[], bool], every: float = 1.0) -> None:
+    """Until the job is `gone`; a job that hangs is told by signal name to write its stacks and then to die."""
+    guard = Guard(run)
+    while not gone():
+        if guard.hung():
+            guard.report()
+            signal_ranks("USR1")
+            time.sleep(STACKS)
+            signal_ranks("KILL")
+            return
+        time.sleep(every)
+
+
+def main(folder: str, job: str) -> None:
+    """Watch a Slurm job's steps; the batch script ends this process with the job."""
+    run = Run(Path(folder))
+
+    def signal_steps(name: str) -> None:
+        subprocess.run(["scancel", f"--signal={name}", job], check=False)
+
+    watch(run, signal_steps, lambda: False, every=min(10.0, run.order.profile.hang / 10))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,47 @@
+"""Runs on this machine: a detached supervisor each, which `cluster.launch` leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster import environment
+from lablib.runs import Run, heartbeat
+from lablib.specs import LabError
+
+
+def start(run: Run, attempt: int, code: Path) -> None:
+    """Start attempt number `attempt` and those that follow it. Raises `LabError` where the supervisor does not start."""
+    (run.path / "logs").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "cluster.launch", str(run.path), str(_gpus(run.recipe.gpus)), str(attempt)]
+    log = (run.path / "logs" / "launch.log").open("ab")
+    with log:
+        done = subprocess.run(
+            command, env=environment.of(run, code), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )  # fmt: skip
+    if done.returncode:
+        raise LabError(f"run {run.id} could not be started; {run.path / 'logs' / 'launch.log'} says why")
+
+
+def stop(run: Run) -> int:
+    """Ask the run's processes to save and return; gives how many were asked. Raises `LabError` for a run of another
+    machine."""
+    live = [pulse for pulse in run.pulses if pulse.exit is None]
+    if any(not heartbeat.same_machine(pulse) for pulse in live):
+        raise LabError(f"run {run.id} works on {live[0].host}; stop it there")
+    asked = [pulse.pid for pulse in live if heartbeat.alive(pulse)]
+    for pid in asked:
+        os.kill(pid, signal.SIGTERM)
+    return len(asked)
+
+
+def _gpus(wanted: int) -> int:
+    """How many of this machine's GPUs a job takes: one a process where there are that many, else none (CPU)."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return wanted if len(listed.stdout.splitlines()) >= wanted else 0

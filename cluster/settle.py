@@ -1,0 +1,150 @@
+"""What follows the end of an attempt: the run is at its end, or starts again by itself.
+
+``python -m cluster.settle RUN CODE`` is the last thing of a batch script; the local supervisor calls `settle` itself.
+Its exit status tells the script what to do: `AGAIN` queues the job again, anything else becomes the job's own status,
+so that jobs which depend on it start only where the run has completed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lablib.runs import Run, heartbeat, jsonl, orders
+from lablib.runs.state import HOPELESS, STOPPED
+from lablib.specs import write_atomic
+
+AGAIN = 85
+"""Exit status that asks for another attempt (ERESTART)."""
+GAVE_UP = 1
+
+Outcome = Literal["completed", "stopped", "again", "failed"]
+STATUS: dict[Outcome, int] = {"completed": 0, "stopped": STOPPED, "again": AGAIN, "failed": GAVE_UP}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is known of an attempt at its end."""
+
+    codes: tuple[int | None, ...]
+    """Exit statuses as the ranks wrote them; None for a rank that died without a word. Empty where none began."""
+    why: str
+    """Why it stopped, where it saved and stopped: "asked", "limit", "signal" or "budget"."""
+    progressed: bool
+    """Whether it left a newer checkpoint than the run had."""
+    failures: int
+    """Attempts just before this one that left none."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why, for people."""
+
+    outcome: Outcome
+    reason: str
+
+
+def decide(attempt: Attempt, retries: int, asked_to_stop: bool) -> Decision:
+    """The rule of survival, pure.
+
+    A run that completed or was stopped by a person or its budget is at its end. One that ran into its time limit or was
+    preempted goes on. One that failed or died goes on unless the error would only repeat. In each case the run is given
+    up after `retries` further attempts in a row without a new checkpoint.
+    """
+    codes = attempt.codes
+    if codes and all(code == 0 for code in codes):
+        return Decision("completed", "")
+    stopped = bool(codes) and all(code in (0, STOPPED) for code in codes)
+    if stopped and attempt.why != "limit":
+        return Decision(
+            "stopped",
+            {"budget": "its budget is spent", "asked": "it was asked to"}.get(attempt.why, "it was signalled"),
+        )
+    if asked_to_stop:
+        return Decision("stopped", "it was asked to")
+    if HOPELESS in codes:
+        return Decision("failed", "another attempt would fail alike")
+    if not attempt.progressed and attempt.failures >= retries:
+        return Decision("failed", f"{attempt.failures + 1} attempts in a row ended without a new checkpoint")
+    if stopped:
+        return Decision("again", "its time was up or it was preempted")
+    return Decision("again", "a process failed" if any(codes) else "its processes died")
+
+
+def settle(run: Run, number: int) -> Decision:
+    """Account for attempt `number`, which just ended, and decide; leaves an ``attempt`` event, and ``settled.json`` at
+    the run's end."""
+    order, pulses = run.order, [pulse for pulse in run.pulses if pulse.attempt == number]
+    _account_for_the_dead(run, pulses)
+    events = run.events()
+    done = Attempt(
+        codes=_codes(pulses, run.recipe.gpus),
+        why=_why(events, number),
+        progressed=_progressed(events, number),
+        failures=_failures(events),
+    )
+    found = decide(done, order.profile.retries, (run.path / orders.STOP).exists())
+    _event(run, "attempt", attempt=number, outcome=found.outcome, reason=found.reason, progressed=done.progressed)
+    if found.outcome != "again":
+        write_atomic(run.path / "settled.json", json.dumps({"attempt": number, "outcome": found.outcome}))
+    return found
+
+
+def _event(run: Run, kind: str, **details: Any) -> None:
+    jsonl.append(run.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})
+
+
+def _codes(pulses: list[heartbeat.Pulse], world: int) -> tuple[int | None, ...]:
+    missing = [None] * (world - len(pulses)) if pulses else []
+    return (*(pulse.exit for pulse in pulses), *missing)
+
+
+def _account_for_the_dead(run: Run, pulses: list[heartbeat.Pulse]) -> None:
+    """The time of a rank 0 that died without a word still counts."""
+    for dead in pulses:
+        if dead.rank == 0 and dead.exit is None:
+            seconds = 0.0 if dead.phase == "waiting" else max(0.0, dead.at - dead.started)
+            _event(run, "lost", seconds=seconds, peak_gib=dead.peak_gib, pid=dead.pid, attempt=dead.attempt)
+
+
+def _since(events: list[dict[str, Any]], number: int) -> int:
+    """Index of the attempt's start among the events."""
+    starts = [i for i, event in enumerate(events) if event["kind"] == "started" and event.get("attempt", 0) == number]
+    return starts[-1] if starts else len(events)
+
+
+def _why(events: list[dict[str, Any]], number: int) -> str:
+    ends = [event for event in events[_since(events, number) :] if event["kind"] == "stopped"]
+    return str(ends[-1].get("why", "signal")) if ends else ""
+
+
+def _progressed(events: list[dict[str, Any]], number: int) -> bool:
+    begun = _since(events, number)
+    before, after = ([event.get("at_step", 0) for event in part if event["kind"] == "checkpoint"] for part in (events[:begun], events[begun:]))  # fmt: skip
+    return max(after, default=0) > max(before, default=0)
+
+
+def _failures(events: list[dict[str, Any]]) -> int:
+    """Attempts in a row, up to now, that were to be tried again and left no checkpoint."""
+    count = 0
+    for event in reversed([event for event in events if event["kind"] in ("attempt", "resubmitted")]):
+        if event["kind"] == "resubmitted" or event["progressed"] or event["outcome"] != "again":
+            break
+        count += 1
+    return count
+
+
+def main(folder: str, code: str) -> int:
+    """Settle and say so in the job's log; gives the exit status for the batch script."""
+    found = settle(Run(Path(folder)), int(os.environ["LAB_ATTEMPT"]))
+    sys.stderr.write(f"attempt ended with status {code}: {found.outcome} {found.reason}\n")
+    return STATUS[found.outcome]
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

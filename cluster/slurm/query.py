@@ -1,0 +1,141 @@
+"""What Slurm says of jobs: squeue first, which also knows the recently ended; sacct where there is accounting.
+
+Text with explicit formats is parsed, never JSON, whose shape changes between versions. One question serves all runs of
+a process for `FRESH` seconds: a board of hundreds of runs asks once.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lablib.runs import orders
+from lablib.runs.orders import Record, View
+from lablib.specs import LabError
+
+FRESH = 2.0
+"""Seconds that an answer serves."""
+PATIENCE = 20.0
+"""Seconds that a command of Slurm may take: its controller may be restarting."""
+FIELDS = "%i|%T|%r|%N|%S|%Z"
+_cache: dict[str, Any] = {"at": -1e9, "jobs": {}}
+
+
+def command(*words: str, check: bool = True) -> str:
+    """Run a command of Slurm and give what it printed. Raises `LabError` with its last words."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except FileNotFoundError:
+        raise LabError(f"{words[0]} is not on this machine: it is no Slurm login node (`make slurm-up` starts a development Slurm)") from None  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise LabError(
+            f"{words[0]} gave no answer in {PATIENCE:.0f} s; is Slurm's controller up (scontrol ping)?"
+        ) from None
+    if check and done.returncode:
+        raise LabError(
+            f"{' '.join(words[:2])}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
+        )
+    return done.stdout
+
+
+def parse_queue(text: str) -> dict[str, View]:
+    """Views by job id from ``squeue -o FIELDS``; a reason of several words stays whole."""
+    found = {}
+    for line in text.splitlines():
+        cells = line.strip().split("|")
+        if len(cells) >= 5:
+            job, state, reason, nodes, start = cells[:5]
+            found[job] = View(
+                state=state.split(" ")[0],
+                reason="" if reason == "None" else reason,
+                nodes=nodes,
+                start="" if start == "N/A" else start,
+            )
+    return found
+
+
+def parse_accounts(text: str) -> dict[str, View]:
+    """Views by job id from ``sacct --parsable2 -o JobID,State,ExitCode,NodeList,Start``.
+
+    A job's own row loses what its steps know: a step's OUT_OF_MEMORY or signal replaces a plain FAILED.
+    """
+    found: dict[str, View] = {}
+    for line in text.splitlines():
+        cells = line.split("|")
+        if len(cells) < 5 or cells[0] == "JobID":
+            continue
+        job, state, code, nodes, start = cells[0], cells[1].split(" ")[0], *cells[2:5]
+        base, _, step = job.partition(".")
+        if not step:
+            found[job] = View(state=state, nodes="" if nodes == "None assigned" else nodes, exit=code, start=start)
+        elif (
+            base in found
+            and found[base].state == "FAILED"
+            and (state == "OUT_OF_MEMORY" or code.partition(":")[2] not in ("", "0"))
+        ):
+            told = state if state == "OUT_OF_MEMORY" else "FAILED"
+            found[base] = found[base].replace(state=told, exit=code, reason=f"step {step}: {state} {code}")
+    return found
+
+
+def restarts(job: str) -> int:
+    """How often Slurm started the job again; 0 where it no longer knows the job."""
+    text = command("scontrol", "show", "job", "--oneliner", job, check=False)
+    words = dict(word.partition("=")[::2] for word in text.split())
+    return int(words.get("Restarts", "0") or 0)
+
+
+def queue() -> dict[str, View]:
+    """Every job that squeue knows of this user, by id; asked at most every `FRESH` seconds."""
+    if time.monotonic() - _cache["at"] > FRESH:
+        _cache["jobs"] = parse_queue(command("squeue", "--me", "--array", "--noheader", "--states=all", "-o", FIELDS))
+        _cache["at"] = time.monotonic()
+    return dict(_cache["jobs"])
+
+
+def forget() -> None:
+    """Ask anew at the next question: something was just submitted or cancelled."""
+    _cache["at"] = -1e9
+
+
+def accounts(jobs: Iterable[str]) -> dict[str, View]:
+    """What accounting knows of jobs; nothing where there is none."""
+    wanted = ",".join(jobs)
+    if not wanted:
+        return {}
+    try:
+        return parse_accounts(
+            command("sacct", "--noheader", "--parsable2", "-j", wanted, "-o", "JobID,State,ExitCode,NodeList,Start")
+        )
+    except LabError:
+        return {}
+
+
+def see(run: Path, held: Record) -> View | None:
+    """The fresh view of a run's job, kept in its folder; None where Slurm cannot be asked or forgot the job."""
+    last = orders.View.from_json((run / "view.json").read_text()) if (run / "view.json").is_file() else None
+    if last is not None and last.final and last.state != "NODE_FAIL" and (run / "settled.json").is_file():
+        return last
+    try:
+        found = queue().get(held.job_id)
+    except LabError:
+        return None
+    if found is None or (found.final and found.state == "FAILED"):
+        found = accounts([held.job_id]).get(held.job_id) or found
+    if found is None:
+        return None
+    if not found.final or last is None or last.restarts:
+        found = found.replace(restarts=restarts(held.job_id) if _may_have_restarted(run, found) else 0)
+    orders.keep_view(run, found)
+    return found
+
+
+def _may_have_restarted(run: Path, found: View) -> bool:
+    """Only a job whose ranks once began can have been started again: saves a question for those that wait."""
+    return (run / "heartbeat").is_dir()
+
+
+orders.watch_with("slurm", see)
