@@ -23,7 +23,8 @@ def start(run: Run, attempt: int, code: Path) -> None:
             command, env=environment.of(run, code), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )  # fmt: skip
     if done.returncode:
-        raise LabError(f"run {run.id} could not be started; {run.path / 'logs' / 'launch.log'} says why")
+        said = (run.path / "logs" / "launch.log").read_text(errors="replace").strip().splitlines()
+        raise LabError(f"run {run.id} could not be started: {said[-1] if said else done.returncode}")
 
 
 def stop(run: Run) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +48,11 @@ def submit(
         raise LabError(f"max_dollars={dollars}: profile {where.name} has no price_per_gpu_hour to count by; give max_gpu_hours, or the profile a price")  # fmt: skip
     order = orders.Order(profile=where, after=waits, max_dollars=dollars, max_gpu_hours=max_gpu_hours)
     run = Run.create(recipe, root, cluster, order=json.loads(order.to_json()), **_registered(recipe, cluster, root))
-    _start(run, 0)
+    try:
+        _start(run, 0)
+    except LabError:
+        shutil.rmtree(run.path)  # what was never queued is no run
+        raise
     return run
 
 

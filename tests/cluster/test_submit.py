@@ -145,14 +145,17 @@ def test_a_process_that_is_killed_starts_again_by_itself(corpus: Path, tmp_path:
 def test_a_launcher_that_dies_before_the_job_is_told_as_lost(corpus: Path) -> None:
     run = submit(prepare(corpus))
     run.wait()
+    until((run.path / "settled.json").exists)
     for pulse in (run.path / "heartbeat").glob("*.json"):
         pulse.unlink()
     until(lambda: run.state is RunState.LOST)
 
 
 def test_mistakes_are_refused_before_anything_is_written(corpus: Path, runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="local"):
-        submit(prepare(corpus), profile="slurm-h100")
+    with pytest.raises(LabError, match="there are: local"):
+        submit(prepare(corpus), profile="nowhere")
+    with pytest.raises(LabError, match="max_gpu_hours"):
+        submit(prepare(corpus), max_dollars="$5")
     elsewhere = Run.create(prepare(corpus), tmp_path / "elsewhere")
     with pytest.raises(LabError, match="share a folder"):
         submit(prepare(corpus), after=elsewhere)
