@@ -34,7 +34,7 @@ class Attempt:
     codes: tuple[int | None, ...]
     """Exit statuses as the ranks wrote them; None for a rank that died without a word. Empty where none began."""
     why: str
-    """Why it stopped, where it saved and stopped: "asked", "limit", "signal" or "budget"."""
+    """Why it stopped, where it saved and stopped: "asked", "limit", "signal", "budget", or "hang" where a guard ended it."""
     progressed: bool
     """Whether it left a newer checkpoint than the run had."""
     failures: int
@@ -60,7 +60,7 @@ def decide(attempt: Attempt, retries: int, asked_to_stop: bool) -> Decision:
     if codes and all(code == 0 for code in codes):
         return Decision("completed", "")
     stopped = bool(codes) and all(code in (0, STOPPED) for code in codes)
-    if stopped and attempt.why != "limit":
+    if stopped and attempt.why not in ("limit", "hang"):
         return Decision(
             "stopped",
             {"budget": "its budget is spent", "asked": "it was asked to"}.get(attempt.why, "it was signalled"),
@@ -71,6 +71,8 @@ def decide(attempt: Attempt, retries: int, asked_to_stop: bool) -> Decision:
         return Decision("failed", "another attempt would fail alike")
     if not attempt.progressed and attempt.failures >= retries:
         return Decision("failed", f"{attempt.failures + 1} attempts in a row ended without a new checkpoint")
+    if attempt.why == "hang":
+        return Decision("again", "it hung")
     if stopped:
         return Decision("again", "its time was up or it was preempted")
     return Decision("again", "a process failed" if any(codes) else "its processes died")
@@ -119,7 +121,10 @@ def _since(events: list[dict[str, Any]], number: int) -> int:
 
 
 def _why(events: list[dict[str, Any]], number: int) -> str:
-    ends = [event for event in events[_since(events, number) :] if event["kind"] == "stopped"]
+    ours = events[_since(events, number) :]
+    if any(event["kind"] == "hang" for event in ours):
+        return "hang"
+    ends = [event for event in ours if event["kind"] == "stopped"]
     return str(ends[-1].get("why", "signal")) if ends else ""
 
 

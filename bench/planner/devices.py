@@ -8,42 +8,6 @@ from functools import lru_cache
 from bench.planner.table import Unplannable
 from lablib.specs import Accelerator, catalog
 
-_NVIDIA = "NVIDIA data sheet"
-OTHERS: dict[str, Accelerator] = {
-    card.name: card
-    for card in (
-        Accelerator(name="a800-sxm", memory_gib=80, bandwidth_gb_s=2000, peak_tflops={"bf16": 312}, measured_tflops={"bf16": 271.2},
-                    scaleup_gb_s=200, nic_gbit_s=200, tdp_w=400, source="the A100-SXM with NVLink cut to 400 GB/s duplex"),
-        Accelerator(name="h20-sxm", memory_gib=96, bandwidth_gb_s=4000, peak_tflops={"bf16": 148, "fp8": 296}, scaleup_gb_s=450,
-                    nic_gbit_s=400, tdp_w=400, source=_NVIDIA),
-        Accelerator(name="h100-nvl", memory_gib=94, bandwidth_gb_s=3900, peak_tflops={"bf16": 835, "fp8": 1671}, scaleup_gb_s=300,
-                    nic_gbit_s=400, tdp_w=400, source=_NVIDIA),
-        Accelerator(name="v100-sxm", memory_gib=32, bandwidth_gb_s=900, peak_tflops={"bf16": 125}, scaleup_gb_s=150,
-                    nic_gbit_s=100, tdp_w=300, source=f"{_NVIDIA}; 125 TFLOP/s are fp16, for it has no bf16"),
-        Accelerator(name="rtx-4090", memory_gib=24, bandwidth_gb_s=1008, peak_tflops={"bf16": 165.2, "fp8": 330.3}, scaleup_gb_s=32,
-                    tdp_w=450, source="NVIDIA Ada GPU architecture paper, table 2 (fp32 accumulation)"),
-        Accelerator(name="rtx-5090", memory_gib=32, bandwidth_gb_s=1792, peak_tflops={"bf16": 209.5, "fp8": 419}, scaleup_gb_s=64,
-                    tdp_w=575, source="NVIDIA RTX Blackwell architecture paper (fp32 accumulation)"),
-        Accelerator(name="rtx-3090", memory_gib=24, bandwidth_gb_s=936, peak_tflops={"bf16": 71}, scaleup_gb_s=32, tdp_w=350,
-                    source="NVIDIA Ampere GA102 architecture paper (fp32 accumulation)"),
-        Accelerator(name="rtx-a6000", memory_gib=48, bandwidth_gb_s=768, peak_tflops={"bf16": 154.8}, scaleup_gb_s=32, tdp_w=300,
-                    source=_NVIDIA),
-        Accelerator(name="a40", memory_gib=48, bandwidth_gb_s=696, peak_tflops={"bf16": 149.7}, scaleup_gb_s=32, tdp_w=300,
-                    source=_NVIDIA),
-        Accelerator(name="a10", memory_gib=24, bandwidth_gb_s=600, peak_tflops={"bf16": 125}, scaleup_gb_s=32, tdp_w=150,
-                    source=_NVIDIA),
-        Accelerator(name="t4", memory_gib=16, bandwidth_gb_s=320, peak_tflops={"bf16": 65}, scaleup_gb_s=16, tdp_w=70,
-                    source=f"{_NVIDIA}; 65 TFLOP/s are fp16"),
-        Accelerator(name="tpuv3", memory_gib=32, bandwidth_gb_s=900, peak_tflops={"bf16": 123}, scaleup_gb_s=70, tdp_w=450,
-                    source="cloud.google.com/tpu/docs/v3 (one chip of two cores)"),
-        Accelerator(name="tpuv6e", memory_gib=32, bandwidth_gb_s=1640, peak_tflops={"bf16": 918}, scaleup_gb_s=90,
-                    source="cloud.google.com/tpu/docs/v6e"),
-        Accelerator(name="tpuv7x", memory_gib=192, bandwidth_gb_s=7380, peak_tflops={"bf16": 2307, "fp8": 4614}, scaleup_gb_s=300,
-                    source="cloud.google.com/tpu/docs/tpu7x"),
-    )
-}  # fmt: skip
-"""Cards that measurements name and the catalogue may lack (it goes first)."""
-
 NAMES: tuple[tuple[str, str], ...] = (
     (r"gb300", "gb300"), (r"gb200", "gb200"), (r"b300", "b300-sxm"), (r"b200", "b200-sxm"),
     (r"gh200.*(141|144)", "gh200-141gb"), (r"gh200", "gh200-96gb"), (r"h200", "h200-sxm"), (r"h800", "h800-sxm"),
@@ -65,7 +29,7 @@ _HBM2E_GB_S = 2400.0
 
 
 def accelerator_of(name: str) -> Accelerator:
-    """The accelerator that a row names; power caps ("…,500W") slow its matmuls in proportion.
+    """The accelerator that a row names; a power cap ("…,500W") becomes its watts, by which the planner slows it.
 
     Raises `Unplannable` where the name says nothing.
     """
@@ -90,8 +54,6 @@ def _accelerator(name: str) -> Accelerator:
 def _card(key: str) -> Accelerator:
     if key in catalog.accelerators:
         return catalog.accelerators[key]
-    if key in OTHERS:
-        return OTHERS[key]
     raise Unplannable(f"the catalogue has no accelerator {key!r}")
 
 
@@ -100,9 +62,6 @@ def _trimmed(card: Accelerator, name: str, gib: float | None) -> Accelerator:
     changes: dict[str, object] = {}
     cap = re.search(r"(\d{3,4})\s*w\b", name.lower())
     if cap and card.tdp_w and float(cap.group(1)) < card.tdp_w:
-        share = float(cap.group(1)) / card.tdp_w
-        measured = card.measured_tflops or {kind: 0.8 * peak for kind, peak in card.peak_tflops.items()}
-        changes["measured_tflops"] = {kind: rate * share for kind, rate in measured.items()}
         changes["tdp_w"] = float(cap.group(1))
     if card.name == "h100-sxm" and "hbm2e" in name.lower():
         changes["bandwidth_gb_s"] = _HBM2E_GB_S

@@ -1,9 +1,11 @@
 """Fits the few constants of `bench/planner/runs.py` and `lablib.plan.goodput.SLOW` to whole published runs, and says how
 well they do on families that the fit has not seen: ``python -m bench.planner.fit_runs TRUTH``.
 
-Fitted are the middle of published over planned hours, and how far four in five lie from it on either side where the layout
-is known, where it is assumed, and where the figures are second-hand. The files hold them rounded; run this again whenever
-the step model's constants change, and copy ``SLOW`` over.
+Fitted are the middle of published over planned hours, and the band around it. The band is of families that the middle
+has not seen: each family's distances are from the middle of the others, and the band ends at their first and ninth
+decile as a new row would find them (the k-th of n distances stands for k/(n+1)), so that it is not too narrow for
+running on the rows that set it. The files hold the figures rounded; run this again whenever the step model's constants
+change, and copy ``SLOW`` and ``BANDS`` over. The left-out figures leave a family out of all of that.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import numpy as np
 
 from bench.planner import runs
 from bench.planner.rows import Scored, Unplannable, read, with_archs
+from bench.planner.scores import bands
 from lablib.plan import goodput
-from lablib.plan.ranges import Range
 
-KINDS = ("known", "assumed", "vague")
+TAILS = (0.1, 0.9)
+"""Where an 80 % band ends."""
 
 
 class Case(NamedTuple):
@@ -41,11 +44,15 @@ class Case(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """In logarithms: the middle, and the half-widths of the 80 % band below and above it by kind of row."""
+    """In logarithms: the middle, and the band's lower and upper end from it by `group`."""
 
     mid: float
-    below: dict[str, float]
-    above: dict[str, float]
+    bands: dict[str, tuple[float, float]]
+
+
+def group(case: Case) -> str:
+    """Bands are of two widths: of first-hand figures, and of vague ones. A known layout has shown no narrower one."""
+    return "vague" if case.kind == "vague" else "solid"
 
 
 def cases(truth: Path) -> list[Case]:
@@ -62,26 +69,28 @@ def _cases(rows: Iterable[dict[str, str]]) -> Iterator[Case]:
             run = runs.run_of(row)
         except Unplannable:
             continue
-        planned = runs.gpu_hours(run, Range.exactly(1.0)).mid
+        planned = runs.gpu_hours(run, slow=1.0).mid
         yield Case(row["id"], row["family"], run.kind, published, planned)
 
 
 def fit(found: Sequence[Case]) -> Constants:
-    """Middle: the median of rows that are not vague. Widths: the 80th percentile of each side's distances, for each kind at
-    least as wide as for the kind before it; a kind with under three rows on a side takes those of all that are not vague."""
-    mid = float(np.median([case.log for case in found if case.kind != "vague"]))
-    return Constants(mid, _widths(found, mid, -1), _widths(found, mid, 1))
+    """Middle: the median of first-hand rows. Bands: see the module; that of vague rows holds that of the others.
+
+    A group of fewer than nine rows has no deciles of its own and takes those of all rows."""
+    apart = [(group(case), case.log - _middle([one for one in found if one.family != case.family])) for case in found]
+    low, high = _ends([distance for name, distance in apart if name == "solid"], [distance for _, distance in apart])
+    vague = _ends([distance for name, distance in apart if name == "vague"], [distance for _, distance in apart])
+    return Constants(_middle(found), {"solid": (low, high), "vague": (min(low, vague[0]), max(high, vague[1]))})
 
 
-def _widths(found: Sequence[Case], mid: float, sign: int) -> dict[str, float]:
-    """By kind, how far four in five of those below (sign -1) or above (1) the middle lie from it."""
-    apart = [(case.kind, sign * (case.log - mid)) for case in found if sign * (case.log - mid) >= 0]
-    solid = [distance for kind, distance in apart if kind != "vague"]
-    made: dict[str, float] = {}
-    for kind in KINDS:
-        own = [distance for name, distance in apart if name == kind]
-        made[kind] = max(*made.values(), 0.0, float(np.quantile(own if len(own) >= 3 else solid, 0.8)))
-    return made
+def _middle(found: Sequence[Case]) -> float:
+    solid = [case.log for case in found if group(case) == "solid"]
+    return float(np.median(solid or [case.log for case in found] or [0.0]))
+
+
+def _ends(own: Sequence[float], everyone: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(own if len(own) >= 9 else everyone, TAILS, method="weibull")
+    return min(0.0, float(low)), max(0.0, float(high))
 
 
 def leave_one_out(truth: Path) -> list[Scored]:
@@ -98,7 +107,7 @@ def leave_one_out(truth: Path) -> list[Scored]:
 
 def _scored(case: Case, constants: Constants) -> Scored:
     predicted = case.planned * math.exp(constants.mid)
-    low, high = predicted * math.exp(-constants.below[case.kind]), predicted * math.exp(constants.above[case.kind])
+    low, high = (predicted * math.exp(end) for end in constants.bands[group(case)])
     return Scored(case.row, case.family, predicted, case.published, case.kind, low, high)
 
 
@@ -106,15 +115,15 @@ def main(truth: str) -> None:
     """Print the constants, and the errors in the fit and out of it."""
     found = cases(Path(truth))
     constants = fit(found)
-    for kind in KINDS:
-        print(f"{kind:8} ×{math.exp(constants.mid):.3f}  {math.exp(-constants.below[kind]):.3f} to {math.exp(constants.above[kind]):.3f} around it")  # fmt: skip
-    print(f"in the files now: SLOW {goodput.SLOW}, assumed {runs.LAYOUT_ASSUMED}, vague {runs.VAGUE}")
+    for name, (low, high) in constants.bands.items():
+        print(f"{name:8} ×{math.exp(constants.mid):.3f}  {math.exp(low):.3f} to {math.exp(high):.3f} around it")
+    print(f"in the files now: SLOW {goodput.SLOW}, {', '.join(f'{name} {band}' for name, band in runs.BANDS.items())}")
     for name, scored in (("in the fit", [_scored(case, constants) for case in found]), ("family left out", leave_one_out(Path(truth)))):  # fmt: skip
-        for kinds in (("known",), ("known", "assumed"), KINDS):
+        for kinds in (("known",), ("known", "assumed"), ("known", "assumed", "vague")):
             picked = [one for one in scored if one.note in kinds]
             apart = [abs(one.predicted / one.published - 1) for one in picked]
-            inside = [(one.low or 0) <= one.published <= (one.high or 0) for one in picked]
-            print(f"{name:16} {'+'.join(kinds):22} {len(picked)} rows, median {np.median(apart):.1%}, in the band {np.mean(inside):.0%}")  # fmt: skip
+            band = bands(picked)
+            print(f"{name:16} {'+'.join(kinds):22} {len(picked)} rows, median {np.median(apart):.1%}, in the band {band['band80_coverage']:.0%}, interval score {band['interval_score']:.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Of what a row leaves out, the number of GPUs is taken as what finishes in a month, the layout as the guide's rule by size
 (§8.4), widened until it fits in memory, and the attention kernel by the date of the row's source. No constant belongs to
-one model; what was assumed widens the band.
+one model; second-hand figures widen the band.
 """
 
 from __future__ import annotations
@@ -48,11 +48,10 @@ ASSUMED = {
     "deepseek": "H800: NVLink halved; hours published for pretraining alone",
 }
 """What a source leaves unsaid."""
-LAYOUT_ASSUMED = Range(low=0.9, mid=1.0, high=1.1)
-"""What an assumed layout or number of GPUs adds to the band (``bench/planner/fit_runs.py``)."""
-VAGUE = Range(low=0.85, mid=1.0, high=2.1)
-"""What a model known by its size alone, or hours that are second-hand or a bound, add to it. Most of them hide restarts,
-ablations or several passes, so the band is wider above."""
+BANDS = {"solid": Range(low=0.71, mid=1.0, high=1.40), "vague": Range(low=0.71, mid=1.0, high=2.67)}
+"""The 80 % band of published over planned hours, from families that the fit had not seen (``bench/planner/fit_runs.py``):
+first-hand figures; and a model known by its size alone, or hours that are second-hand or a bound. Most of the latter hide
+restarts, ablations or several passes, so their band is wider above."""
 
 
 class Run(NamedTuple):
@@ -85,20 +84,21 @@ def predict(row: Row) -> Scored:
 
 
 def hours_of(row: Row) -> tuple[float, str]:
-    """(published GPU-hours, how they were derived): reported, or GPUs × days, or FLOPs over the reported MFU."""
+    """(published GPU-hours, how the source came by them). Raises `Unplannable` where there are none: days times the largest
+    number of GPUs would be a bound only, for the number often grows in a run."""
     reported = real(row, "gpu_hours")
     if reported:
         return reported, row.get("gpu_hours_kind", "")
     raise Unplannable("no GPU-hours are published")
 
 
-def gpu_hours(run: Run, slow: Range = goodput.SLOW) -> Range:
-    """Steady steps over goodput, with the bands of both and of what was assumed, joined in quadrature."""
+def gpu_hours(run: Run, slow: float = goodput.SLOW.mid) -> Range:
+    """Steady steps over goodput, with `BANDS` around it; `slow` is the wall time of uninterrupted steps over the model's."""
     job, gpus = run.job, run.job.layout.gpus
     useful = run.tokens * seconds_a_token(job, run.cluster)
-    effective = goodput.of(gpus, goodput.CHECKPOINT_BYTES * job.params.total, slow=slow, longest=useful).effective
-    extra = {"known": (), "assumed": (LAYOUT_ASSUMED,), "vague": (LAYOUT_ASSUMED, VAGUE)}[run.kind]
-    return Range.exactly(useful * gpus / 3600).joined(effective.inverse(), *extra)
+    size = goodput.CHECKPOINT_BYTES * job.params.total
+    effective = goodput.of(gpus, size, slow=Range.exactly(slow), longest=useful).effective.mid
+    return BANDS["vague" if run.kind == "vague" else "solid"].times(useful * gpus / 3600 / effective)
 
 
 def _anomaly(run: Run, published: float) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def _recomputation(model: ModelSpec, whole_layers: bool) -> tuple[str, ...]:
 
 
 def kind_of(row: Row, assumed: Sequence[str]) -> str:
-    """How much is known of a row: what its band depends on."""
+    """How much is known of a row; `BANDS` has one band for vague rows and one for the rest."""
     if "size only" in assumed or row.get("tier", "").upper() != "A":
         return "vague"
     return "assumed" if "layout" in assumed or "GPUs" in assumed else "known"

@@ -13,7 +13,7 @@ from lablib.plan.efficiency import Efficiency
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import count, with_adapters
-from lablib.specs import Cluster, LabError, LoRA, ModelSpec, Parallelism, catalog
+from lablib.specs import Cluster, LabError, LoRA, ModelSpec, Parallelism
 
 PRECISIONS = (("nvfp4", "nvfp4"), ("mxfp8", "mxfp8"), ("fp8", "fp8"), ("float8", "fp8"), ("not stated", "fp8"), ("fp32", "fp32"),
               ("16", "bf16"))  # fmt: skip
@@ -106,9 +106,6 @@ def _machine(row: Row, usual: Usual) -> Machine:
     card = card.replace(nic_gbit_s=network) if network else card
     if card.name.startswith(("gb200", "gb300")):
         card = card.replace(scaleup_gpus=72)
-    if card.name in catalog.accelerators:
-        # A power cap is in the card's watts, by which `Machine.sustained` slows it; its best second is the uncapped card's.
-        card = card.replace(measured_tflops=catalog.accelerators[card.name].measured_tflops)
     per_node = 4 if card.name.startswith(("gb200", "gb300")) else 8
     gpus = whole(row, "n_gpus", 8)
     cluster = Cluster(accelerator=card, nodes=max(1, -(-gpus // per_node)), gpus_per_node=min(per_node, gpus))

@@ -13,8 +13,7 @@ from rich.table import Table
 from cluster import stop
 from lab.show import console
 from lablib.explorers.planned import planned
-from lablib.runs import Run, RunState
-from lablib.runs import GLYPHS
+from lablib.runs import GLYPHS, Run, RunState
 from lablib.specs.units import show_seconds
 
 EVERY = 0.5

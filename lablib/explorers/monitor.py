@@ -11,9 +11,8 @@ from lablib.charts import Figure, Frame
 from lablib.explorers import forecast, show
 from lablib.explorers.planned import Planned, planned
 from lablib.explorers.view import Headline, Status, Tone, View
-from lablib.runs import Run, RunState
+from lablib.runs import GLYPHS, Run, RunState
 from lablib.runs.jsonl import Tail
-from lablib.runs import GLYPHS
 from lablib.specs.units import show_count
 
 TONES: dict[RunState, Tone] = {

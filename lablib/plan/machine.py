@@ -23,8 +23,9 @@ ARCHITECTURES = {
 }
 """What a name says about the generation of tensor cores, which decides which attention kernels there are."""
 
-WATTS = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1000.0}
-"""TDP of the SXM board of a generation, which `Efficiency.sustained` is of."""
+WATTS = {"ampere": 400 / 312, "ada": 450 / 330, "hopper": 700 / 989, "blackwell": 1000 / 2250}
+"""Watts of a generation's leading board for each dense 16-bit TFLOP/s of its peak (A100 and H100 SXM, B200; for Ada the
+RTX 4090's cores at full rate): `Efficiency.sustained` is of boards with so many."""
 GRACE = ("gh200", "gb200", "gb300")
 """Superchips whose accelerator shares NVLink with its host."""
 PCIE_GB_S = 32.0
@@ -99,16 +100,17 @@ class Machine:
     def sustained(self, precision: str) -> float:
         """FLOP/s of large matmuls in a run of hours: power and heat keep a GPU below its best second. Raises `LabError`
         where nobody knows the rate."""
-        return self.rate(precision) * self.efficiency.matmul.mid * self._kept
+        return self.rate(precision) * min(1.0, self.efficiency.matmul.mid * self._kept)
 
     @cached_property
     def _kept(self) -> float:
-        """Share of the best rate that the power limit leaves: a board with more watts than others of its generation
-        clocks higher, as the square root (power grows with clock and voltage, which rises with it)."""
-        shares, watts = self.efficiency.sustained, self.cluster.accelerator.tdp_w
-        share = shares.get(self.architecture, shares.get("other", 1.0))
+        """Share of the best rate that the power limit leaves: a board with more watts for its peak than others of its
+        generation clocks higher, as the square root (power grows with clock and voltage, which rises with it). So an
+        L40S of 350 W is slower than its data sheet, and an H20, whose cores are few, is not."""
+        shares, card = self.efficiency.sustained, self.cluster.accelerator
+        share, peak = shares.get(self.architecture, shares.get("other", 1.0)), card.peak("bf16")
         usual = WATTS.get(self.architecture)
-        return share * (watts / usual) ** 0.5 if watts and usual else share
+        return share * (card.tdp_w / (peak / 1e12) / usual) ** 0.5 if card.tdp_w and peak and usual else share
 
     @cached_property
     def domain(self) -> int:

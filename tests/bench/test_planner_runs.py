@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 
 from bench.planner import fit_runs, runs
 from bench.planner.rows import Row, Unplannable
-from lablib.plan import Range
+from lablib.plan import Range, goodput
 from lablib.specs import catalog
 
 BLOOM: Row = {
@@ -52,14 +54,14 @@ def test_a_known_run_is_planned_with_its_band() -> None:
     assert runs.run_of(BLOOM).kind == "known" and runs.run_of(BLOOM).job.recompute == "full"
 
 
-def test_what_is_assumed_widens_the_band() -> None:
+def test_second_hand_figures_have_the_wider_band() -> None:
     kinds = [
         BLOOM,
         {**BLOOM, "layout": "", "n_gpus": ""},
         {**BLOOM, "layout": "", "n_gpus": "", "tier": "B"},
     ]
     width = [one.high / one.low for one in map(runs.predict, kinds) if one.high and one.low]
-    assert width[0] < width[1] < width[2]
+    assert width[0] == pytest.approx(width[1]) and width[1] < width[2]
     assert [runs.run_of(row).kind for row in kinds] == ["known", "assumed", "vague"]
     assert "GPUs" in runs.predict(kinds[1]).note
 
@@ -85,11 +87,32 @@ def test_odd_rows_are_planned_or_say_why() -> None:
         assert runs.predict(row).predicted > 0
 
 
-def test_the_fit_finds_a_constant_that_was_put_in() -> None:
-    made = [
-        fit_runs.Case(f"R{i}", f"family{i % 5}", "known" if i % 2 else "assumed", 1.4 * (1 + 0.01 * (i % 3 - 1)), 1.0)
-        for i in range(20)
-    ]
-    found = fit_runs.fit(made)
-    assert found.mid == pytest.approx(0.336, abs=0.01)
-    assert found.below["known"] <= found.below["vague"] < 0.05
+def made_up(spread: float, families: int) -> list[fit_runs.Case]:
+    """Runs that take e^0.3 times the plan, give or take a normal error of `spread` in the logarithm."""
+    draw = np.random.default_rng(3)
+    return [
+        fit_runs.Case(f"R{i}", f"family{i % families}", "known" if i % 2 else "assumed", math.exp(0.3 + spread * draw.normal()), 1.0)
+        for i in range(400)
+    ]  # fmt: skip
+
+
+def test_the_fit_finds_a_constant_and_a_spread_that_were_put_in() -> None:
+    found = fit_runs.fit(made_up(0.2, families=400))
+    assert found.mid == pytest.approx(0.3, abs=0.03)
+    low, high = found.bands["solid"]
+    assert low == pytest.approx(-1.2816 * 0.2, abs=0.04) and high == pytest.approx(1.2816 * 0.2, abs=0.04)
+    assert found.bands["vague"][0] <= low and found.bands["vague"][1] >= high
+
+
+def test_the_band_allows_for_few_rows() -> None:
+    """A new row lies beyond the largest of n exchangeable ones with probability 1/(n+1)."""
+    few = [fit_runs.Case(f"R{i}", f"family{i}", "known", math.exp(0.1 * i), 1.0) for i in range(9)]
+    low, high = fit_runs.fit(few).bands["solid"]
+    assert high >= 0.4 and low <= -0.4  # n = 9: the deciles are the outermost rows, four steps from the median
+    wide = [one._replace(family=f"family{i // 3}") for i, one in enumerate(few)]
+    assert fit_runs.fit(wide).bands["solid"][1] > high  # families that stand together are further from the rest
+
+
+def test_the_two_files_hold_one_fit() -> None:
+    assert goodput.SLOW.high / goodput.SLOW.mid == pytest.approx(runs.BANDS["solid"].high, rel=0.02)
+    assert goodput.SLOW.low == max(1.0, round(goodput.SLOW.mid * runs.BANDS["solid"].low, 2))

@@ -289,6 +289,20 @@ def test_power_capped_cards_are_slower_as_the_square_root() -> None:
     assert capped / full == pytest.approx((500 / 700) ** 0.5)
 
 
+@pytest.mark.parametrize("name", sorted(name for name, card in catalog.accelerators.items() if card.runnable))
+def test_no_card_sustains_more_than_its_best_second(name: str) -> None:
+    machine = Machine(Cluster(accelerator=catalog.accelerators[name]), GPU)
+    assert 0.4 * machine.rate("bf16") < machine.sustained("bf16") <= machine.rate("bf16")
+
+
+def test_watts_for_the_peak_decide_what_a_board_keeps() -> None:
+    """The H20 has an H100's cooling for a seventh of its cores; the L40S has twice the RTX 4090's stated rate in fewer watts."""
+    kept = {name: Machine(Cluster(accelerator=catalog.accelerators[name]), GPU) for name in ("h20-sxm", "h100-sxm", "h100-pcie", "l40s", "rtx-4090")}  # fmt: skip
+    share = {name: machine.sustained("bf16") / machine.rate("bf16") for name, machine in kept.items()}
+    assert share["h20-sxm"] == 1 > share["h100-sxm"] > share["h100-pcie"]
+    assert share["rtx-4090"] > share["l40s"]
+
+
 def test_unfused_attention_is_slower_the_longer_the_sequence() -> None:
     machine = on("a100-sxm")
     ratios = []
