@@ -1,0 +1,227 @@
+"""The survival matrix on a real Slurm: each fault, and the run goes on from its last checkpoint by itself to the same
+losses as a run that nothing happened to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cluster import stop, submit
+from cluster.slurm import query
+from lablib.runs import Run, RunState, heartbeat
+from lablib.specs import ModelSpec, Parallelism, Prepare, Pretrain, Profile
+
+if TYPE_CHECKING:
+    from cluster.dev import DevSlurm
+
+STEPS = 60
+TINY = ModelSpec(family="qwen3", layers=2, hidden=64, heads=2, kv_heads=2, ffn=128, vocab=512)
+
+
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+class Lab:
+    """A folder of runs on the development Slurm with prepared data, and the losses of an undisturbed run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        corpus = root / "corpus"
+        corpus.mkdir(parents=True)
+        for number, file in enumerate(sorted(Path(__file__).parents[1].rglob("*.py"))):
+            (corpus / f"{number}.txt").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+        self.data = submit(Prepare(corpus=str(corpus), vocab=512, heldout=0.1), root=root)
+        assert self.data.wait() is RunState.COMPLETED, self.data.failure
+        plain = submit(self.recipe(Parallelism(dp_shard=1, micro_batch_size=2)), root=root)
+        assert plain.wait() is RunState.COMPLETED, plain.failure
+        self.losses = losses(plain)
+
+    def recipe(self, layout: Parallelism) -> Pretrain:
+        return Pretrain(
+            model=TINY, data=self.data.data, tokens=STEPS * 256, seq_len=64, batch_tokens=256, precision="fp32",
+            checkpoint_every=5, log_every=1, eval_every=STEPS, parallelism=layout,
+        )  # fmt: skip
+
+    def start(self, layout: Parallelism | None = None, **profile: Any) -> Run:
+        """A run of two nodes with one rank each, unless told otherwise."""
+        where = Profile.load("slurm-dev").replace(**{"gpus_per_node": 1, "signal_seconds": 30, "retries": 1, **profile})
+        return submit(self.recipe(layout or Parallelism(dp_shard=2, micro_batch_size=2)), where, root=self.root)
+
+    def equals_the_undisturbed(self, run: Run) -> None:
+        until(lambda: run.state.finished, 300)
+        assert run.state is RunState.COMPLETED, (run.view, run.failure, [e["kind"] for e in run.events()])
+        assert losses(run) == pytest.approx(self.losses, rel=2e-5)
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in run.rows()]
+
+
+def steps(run: Run) -> list[int]:
+    return [event["at_step"] for event in run.events() if event["kind"] == "checkpoint"]
+
+
+def resumed(run: Run) -> list[int]:
+    return [event["at_step"] for event in run.events() if event["kind"] == "resumed"]
+
+
+def outcomes(run: Run) -> list[str]:
+    return [event["outcome"] for event in run.events() if event["kind"] == "attempt"]
+
+
+@pytest.fixture(scope="module")
+def lab(slurm: DevSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    before = os.environ.get("LAB_HOME")
+    os.environ["LAB_HOME"] = str(tmp_path_factory.mktemp("home"))
+    try:
+        yield Lab(tmp_path_factory.mktemp("survival"))
+    finally:
+        os.environ.pop("LAB_HOME") if before is None else os.environ.update(LAB_HOME=before)
+
+
+def test_two_nodes_with_two_ranks_each_train_as_one_process_does(lab: Lab) -> None:
+    run = lab.start(Parallelism(dp_shard=2, tp=2, micro_batch_size=2), gpus_per_node=2)
+    lab.equals_the_undisturbed(run)
+    assert len({pulse.pid for pulse in run.pulses}) == 4
+    until(lambda: outcomes(run) == ["completed"])
+
+
+def test_a_rank_that_is_killed(lab: Lab) -> None:
+    run = lab.start()
+    until(lambda: steps(run))
+    os.kill(run.pulses[1].pid, signal.SIGKILL)
+    lab.equals_the_undisturbed(run)
+    assert resumed(run) and resumed(run)[0] in steps(run)
+    until(lambda: outcomes(run) == ["again", "completed"])
+
+
+def test_a_stopped_rank_is_noticed_and_its_stacks_are_kept(lab: Lab) -> None:
+    run = lab.start(hang=12.0)
+    until(lambda: steps(run))
+    os.kill(run.pulses[1].pid, signal.SIGSTOP)
+    lab.equals_the_undisturbed(run)
+    assert "hang" in [event["kind"] for event in run.events()]
+    assert (
+        "all_reduce" in (run.path / "logs" / "stacks-0.txt").read_text()
+        or "backward" in (run.path / "logs" / "stacks-0.txt").read_text()
+    )
+
+
+def test_the_time_limit(lab: Lab) -> None:
+    """Three attempts of a minute would not be enough for a longer one; here the warning comes after half of it."""
+    run = lab.start(time=60.0, signal_seconds=45)
+    lab.equals_the_undisturbed(run)
+    assert resumed(run), "it ran into its limit at least once"
+    assert {"again", "completed"} >= set(outcomes(run))
+
+
+def test_requeued_by_an_administrator(lab: Lab) -> None:
+    run = lab.start()
+    until(lambda: steps(run))
+    assert run.held_by is not None
+    query.command("scontrol", "requeue", run.held_by.job_id)
+    until(lambda: run.state is RunState.QUEUED)
+    lab.equals_the_undisturbed(run)
+    assert resumed(run)
+
+
+@pytest.mark.parametrize("grace", [True, False], ids=["with a signal", "without"])
+def test_preemption(lab: Lab, slurm: DevSlurm, grace: bool) -> None:
+    run = lab.start(partition="scav" if grace else "scav-now")
+    until(lambda: steps(run))
+    urgent = query.command(
+        "sbatch", "--parsable", "-p", "gpu", "-N4", "--exclusive", "--wrap", "sleep 2", "-o", "/dev/null"
+    ).strip()
+    until(lambda: run.view is not None and run.view.restarts > 0)
+    lab.equals_the_undisturbed(run)
+    assert resumed(run) and urgent.isdigit()
+
+
+def test_a_node_that_dies(lab: Lab, slurm: DevSlurm) -> None:
+    run = lab.start()
+    until(lambda: steps(run))
+    assert run.view is not None
+    node = re.sub(r"\[(\d+)[,-].*", r"\1", run.view.nodes).split(",")[0]
+    slurm.kill_node(node)
+    try:
+        lab.equals_the_undisturbed(run)
+    finally:
+        slurm.start_node(node)
+    assert resumed(run)
+
+
+def test_a_controller_that_restarts(lab: Lab, slurm: DevSlurm) -> None:
+    run = lab.start()
+    until(lambda: steps(run))
+    time.sleep(5)  # what a controller has not yet saved is lost with it (Slurm 22.05)
+    slurm.stop_controller()
+    assert run.state in (RunState.RUNNING, RunState.COMPLETED), "runs go on, and are seen, without a controller"
+    slurm.start_controller()
+    lab.equals_the_undisturbed(run)
+    assert resumed(run) == []
+
+
+def test_the_submitters_whole_session_is_killed(lab: Lab) -> None:
+    recipe = lab.root / "recipe.json"
+    recipe.write_text(lab.recipe(Parallelism(dp_shard=2, micro_batch_size=2)).to_json())
+    code = f"""
+import time
+from pathlib import Path
+from cluster import submit
+from lablib.specs import Profile, load_recipe
+where = Profile.load("slurm-dev").replace(gpus_per_node=1)
+print(submit(load_recipe({str(recipe)!r}), where, root=Path({str(lab.root)!r})).id, flush=True)
+time.sleep(60)
+"""
+    kernel = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert kernel.stdout is not None
+    run = Run(lab.root / kernel.stdout.readline().strip())
+    os.killpg(kernel.pid, signal.SIGKILL)
+    kernel.wait()
+    lab.equals_the_undisturbed(run)
+
+
+def test_stopped_on_request_and_by_its_budget(lab: Lab) -> None:
+    asked, poor = lab.start(), lab.start()
+    poor.order.replace(max_gpu_hours=2 / 3600).save(poor.path / "order.json")
+    until(lambda: steps(asked))
+    assert stop(asked) == 1
+    for run, why in ((asked, "asked"), (poor, "budget")):
+        until(lambda run=run: run.state.finished, 200)
+        assert run.state is RunState.STOPPED, (run.view, run.failure)
+        assert [event["why"] for event in run.events() if event["kind"] == "stopped"] == [why]
+        assert 0 < steps(run)[-1] < STEPS
+
+
+def test_what_depends_on_a_failed_run_is_told_why_and_resumes_after_it(lab: Lab) -> None:
+    where = Profile.load("slurm-dev")
+    missing = lab.root / "later"
+    first = submit(Prepare(corpus=str(missing), vocab=512, heldout=0.1), where, root=lab.root)
+    second = submit(Prepare(corpus=str(lab.root / "corpus"), vocab=512, heldout=0.1), where, after=first, root=lab.root)
+    until(lambda: first.state.finished and second.state.finished)
+    assert first.state is RunState.FAILED and second.state is RunState.FAILED
+    assert str(missing) in first.failure and first.id in second.failure and "resume" in second.failure
+
+
+def test_cancelled_behind_our_back(lab: Lab) -> None:
+    run = lab.start()
+    until(lambda: run.state is RunState.RUNNING)
+    assert run.held_by is not None
+    query.command("scancel", run.held_by.job_id)
+    until(lambda: run.state.finished)
+    assert run.state is RunState.STOPPED
+    time.sleep(2 * heartbeat.INTERVAL / 10)
+    assert run.state is RunState.STOPPED, "and it stays so"
