@@ -23,8 +23,16 @@ AGAIN = 85
 """Exit status that asks for another attempt (ERESTART)."""
 GAVE_UP = 1
 
-Outcome = Literal["completed", "stopped", "again", "failed"]
-STATUS: dict[Outcome, int] = {"completed": 0, "stopped": STOPPED, "again": AGAIN, "failed": GAVE_UP}
+Outcome = Literal["completed", "stopped", "again", "released", "failed"]
+STATUS: dict[Outcome, int] = {
+    "completed": 0,
+    "stopped": STOPPED,
+    "again": AGAIN,
+    "released": STOPPED,
+    "failed": GAVE_UP,
+}
+"""What the batch script is told. A run is "released" where Slurm itself took the nodes away (requeued, preempted or
+cancelled): what becomes of the job is then Slurm's to say."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Decision:
     reason: str
 
 
-def decide(attempt: Attempt, retries: int, asked_to_stop: bool) -> Decision:
+def decide(attempt: Attempt, retries: int, asked_to_stop: bool, on_slurm: bool = False) -> Decision:
     """The rule of survival, pure.
 
     A run that completed or was stopped by a person or its budget is at its end. One that ran into its time limit or was
@@ -60,6 +68,8 @@ def decide(attempt: Attempt, retries: int, asked_to_stop: bool) -> Decision:
     if codes and all(code == 0 for code in codes):
         return Decision("completed", "")
     stopped = bool(codes) and all(code in (0, STOPPED) for code in codes)
+    if on_slurm and attempt.why == "signal" and not asked_to_stop:
+        return Decision("released", "Slurm ended it")
     if stopped and attempt.why not in ("limit", "hang"):
         return Decision(
             "stopped",
@@ -90,9 +100,9 @@ def settle(run: Run, number: int) -> Decision:
         progressed=_progressed(events, number),
         failures=_failures(events),
     )
-    found = decide(done, order.profile.retries, (run.path / orders.STOP).exists())
+    found = decide(done, order.profile.retries, (run.path / orders.STOP).exists(), order.profile.scheduler == "slurm")
     _event(run, "attempt", attempt=number, outcome=found.outcome, reason=found.reason, progressed=done.progressed)
-    if found.outcome != "again":
+    if found.outcome not in ("again", "released"):
         write_atomic(run.path / "settled.json", json.dumps({"attempt": number, "outcome": found.outcome}))
     return found
 

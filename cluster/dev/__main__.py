@@ -1,9 +1,9 @@
 """The development Slurm from a shell.
 
-  python -m cluster.dev up --nodes 4        start it (again: nothing happens)
-  eval "$(python -m cluster.dev env)"       have this shell's sbatch, squeue and lab use it
-  python -m cluster.dev status
-  python -m cluster.dev down --wipe         end it and leave no trace
+python -m cluster.dev up --nodes 4        start it (again: nothing happens)
+eval "$(python -m cluster.dev env)"       have this shell's sbatch, squeue and lab use it
+python -m cluster.dev status
+python -m cluster.dev down --wipe         end it and leave no trace
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--memory-mib", type=int, default=Shape.memory_mib)
     parser.add_argument("--gpus", type=int, default=Shape.gpus, help="fake GPUs a node")
     parser.add_argument("--cgroups", action="store_true", help="real memory and device limits (cgroup v1)")
-    parser.add_argument("--no-accounting", action="store_true", help="neither database nor sacct; starts in under a second")
+    parser.add_argument(
+        "--no-accounting", action="store_true", help="neither database nor sacct; starts in under a second"
+    )
     parser.add_argument("--port", type=int, default=Shape.port, help="first of its ports")
     parser.add_argument("--wipe", action="store_true", help="with down: remove its folder too")
     args = parser.parse_args(words)

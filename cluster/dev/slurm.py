@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -93,11 +94,10 @@ class DevSlurm:
 
     def kill_node(self, name: str) -> None:
         """End a node without a word, its jobs' processes included: what a power cut looks like to the controller."""
+        tasks = _processes_of(name)
         self._daemons.kill(f"slurmd-{name}", signal.SIGKILL)
-        for pid in self._steps_of(name):
-            with_children = self._try("ps", "-o", "pid=", "--ppid", str(pid)).split()
-            for one in [pid, *map(int, with_children)]:
-                _kill_group(one)
+        for pid in [*_step_daemons(tasks), *tasks]:
+            _kill(pid)
 
     def start_node(self, name: str) -> None:
         """Start a node's daemon."""
@@ -167,24 +167,15 @@ class DevSlurm:
         return self._done("sacctmgr", "-n", "-i", "show", "cluster").returncode == 0
 
     def _all_up(self) -> bool:
-        return len(self._try("sinfo", "-h", "-N", "-p", "gpu", "-t", "idle,alloc,mix", "-o", "%N").split()) == self.shape.nodes
+        return (
+            len(self._try("sinfo", "-h", "-N", "-p", "gpu", "-t", "idle,alloc,mix", "-o", "%N").split())
+            == self.shape.nodes
+        )
 
     def _wait_for_the_end_of_jobs(self) -> None:
         end = time.monotonic() + 3 * config.KILL_WAIT
         while self._try("squeue", "-h", "-t", "CG,R", "-o", "%i").strip() and time.monotonic() < end:
             time.sleep(0.1)
-
-    def _steps_of(self, node: str) -> list[int]:
-        """Pids of the step daemons of a node: their sockets carry its name."""
-        found = []
-        for proc in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (proc / "environ").read_bytes() if b"slurmstepd" in (proc / "cmdline").read_bytes() else b""
-            except OSError:
-                continue
-            if f"SLURMD_NODENAME={node}\0".encode() in words + b"\0":
-                found.append(int(proc.name))
-        return found
 
     def _done(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PATH": _PATH, "SLURM_CONF": str(self.conf)}
@@ -204,11 +195,35 @@ class DevSlurm:
             raise LabError(f"{words[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
 
 
-def _kill_group(pid: int) -> None:
-    try:
+def _processes_of(node: str) -> list[int]:
+    """Pids that Slurm started on a node, by their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"SLURMD_NODENAME={node}".encode() in words:
+            found.append(int(process.name))
+    return found
+
+
+def _step_daemons(tasks: list[int]) -> set[int]:
+    """The slurmstepd processes above them, which would report the tasks' end."""
+    parents = set()
+    for pid in tasks:
+        try:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if b"slurmstepd" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                parents.add(parent)
+        except OSError:
+            continue
+    return parents
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _edit_hosts(names: list[str]) -> None:

@@ -70,8 +70,10 @@ class Recorder:
         return self._stop.is_set()
 
     def request_stop(self, why: str = "asked") -> None:
-        """Ask this job to save and return; `why` is "asked", "limit" (time or preemption), "signal" or "budget"."""
-        self._why = self._why or why
+        """Ask this job to save and return; `why` is "asked", "limit" (time or preemption), "signal" or "budget". A signal
+        that comes with somebody's marker (`orders.STOP`) is that person's."""
+        asked = (self.path / orders.STOP).exists()
+        self._why = self._why or ("asked" if asked else why)
         self._stop.set()
 
     def _over_budget(self) -> bool:

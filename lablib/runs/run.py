@@ -196,6 +196,8 @@ class Run:
         settled = self._settled >= attempt >= held.attempts_before
         seen = orders.view(self.path, held)
         if seen is not None:
+            if seen.state == "CANCELLED" and self._never_began():
+                return RunState.FAILED
             return state.with_view(ranks, seen, settled, attempt >= held.attempts_before + seen.restarts)
         watched = held.supervisor
         if watched is None or not heartbeat.same_machine(watched):
@@ -221,7 +223,25 @@ class Run:
         ends = [event for event in self.events() if event["kind"] in ("failed", "completed", "stopped")]
         if ends and ends[-1]["kind"] == "failed":
             return f"{ends[-1]['reason']}\n\n{ends[-1]['traceback']}"
-        return next((f"rank {pulse.rank}: {pulse.reason}" for pulse in self.pulses if pulse.reason), "")
+        said = next((f"rank {pulse.rank}: {pulse.reason}" for pulse in self.pulses if pulse.reason), "")
+        return said or self._never_began() or self._as_the_scheduler_tells()
+
+    def _never_began(self) -> str:
+        """Why a run was not even started: one that it needs came to a bad end."""
+        for before in self._predecessors() if not self.pulses else ():
+            if before.state.finished and before.state is not RunState.COMPLETED:
+                reason = before.failure.partition("\n")[0]
+                return f"it needs run {before.id}, which is {before.state}{': ' + reason if reason else ''}; resume that one, then this"  # fmt: skip
+        return ""
+
+    def _as_the_scheduler_tells(self) -> str:
+        seen = self.view
+        if seen is None or not seen.final or seen.state in ("COMPLETED", "CANCELLED"):
+            return ""
+        return f"Slurm ended the job: {seen.state}{', ' + seen.reason if seen.reason else ''}{' on ' + seen.nodes if seen.nodes else ''}"
+
+    def _predecessors(self) -> list[Run]:
+        return [Run(self.path.parent / name) for name in self.order.after]
 
     @property
     def progress(self) -> dict[str, Any]:

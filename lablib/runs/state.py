@@ -85,6 +85,6 @@ def with_view(ranks: RunState, seen: View, settled: bool, attempt_known: bool) -
         return ranks
     if seen.state == "COMPLETED":
         return RunState.COMPLETED if ranks is RunState.COMPLETED else RunState.LOST
-    if seen.state == "CANCELLED" and "Dependency" not in seen.reason:
+    if seen.state == "CANCELLED":
         return RunState.STOPPED
     return RunState.FAILED

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cluster.dev import DevSlurm
 
 STEPS = 60
+LONG = 1000
 TINY = ModelSpec(family="qwen3", layers=2, hidden=64, heads=2, kv_heads=2, ffn=128, vocab=512)
 
 
@@ -49,16 +50,16 @@ class Lab:
         assert plain.wait() is RunState.COMPLETED, plain.failure
         self.losses = losses(plain)
 
-    def recipe(self, layout: Parallelism) -> Pretrain:
+    def recipe(self, layout: Parallelism, steps: int = STEPS) -> Pretrain:
         return Pretrain(
-            model=TINY, data=self.data.data, tokens=STEPS * 256, seq_len=64, batch_tokens=256, precision="fp32",
-            checkpoint_every=5, log_every=1, eval_every=STEPS, parallelism=layout,
+            model=TINY, data=self.data.data, tokens=steps * 256, seq_len=64, batch_tokens=256, precision="fp32",
+            checkpoint_every=5, log_every=1, eval_every=steps, parallelism=layout,
         )  # fmt: skip
 
-    def start(self, layout: Parallelism | None = None, **profile: Any) -> Run:
+    def start(self, layout: Parallelism | None = None, steps: int = STEPS, **profile: Any) -> Run:
         """A run of two nodes with one rank each, unless told otherwise."""
         where = Profile.load("slurm-dev").replace(**{"gpus_per_node": 1, "signal_seconds": 30, "retries": 1, **profile})
-        return submit(self.recipe(layout or Parallelism(dp_shard=2, micro_batch_size=2)), where, root=self.root)
+        return submit(self.recipe(layout or Parallelism(dp_shard=2, micro_batch_size=2), steps), where, root=self.root)
 
     def equals_the_undisturbed(self, run: Run) -> None:
         until(lambda: run.state.finished, 300)
@@ -114,18 +115,19 @@ def test_a_stopped_rank_is_noticed_and_its_stacks_are_kept(lab: Lab) -> None:
     os.kill(run.pulses[1].pid, signal.SIGSTOP)
     lab.equals_the_undisturbed(run)
     assert "hang" in [event["kind"] for event in run.events()]
-    assert (
-        "all_reduce" in (run.path / "logs" / "stacks-0.txt").read_text()
-        or "backward" in (run.path / "logs" / "stacks-0.txt").read_text()
-    )
+    stacks = (run.path / "logs" / "stacks-0.txt").read_text()
+    assert "lablib/train" in stacks and "Current thread" in stacks
 
 
-def test_the_time_limit(lab: Lab) -> None:
-    """Three attempts of a minute would not be enough for a longer one; here the warning comes after half of it."""
-    run = lab.start(time=60.0, signal_seconds=45)
-    lab.equals_the_undisturbed(run)
-    assert resumed(run), "it ran into its limit at least once"
-    assert {"again", "completed"} >= set(outcomes(run))
+def test_a_time_limit_shorter_than_the_training(lab: Lab) -> None:
+    """Slurm may send its warning up to a minute early, so some attempts are short; each goes on where the last one saved."""
+    plain = submit(lab.recipe(Parallelism(dp_shard=1, micro_batch_size=2), steps=LONG), root=lab.root)
+    run = lab.start(steps=LONG, time=60.0, signal_seconds=30, retries=3)
+    until(lambda: run.state.finished, 400)
+    assert run.state is RunState.COMPLETED, (run.view, run.failure, outcomes(run))
+    assert resumed(run) and set(outcomes(run)) <= {"again", "completed"}
+    assert plain.wait() is RunState.COMPLETED
+    assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
 
 
 def test_requeued_by_an_administrator(lab: Lab) -> None:
@@ -195,15 +197,15 @@ time.sleep(60)
 
 
 def test_stopped_on_request_and_by_its_budget(lab: Lab) -> None:
-    asked, poor = lab.start(), lab.start()
-    poor.order.replace(max_gpu_hours=2 / 3600).save(poor.path / "order.json")
+    asked, poor = lab.start(steps=LONG), lab.start(steps=LONG)
+    poor.order.replace(max_gpu_hours=20 / 3600).save(poor.path / "order.json")
     until(lambda: steps(asked))
     assert stop(asked) == 1
     for run, why in ((asked, "asked"), (poor, "budget")):
         until(lambda run=run: run.state.finished, 200)
         assert run.state is RunState.STOPPED, (run.view, run.failure)
         assert [event["why"] for event in run.events() if event["kind"] == "stopped"] == [why]
-        assert 0 < steps(run)[-1] < STEPS
+        assert 0 < steps(run)[-1] < LONG
 
 
 def test_what_depends_on_a_failed_run_is_told_why_and_resumes_after_it(lab: Lab) -> None:
@@ -217,8 +219,8 @@ def test_what_depends_on_a_failed_run_is_told_why_and_resumes_after_it(lab: Lab)
 
 
 def test_cancelled_behind_our_back(lab: Lab) -> None:
-    run = lab.start()
-    until(lambda: run.state is RunState.RUNNING)
+    run = lab.start(steps=LONG)
+    until(lambda: steps(run))
     assert run.held_by is not None
     query.command("scancel", run.held_by.job_id)
     until(lambda: run.state.finished)
