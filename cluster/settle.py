@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.slurm import query
 from lablib.runs import Run, heartbeat, jsonl, orders
 from lablib.runs.state import HOPELESS, STOPPED
 from lablib.specs import write_atomic
@@ -57,18 +58,18 @@ class Decision:
     reason: str
 
 
-def decide(attempt: Attempt, retries: int, asked_to_stop: bool, on_slurm: bool = False) -> Decision:
+def decide(attempt: Attempt, retries: int, asked_to_stop: bool, taken: bool = False) -> Decision:
     """The rule of survival, pure.
 
     A run that completed or was stopped by a person or its budget is at its end. One that ran into its time limit or was
-    preempted goes on. One that failed or died goes on unless the error would only repeat. In each case the run is given
+    preempted goes on; one whose nodes Slurm has `taken` is left to Slurm. One that failed or died goes on unless the error would only repeat. In each case the run is given
     up after `retries` further attempts in a row without a new checkpoint.
     """
     codes = attempt.codes
     if codes and all(code == 0 for code in codes):
         return Decision("completed", "")
     stopped = bool(codes) and all(code in (0, STOPPED) for code in codes)
-    if on_slurm and attempt.why == "signal" and not asked_to_stop:
+    if taken and not asked_to_stop:
         return Decision("released", "Slurm ended it")
     if stopped and attempt.why not in ("limit", "hang"):
         return Decision(
@@ -88,9 +89,9 @@ def decide(attempt: Attempt, retries: int, asked_to_stop: bool, on_slurm: bool =
     return Decision("again", "a process failed" if any(codes) else "its processes died")
 
 
-def settle(run: Run, number: int) -> Decision:
+def settle(run: Run, number: int, taken: bool = False) -> Decision:
     """Account for attempt `number`, which just ended, and decide; leaves an ``attempt`` event, and ``settled.json`` at
-    the run's end."""
+    the run's end. `taken` where the job that it ran in is being requeued or cancelled by Slurm."""
     order, pulses = run.order, [pulse for pulse in run.pulses if pulse.attempt == number]
     _account_for_the_dead(run, pulses)
     events = run.events()
@@ -100,7 +101,8 @@ def settle(run: Run, number: int) -> Decision:
         progressed=_progressed(events, number),
         failures=_failures(events),
     )
-    found = decide(done, order.profile.retries, (run.path / orders.STOP).exists(), order.profile.scheduler == "slurm")
+    taken = taken or (order.profile.scheduler == "slurm" and done.why == "signal")
+    found = decide(done, order.profile.retries, (run.path / orders.STOP).exists(), taken)
     _event(run, "attempt", attempt=number, outcome=found.outcome, reason=found.reason, progressed=done.progressed)
     if found.outcome not in ("again", "released"):
         write_atomic(run.path / "settled.json", json.dumps({"attempt": number, "outcome": found.outcome}))
@@ -156,7 +158,8 @@ def _failures(events: list[dict[str, Any]]) -> int:
 
 def main(folder: str, code: str) -> int:
     """Settle and say so in the job's log; gives the exit status for the batch script."""
-    found = settle(Run(Path(folder)), int(os.environ["LAB_ATTEMPT"]))
+    job = os.environ.get("SLURM_JOB_ID", "")
+    found = settle(Run(Path(folder)), int(os.environ["LAB_ATTEMPT"]), bool(job) and query.taken_away(job))
     sys.stderr.write(f"attempt ended with status {code}: {found.outcome} {found.reason}\n")
     return STATUS[found.outcome]
 

@@ -88,6 +88,14 @@ def restarts(job: str) -> int:
     return int(words.get("Restarts", "0") or 0)
 
 
+def taken_away(job: str) -> bool:
+    """Whether Slurm is ending a job that could go on: cancelled, requeued or preempted, but not for its time limit."""
+    words = dict(
+        word.partition("=")[::2] for word in command("scontrol", "show", "job", "--oneliner", job, check=False).split()
+    )
+    return words.get("JobState", "RUNNING") != "RUNNING" and words.get("Reason") != "TimeLimit"
+
+
 def queue() -> dict[str, View]:
     """Every job that squeue knows of this user, by id; asked at most every `FRESH` seconds."""
     if time.monotonic() - _cache["at"] > FRESH:

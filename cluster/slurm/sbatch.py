@@ -105,6 +105,7 @@ def lines(run: Run, attempt: int, code: Path) -> list[str]:
         *exports,
         f"export LAB_ATTEMPT=$(({attempt} + ${{SLURM_RESTART_COUNT:-0}}))",
         f"{python} -m cluster.guard {folder} $SLURM_JOB_ID & guard=$!",
+        "trap : TERM",  # else the shell would be gone, and settle, while its ranks still save
         "settle() {",
         "  code=$?; trap '' TERM; kill $guard 2>/dev/null",
         f"  {python} -m cluster.settle {folder} $code; code=$?",

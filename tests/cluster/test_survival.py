@@ -218,6 +218,15 @@ def test_what_depends_on_a_failed_run_is_told_why_and_resumes_after_it(lab: Lab)
     assert str(missing) in first.failure and first.id in second.failure and "resume" in second.failure
 
 
+def test_cancelled_before_its_first_step(lab: Lab) -> None:
+    run = lab.start()
+    until(lambda: run.state is RunState.RUNNING)
+    assert run.held_by is not None
+    query.command("scancel", run.held_by.job_id)
+    until(lambda: run.state.finished)
+    assert run.state is RunState.STOPPED and outcomes(run) in ([], ["released"])
+
+
 def test_cancelled_behind_our_back(lab: Lab) -> None:
     run = lab.start(steps=LONG)
     until(lambda: steps(run))
