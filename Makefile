@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export VENV
 NOTEBOOK ?= notebooks/00_start.py
 
-.PHONY: help setup tour test test-all check lab marimo bench gpu-check notebooks clean
+.PHONY: help setup tour test test-all check lab marimo bench gpu-check notebooks slurm-up slurm-down clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,14 @@ bench: setup  ## measure against peers in the same run; results as JSON under be
 
 gpu-check: setup  ## every GPU path that exists, on one GPU, with a record of what was exercised
 	@$(BIN)/python bench/gpu_check.py
+
+slurm-up: setup  ## a real Slurm on this machine, four nodes with accounting (Debian, root; ARGS="--gpus 8")
+	@.ci/slurm
+	@$(BIN)/python -m cluster.dev up $(ARGS)
+	@echo 'Then: eval "$$($(BIN)/python -m cluster.dev env)"; lab submit RECIPE --profile slurm-dev'
+
+slurm-down: setup  ## end it and leave no trace
+	@$(BIN)/python -m cluster.dev down --wipe
 
 clean:  ## remove caches, never runs
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -70,13 +70,13 @@ def watch(run: Run, signal_ranks: Callable[[str], None], gone: Callable[[], bool
 
 
 def main(folder: str, job: str) -> None:
-    """Watch a Slurm job's steps; the batch script ends this process with the job."""
+    """Watch the ranks, a Slurm job's first step; the batch script ends this process with the job."""
     run = Run(Path(folder))
 
-    def signal_steps(name: str) -> None:
-        subprocess.run(["scancel", f"--signal={name}", job], check=False)
+    def signal_ranks(name: str) -> None:
+        subprocess.run(["scancel", f"--signal={name}", f"{job}.0"], check=False)  # KILL to the job would cancel it
 
-    watch(run, signal_steps, lambda: False, every=min(10.0, run.order.profile.hang / 10))
+    watch(run, signal_ranks, lambda: False, every=min(10.0, run.order.profile.hang / 10))
 
 
 if __name__ == "__main__":
