@@ -9,6 +9,7 @@ from typing import Any
 
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 
+from cluster import snapshot
 from lablib.runs import Recorder, Run, RunState
 from lablib.specs import LabError
 from lablib.stages import execute
@@ -29,6 +30,7 @@ class Job:
         rank = _join_the_others()
         recorder = Recorder(Path(self.run), rank)
         with recorder.working("waiting" if self.after else "running"):
+            snapshot.check(recorder.path, Run(recorder.path).order.code)
             if self._inputs_are_ready(recorder):
                 recorder.enter("running")
                 execute(recorder.recipe, recorder)

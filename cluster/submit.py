@@ -9,17 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cluster import here
+from cluster import here, snapshot
 from cluster.slurm import query, sbatch
 from lablib.plan import estimate, forecast
 from lablib.posttrain.later import refuse_planned_only
-from lablib.runs import Recorder, Run, RunState, jsonl, orders
+from lablib.runs import Recorder, Run, RunState, jsonl, orders, provenance
 from lablib.specs import Cluster, LabError, Profile, Recipe, write_atomic
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import home, runs_root
 from lablib.specs.units import parse_dollars
-
-CODE = Path(__file__).resolve().parent.parent
 
 
 def submit(
@@ -46,8 +44,17 @@ def submit(
         where = where.replace(price_per_gpu_hour=cluster.price_per_gpu_hour)
     if dollars is not None and where.price_per_gpu_hour is None:
         raise LabError(f"max_dollars={dollars}: profile {where.name} has no price_per_gpu_hour to count by; give max_gpu_hours, or the profile a price")  # fmt: skip
-    order = orders.Order(profile=where, after=waits, max_dollars=dollars, max_gpu_hours=max_gpu_hours)
-    run = Run.create(recipe, root, cluster, order=json.loads(order.to_json()), **_registered(recipe, cluster, root))
+    order = orders.Order(
+        profile=where, after=waits, max_dollars=dollars, max_gpu_hours=max_gpu_hours, code=snapshot.take(root)
+    )
+    run = Run.create(
+        recipe,
+        root,
+        cluster,
+        order=json.loads(order.to_json()),
+        code={**provenance.code(), "snapshot": order.code},
+        **_registered(recipe, cluster, root),
+    )
     try:
         _start(run, 0)
     except LabError:
@@ -57,7 +64,8 @@ def submit(
 
 
 def resume(run: Run) -> Run:
-    """Start a stopped, lost or failed run again in its own folder; the stage continues from its last checkpoint.
+    """Start a stopped, lost or failed run again in its own folder; the stage continues from its last checkpoint,
+    with the code as it is now.
 
     Raises `LabError` where the run is still going or has completed.
     """
@@ -72,7 +80,12 @@ def resume(run: Run) -> Run:
         (run.path / name).unlink(missing_ok=True)
     for pulse in (run.path / "heartbeat").glob("*.json"):
         pulse.unlink()
-    jsonl.append(run.path / "events.jsonl", {"kind": "resubmitted", "time": time.time(), "attempt": attempt})
+    order = run.order.replace(code=snapshot.take(run.path.parent))
+    order.save(run.path / "order.json")
+    write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
+    jsonl.append(
+        run.path / "events.jsonl", {"kind": "resubmitted", "time": time.time(), "attempt": attempt, "code": order.code}
+    )
     _start(run, attempt)
     return run
 
@@ -128,10 +141,11 @@ def _registered(recipe: Recipe, cluster: Cluster | None, root: Path) -> dict[str
 
 
 def _start(run: Run, attempt: int) -> None:
+    code = snapshot.folder(run.path.parent, run.order.code)
     if run.order.profile.scheduler == "local":
-        here.start(run, attempt, CODE)
+        here.start(run, attempt, code)
     else:
-        sbatch.start(run, attempt, CODE, _jobs(run))
+        sbatch.start(run, attempt, code, _jobs(run))
 
 
 def _jobs(run: Run) -> list[str]:

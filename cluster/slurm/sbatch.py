@@ -97,7 +97,7 @@ def lines(run: Run, attempt: int, code: Path) -> list[str]:
     python = shlex.quote(run.order.profile.python or sys.executable)
     folder = shlex.quote(str(run.path))
     wanted = environment.of(run, code)
-    names = ("PYTHONPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "LAB_HOME", "LAB_RUNS", "HF_HUB_OFFLINE",
+    names = ("PYTHONPATH", "PYTHONSAFEPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "LAB_HOME", "LAB_RUNS", "HF_HUB_OFFLINE",
              "HF_DATASETS_OFFLINE", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_FR_DUMP_TEMP_FILE")  # fmt: skip
     exports = [f"export {name}={shlex.quote(wanted[name])}" for name in names if name in wanted]
     return [

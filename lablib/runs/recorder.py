@@ -205,8 +205,16 @@ class Recorder:
             return
         facts = {"run": self.path.name, "stage": self.recipe.stage, "seed": self.recipe.seed}
         hashes = {"recipe_hash": self.recipe.content_hash, "science_hash": self.recipe.science_hash}
-        origin = {"code": provenance.code(), "versions": provenance.versions(), "hardware": provenance.hardware()}
+        origin = {"code": self._code(), "versions": provenance.versions(), "hardware": provenance.hardware()}
         self._update_manifest(schema=1, **facts, **hashes, **origin, command=sys.argv)
+
+    def _code(self) -> dict[str, Any]:
+        """The commit as the submitter's checkout had it; a job imports a copy, which has no history."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "code.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return provenance.code()
+        return found
 
     def _catch_signals(self) -> dict[signal.Signals, Any]:
         if threading.current_thread() is not threading.main_thread():
