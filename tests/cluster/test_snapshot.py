@@ -66,18 +66,21 @@ print(submit(load_recipe(sys.argv[1]), after=Run.open({str(blocker.path)!r})).id
     assert run.manifest["code"]["snapshot"] == run.order.code == snapshot.fingerprint(REPO)
 
 
-def test_a_copy_that_was_changed_is_refused_and_resume_takes_a_fresh_one(
-    tmp_path: Path, home: Path, runs: Path
+def test_a_copy_that_was_changed_is_refused_and_the_next_submission_takes_a_fresh_one(
+    tmp_path: Path, home: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = Prepare(corpus=str(tmp_path / "nowhere"), vocab=512)
-    run = submit(recipe)
+    run = submit(Prepare(corpus=str(tmp_path / "nowhere"), vocab=512))
     assert run.wait() is RunState.FAILED
-    copy = snapshot.folder(runs, run.order.code)
-    (copy / "lablib" / "more.py").write_text("")
-    again = submit(recipe)
-    assert again.wait() is RunState.FAILED and "was changed after it was copied" in again.failure
+    copy, code = snapshot.folder(runs, run.order.code), run.order.code
     with pytest.raises(LabError, match="not the code"):
-        snapshot.check(run.path, "0" * 16)
+        snapshot.check(run.path, code)
+    monkeypatch.setattr(snapshot, "SOURCE", copy)
+    snapshot.check(run.path, code)
+    (copy / "lablib" / "more.py").write_text("")
+    with pytest.raises(LabError, match="was changed after"):
+        snapshot.check(run.path, code)
+    monkeypatch.undo()
+    monkeypatch.setenv("LAB_HOME", str(home))
     assert resume(run).wait() is RunState.FAILED
     assert "nowhere" in run.failure and snapshot.fingerprint(copy) == run.order.code
 
