@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cluster import here, snapshot
+from cluster import here, preflight, snapshot
 from cluster.slurm import query, sbatch
-from lablib.plan import estimate, forecast
+from lablib.plan import Estimate, estimate, forecast
 from lablib.posttrain.later import refuse_planned_only
 from lablib.runs import Recorder, Run, RunState, jsonl, orders, provenance
 from lablib.specs import Cluster, LabError, Profile, Recipe, write_atomic
@@ -44,6 +44,8 @@ def submit(
         where = where.replace(price_per_gpu_hour=cluster.price_per_gpu_hour)
     if dollars is not None and where.price_per_gpu_hour is None:
         raise LabError(f"max_dollars={dollars}: profile {where.name} has no price_per_gpu_hour to count by; give max_gpu_hours, or the profile a price")  # fmt: skip
+    plan = None if cluster is None else estimate(recipe, cluster, root=root)
+    preflight.check(recipe, where, plan, root)
     order = orders.Order(
         profile=where, after=waits, max_dollars=dollars, max_gpu_hours=max_gpu_hours, code=snapshot.take(root)
     )
@@ -53,7 +55,7 @@ def submit(
         cluster,
         order=json.loads(order.to_json()),
         code={**provenance.code(), "snapshot": order.code},
-        **_registered(recipe, cluster, root),
+        **_registered(recipe, plan, root),
     )
     try:
         _start(run, 0)
@@ -126,17 +128,14 @@ def _predecessors(recipe: Recipe, after: Run | Iterable[Run] | None, root: Path)
     return tuple(names)
 
 
-def _registered(recipe: Recipe, cluster: Cluster | None, root: Path) -> dict[str, Any]:
+def _registered(recipe: Recipe, plan: Estimate | None, root: Path) -> dict[str, Any]:
     """What is predicted before the start: the plan, and the loss curve where the stage has one."""
-    if cluster is None:
+    if plan is None:
         return {}
-    plan = estimate(recipe, cluster, root=root)
-    if not plan.fits:
-        raise LabError(f"{recipe.stage} would not run here: {'; '.join(plan.warnings)}")
     curve = forecast(recipe, root)
     return {
         "estimate": json.loads(plan.to_json()),
-        "forecast": curve if curve is None else curve.model_dump(mode="json"),
+        "forecast": None if curve is None else curve.model_dump(mode="json"),
     }
 
 

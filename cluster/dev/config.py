@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "# llm-lab dev slurm"
-"""Ends the lines that nodes' names need in /etc/hosts; what carries it is ours to remove."""
+"""Ends, with the folder's path, the lines that nodes' names need in /etc/hosts; what carries it is ours to remove."""
 KILL_WAIT = 5
 """Seconds between SIGTERM and SIGKILL of a cancelled job."""
 CREDENTIAL = KILL_WAIT + 5

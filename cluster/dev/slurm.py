@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -77,7 +78,7 @@ class DevSlurm:
         last = ["slurmctld", "slurmdbd", "mariadbd", "munged"]
         for name in [*(name for name in ours if name not in last), *(name for name in last if name in ours)]:
             self._daemons.kill(name)
-        _edit_hosts([])
+        self._name_nodes([])
         if DEFAULT.is_symlink() and DEFAULT.readlink() == self.conf:
             DEFAULT.unlink()
         if wipe:
@@ -136,11 +137,24 @@ class DevSlurm:
             device = self.folder / "dev" / f"nvidia{number}"
             if not device.exists():
                 os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(195, number))
-        _edit_hosts(shape.names)
+        self._name_nodes(shape.names)
         if not DEFAULT.exists():
             DEFAULT.parent.mkdir(parents=True, exist_ok=True)
             DEFAULT.unlink(missing_ok=True)  # a link to nowhere
             DEFAULT.symlink_to(self.conf)
+
+    def _name_nodes(self, names: list[str]) -> None:
+        """Nodes' names must resolve (MASTER_ADDR is one). Each folder has lines of its own, for several Slurms may be up."""
+        mark = f"{config.MARK} {self.folder}"
+        with HOSTS.open("r+", encoding="utf-8") as file:  # in place, for containers mount this file
+            fcntl.flock(file, fcntl.LOCK_EX)
+            before = file.read()
+            kept = [line for line in before.splitlines() if not line.endswith(mark)]
+            after = "\n".join([*kept, *(f"127.0.0.1 {name} {mark}" for name in names)]) + "\n"
+            if after != before:
+                file.seek(0)
+                file.write(after)
+                file.truncate()
 
     def _start_accounting(self) -> None:
         data, run = self.folder / "db", self.folder / "run"
@@ -224,12 +238,3 @@ def _step_daemons(tasks: list[int]) -> set[int]:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _edit_hosts(names: list[str]) -> None:
-    """Nodes' names must resolve (MASTER_ADDR is one). In place, for containers mount this file."""
-    lines = [line for line in HOSTS.read_text().splitlines() if not line.endswith(config.MARK)]
-    wanted = [*lines, *(f"127.0.0.1 {name} {config.MARK}" for name in names)]
-    text = "\n".join(wanted) + "\n"
-    if text != HOSTS.read_text():
-        HOSTS.write_text(text)

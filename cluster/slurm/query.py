@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,88 @@ def parse_accounts(text: str) -> dict[str, View]:
             told = state if state == "OUT_OF_MEMORY" else "FAILED"
             found[base] = found[base].replace(state=told, exit=code, reason=f"step {step}: {state} {code}")
     return found
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What sinfo and scontrol say of a partition; None where there is no limit."""
+
+    name: str
+    default: bool
+    nodes: int
+    memory_mib: int
+    cpus: int
+    gpus: str
+    """Generic resources of a node as Slurm writes them: ``gpu:h100:8``; empty without."""
+    max_seconds: float | None
+    max_nodes: int | None
+
+
+def parse_partitions(limits: str, nodes: str) -> dict[str, Partition]:
+    """Partitions by name from ``scontrol show partition --oneliner`` and ``sinfo -h -o "%R|%D|%m|%c|%G"``."""
+    sizes: dict[str, list[list[str]]] = {}
+    for line in nodes.splitlines():
+        of, *cells = line.strip().split("|")
+        sizes.setdefault(of, []).append(cells)
+    found = {}
+    for line in limits.splitlines():
+        words = dict(word.partition("=")[::2] for word in line.split())
+        name = words.get("PartitionName", "")
+        if not name:
+            continue
+        rows = sizes.get(name, [])
+        most = words.get("MaxNodes", "UNLIMITED")
+        found[name] = Partition(
+            name=name,
+            default=words.get("Default") == "YES",
+            nodes=sum(int(row[0]) for row in rows),
+            memory_mib=max((_leading(row[1]) for row in rows), default=0),
+            cpus=max((_leading(row[2]) for row in rows), default=0),
+            gpus=next((row[3] for row in rows if row[3] not in ("", "(null)")), ""),
+            max_seconds=seconds_of(words.get("MaxTime", "UNLIMITED")),
+            max_nodes=int(most) if most.isdigit() else None,
+        )
+    return found
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds of Slurm's ``D-HH:MM:SS``, ``HH:MM:SS``, ``MM:SS`` or ``MM``; None for UNLIMITED and the like."""
+    days, _, rest = text.rpartition("-")
+    cells = rest.split(":")
+    if not all(cell.isdigit() for cell in cells) or (days and not days.isdigit()):
+        return None
+    numbers = [int(cell) for cell in cells]
+    if days:
+        numbers += [0] * (3 - len(numbers))
+    elif len(numbers) == 1:
+        numbers = [0, numbers[0], 0]
+    hours, minutes, seconds = ([0] * (3 - len(numbers)) + numbers)[:3]
+    return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
+
+
+def _leading(text: str) -> int:
+    return int(text.rstrip("+") or 0)
+
+
+def partitions() -> dict[str, Partition]:
+    """The cluster's partitions. Raises `LabError` where Slurm does not answer."""
+    return parse_partitions(
+        command("scontrol", "show", "partition", "--oneliner"), command("sinfo", "-h", "-o", "%R|%D|%m|%c|%G")
+    )
+
+
+def largest_array() -> int:
+    """How many tasks an array may have; Slurm's own default where it does not say."""
+    for line in command("scontrol", "show", "config", check=False).splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "MaxArraySize":
+            return max(1, int(value) - 1)
+    return 1000
+
+
+def on_this_machine() -> bool:
+    """Whether the nodes are this machine itself, as the development Slurm's are."""
+    return "NodeAddr=127.0.0.1 " in command("scontrol", "show", "node", "--oneliner", check=False)
 
 
 def restarts(job: str) -> int:

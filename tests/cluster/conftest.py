@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +50,9 @@ def _free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@pytest.fixture
+def ports() -> Callable[[int], int]:
+    """Gives the first of so many free ports in a row."""
+    return free_ports
