@@ -19,6 +19,15 @@ ROOM_GIB = 1.0
 """Free space below which a folder of runs is not worth beginning in."""
 
 
+def check_accelerator(profile: Profile) -> None:
+    """Raises `LabError` for one that the catalogue knows for planning alone."""
+    card = profile.accelerator
+    if card is not None and not card.runnable:
+        raise LabError(
+            f"accelerator={card.name} can be planned with, not run on: the lab trains with torch on CUDA and CPU"
+        )
+
+
 def check(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path) -> None:
     """Raises `LabError` with every reason why the recipe could not run under the profile."""
     reasons = list(_reasons(recipe, profile, plan, root))
@@ -27,9 +36,6 @@ def check(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path) -
 
 
 def _reasons(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path) -> Iterator[str]:
-    card = profile.accelerator
-    if card is not None and not card.runnable:
-        yield f"accelerator={card.name} can be planned with, not run on: torch trains on CUDA and CPU here"
     if plan is not None and not plan.fits:
         yield "; ".join(plan.warnings)
     if profile.scheduler == "slurm":

@@ -37,6 +37,7 @@ def submit(
     refuse_planned_only(recipe)
     where = Profile.load(profile) if isinstance(profile, str) else profile
     root = (root or where.root or runs_root()).absolute()
+    preflight.check_accelerator(where)
     waits = _predecessors(recipe, after, root)
     cluster = priced_on(where)
     dollars = None if max_dollars is None else parse_dollars(max_dollars)

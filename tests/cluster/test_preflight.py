@@ -67,9 +67,12 @@ def test_more_than_the_partition_has(
     slurm: DevSlurm, tmp_path: Path, home: Path, gpus: int, changes: dict[str, object], said: str
 ) -> None:
     where = Profile(**{**Profile.load("slurm-dev").model_dump(), **changes})
+    query.forget()
+    before = set(query.queue())
     with pytest.raises(LabError, match=said):
         submit(pretrain(gpus), where, root=tmp_path)
-    assert not list(tmp_path.glob("*/recipe.json")) and not query.queue()
+    query.forget()
+    assert not list(tmp_path.glob("*/recipe.json")) and set(query.queue()) == before
 
 
 def test_a_folder_that_only_this_machine_has(
