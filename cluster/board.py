@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lablib.runs import Run
+from lablib.runs import Run, RunState, jsonl
+from lablib.runs.orders import View
 from lablib.specs import LabError
 from lablib.specs.paths import runs_root
 
@@ -23,27 +24,51 @@ def find_runs(root: Path | None = None) -> list[Run]:
 
 
 def row(run: Run) -> dict[str, Any]:
-    """One line of the board; a folder that cannot be read says so in its state."""
+    """One line of the board; a folder that cannot be read says so in its state.
+
+    It reads the ends of files, never a whole metrics file, so that hundreds of long runs list at once.
+    """
     try:
-        recipe, progress, outcome = run.recipe, run.progress, run.outcome
+        recipe, progress, seconds, view = run.recipe, run.progress, run.seconds, run.view
     except (LabError, ValueError) as error:
         return {"run": run.id, "stage": "?", "state": f"unreadable: {error}".partition("\n")[0]}
+    losses = [one["loss"] for one in jsonl.last(run.path / "metrics" / "train.jsonl") if one.get("loss") is not None]
+    state, price = run.state, run.order.profile.price_per_gpu_hour
+    if price is None and run.cluster is not None:
+        price = run.cluster.price_per_gpu_hour
     return {
         "run": run.id,
         "stage": recipe.stage,
-        "state": str(run.state),
+        "state": str(state),
+        "why": run.failure.partition("\n")[0] if state is RunState.FAILED else _why_it_waits(run, view),
         "done": progress.get("done"),
         "total": progress.get("total"),
-        "eta_seconds": progress.get("eta_seconds"),
-        "seconds": round(outcome.seconds, 1),
-        "loss": outcome.loss,
-        "peak_gib": round(outcome.peak_gib, 2),
-        "dollars": outcome.dollars,
+        "eta_seconds": None if state.finished else progress.get("eta_seconds"),
+        "seconds": round(seconds, 1),
+        "planned_seconds": _planned_seconds(run),
+        "loss": sum(losses[-10:]) / len(losses[-10:]) if losses else None,
+        "peak_gib": round(max((pulse.peak_gib for pulse in run.pulses), default=0.0), 2),
+        "dollars": None if price is None else seconds / 3600 * recipe.gpus * price,
     }
 
 
+def _why_it_waits(run: Run, view: View | None) -> str:
+    """Slurm's reason and expected start while it is pending; the runs that it waits for on this machine."""
+    if view is not None and view.pending:
+        return view.reason + (f", expected to start {view.start}" if view.start else "")
+    if run.state is RunState.WAITING:
+        return f"waits for {', '.join(run.order.after)}"
+    return ""
+
+
+def _planned_seconds(run: Run) -> float | None:
+    plan = run.estimate
+    return None if plan is None else round(plan["days"]["mid"] * 86400, 1)
+
+
 def jobs(root: Path | None = None) -> pd.DataFrame:
-    """The board as a data frame: run, stage, state, done, total, eta_seconds, seconds, loss, peak_gib, dollars."""
+    """The board as a data frame: run, stage, state, why, done, total, eta_seconds, seconds beside planned_seconds,
+    loss, peak_gib, dollars."""
     import pandas as pd
 
     return pd.DataFrame([row(run) for run in find_runs(root)])

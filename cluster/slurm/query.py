@@ -22,7 +22,7 @@ FRESH = 2.0
 PATIENCE = 20.0
 """Seconds that a command of Slurm may take: its controller may be restarting."""
 FIELDS = "%i|%T|%r|%N|%S|%Z"
-_cache: dict[str, Any] = {"at": -1e9, "jobs": {}}
+_cache: dict[str, Any] = {"at": -1e9, "jobs": {}, "restarts_at": -1e9, "restarts": {}}
 
 
 def command(*words: str, check: bool = True) -> str:
@@ -164,11 +164,24 @@ def on_this_machine() -> bool:
     return "NodeAddr=127.0.0.1 " in command("scontrol", "show", "node", "--oneliner", check=False)
 
 
+def parse_restarts(text: str) -> dict[str, int]:
+    """How often Slurm started each job again, by id, from ``scontrol show job --oneliner``; an array's tasks as ``12_3``."""
+    found = {}
+    for line in text.splitlines():
+        words = dict(word.partition("=")[::2] for word in line.split())
+        if words.get("JobId"):
+            task = words.get("ArrayTaskId", "")
+            name = f"{words['ArrayJobId']}_{task}" if task.isdigit() else words["JobId"]
+            found[name] = int(words.get("Restarts") or 0)
+    return found
+
+
 def restarts(job: str) -> int:
-    """How often Slurm started the job again; 0 where it no longer knows the job."""
-    text = command("scontrol", "show", "job", "--oneliner", job, check=False)
-    words = dict(word.partition("=")[::2] for word in text.split())
-    return int(words.get("Restarts", "0") or 0)
+    """How often Slurm started the job again; 0 where it no longer knows it. One question serves all jobs for `FRESH` s."""
+    if time.monotonic() - _cache["restarts_at"] > FRESH:
+        _cache["restarts"] = parse_restarts(command("scontrol", "show", "job", "--oneliner", check=False))
+        _cache["restarts_at"] = time.monotonic()
+    return int(_cache["restarts"].get(job, 0))
 
 
 def taken_away(job: str) -> bool:
@@ -189,7 +202,7 @@ def queue() -> dict[str, View]:
 
 def forget() -> None:
     """Ask anew at the next question: something was just submitted or cancelled."""
-    _cache["at"] = -1e9
+    _cache["at"] = _cache["restarts_at"] = -1e9
 
 
 def accounts(jobs: Iterable[str]) -> dict[str, View]:

@@ -1,4 +1,4 @@
-"""The runs in ./runs (or $LAB_RUNS) with state, progress, ETA, loss and money."""
+"""The runs in ./runs (or $LAB_RUNS) with state, progress, ETA, time against plan, loss, money, and why one waits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def run(args: argparse.Namespace) -> None:
     if not rows:
         console.print(f"No runs in {runs_root()} yet; `lab tour` makes some.")
         return
-    console.print(table(["run", "state", "done", "eta", "time", "loss", "money"], [_cells(item) for item in rows]))
+    console.print(
+        table(["run", "state", "done", "eta", "time / plan", "loss", "money", "why"], [_cells(item) for item in rows])
+    )
 
 
 def _cells(item: dict[str, object]) -> list[str]:
@@ -36,7 +38,14 @@ def _cells(item: dict[str, object]) -> list[str]:
         f"{GLYPHS.get(str(item['state']), '?')} {item['state']}",
         f"{done}/{total}" if total else "",
         show_seconds(eta) if isinstance(eta, float) else "",
-        show_seconds(float(str(item.get("seconds", 0)))),
+        _against_the_plan(item),
         f"{loss:.3f}" if isinstance(loss, float) else "",
         show_dollars(dollars) if isinstance(dollars, float) else "",
+        str(item.get("why") or ""),
     ]
+
+
+def _against_the_plan(item: dict[str, object]) -> str:
+    planned = item.get("planned_seconds")
+    spent = show_seconds(float(str(item.get("seconds", 0))))
+    return f"{spent} / {show_seconds(planned)}" if isinstance(planned, float) else spent

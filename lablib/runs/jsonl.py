@@ -62,3 +62,17 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def read(path: Path) -> list[dict[str, Any]]:
     """All complete rows of a file; an absent file has none."""
     return Tail(path).read()
+
+
+def last(path: Path, most_bytes: int = 16_384) -> list[dict[str, Any]]:
+    """The complete rows in the last `most_bytes` of a file, however long it is; an absent file has none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most_bytes))
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    begin = 0 if size <= most_bytes else data.find(b"\n") + 1
+    complete = data.rfind(b"\n") + 1
+    return [row for line in data[begin:complete].splitlines() if (row := _parse(line)) is not None]
