@@ -38,6 +38,17 @@ _SEEN: dict[Path, tuple[tuple[int, ...], float]] = {}
 """When this process last saw a run's beats change: staleness is judged by the watcher's own clock."""
 
 
+def _fresh(stem: Path) -> Path:
+    """A new folder of that beginning; a sweep makes many in one second, so that four random digits do meet."""
+    while True:
+        path = stem.with_name(f"{stem.name}-{secrets.token_hex(2)}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
 class Run:
     """A run folder and nothing else: two `Run` objects of one path are the same run."""
 
@@ -57,8 +68,8 @@ class Run:
     def create(cls, recipe: Recipe, root: Path, cluster: Cluster | None = None, **documents: Any) -> Run:
         """A new run folder with its recipe, the cluster it is priced on and JSON `documents` (estimate=..., ...)."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        path = root.absolute() / f"{recipe.name[:40]}-{stamp}-{secrets.token_hex(2)}"
-        path.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
+        path = _fresh(root.absolute() / f"{recipe.name[:40]}-{stamp}")
         if cluster is not None:
             cluster.save(path / "cluster.json")
         for name, document in documents.items():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.settle import Attempt, decide
 from cluster.slurm import query
-from lablib.runs import jsonl
+from lablib.runs import Run, jsonl
 from lablib.runs.state import HOPELESS, STOPPED
+from lablib.specs import Prepare
 
 
 def test_a_queue_with_reasons_of_several_words_and_suffixes() -> None:
@@ -65,3 +67,11 @@ def test_the_end_of_a_file_is_the_end_of_the_whole(numbers: list[int], size: int
         whole, end = jsonl.read(file), jsonl.last(file, size)
         assert end == whole[len(whole) - len(end) :]
         assert len(end) >= min(len(whole), size // 25 - 1)
+
+
+def test_runs_made_in_the_same_second_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr("lablib.runs.run.secrets.token_hex", lambda _: next(digits))
+    monkeypatch.setattr("lablib.runs.run.time.strftime", lambda _: "20261124-000000")
+    first, second = (Run.create(Prepare(vocab=512), tmp_path) for _ in range(2))
+    assert first.path != second.path
