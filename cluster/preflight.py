@@ -15,6 +15,8 @@ from lablib.specs.units import show_seconds
 
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 """Folders that each node has for itself."""
+PER_CORE = 4
+"""Processes a core that a local run may have: slow, but it tells whether a layout works."""
 ROOM_GIB = 1.0
 """Free space below which a folder of runs is not worth beginning in."""
 
@@ -38,12 +40,21 @@ def check(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path) -
 def _reasons(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path) -> Iterator[str]:
     if plan is not None and not plan.fits:
         yield "; ".join(plan.warnings)
-    if profile.scheduler == "slurm":
+    if profile.scheduler == "local":
+        yield from _here(recipe)
+    else:
         yield from _asks(recipe, profile)
         yield from _paths(profile, root)
     if plan is not None and profile.time is not None:
         yield from _time(recipe, profile, plan)
     yield from _room(root)
+
+
+def _here(recipe: Recipe) -> Iterator[str]:
+    """More processes than this machine could even import torch in."""
+    most = max(8, PER_CORE * (os.cpu_count() or 1))
+    if recipe.gpus > most:
+        yield f"parallelism takes {recipe.gpus} processes, and this machine's {os.cpu_count()} cores bear {most}; shrink dp_shard, or give the profile of a cluster"
 
 
 def _asks(recipe: Recipe, profile: Profile) -> Iterator[str]:

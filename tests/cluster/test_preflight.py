@@ -89,3 +89,9 @@ def test_a_limit_too_short_for_one_checkpoint(tmp_path: Path, home: Path, slurm:
                     parallelism=Parallelism(dp_shard=16, micro_batch_size=1), recompute="full")  # fmt: skip
     with pytest.raises(LabError, match=r"checkpoint_every=500 steps take .* checkpoint more often"):
         submit(long, where, root=tmp_path)
+
+
+def test_this_machine_is_not_drowned_in_processes(tmp_path: Path, home: Path) -> None:
+    with pytest.raises(LabError, match=r"takes 4096 processes, and this machine's .* shrink dp_shard"):
+        submit(pretrain(4096), root=tmp_path)
+    assert not list(tmp_path.glob("*/recipe.json"))
