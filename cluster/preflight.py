@@ -110,4 +110,4 @@ def _room(root: Path) -> Iterator[str]:
     if not os.access(base, os.W_OK):
         yield f"root={root} cannot be written to"
     elif shutil.disk_usage(base).free < ROOM_GIB * 2**30:
-        yield f"root={root} has under {ROOM_GIB:.0f} GiB left"
+        yield f"No space left to begin in: root={root} has under {ROOM_GIB:.0f} GiB"

@@ -33,9 +33,13 @@ def take(root: Path, source: Path = SOURCE) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(dir=target.parent, prefix=".half-"))
     half.chmod(0o755)
-    for relative in _files(source):
-        (half / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / relative, half / relative)
+    try:
+        for relative in _files(source):
+            (half / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / relative, half / relative)
+    except OSError:  # a full disk
+        shutil.rmtree(half, ignore_errors=True)
+        raise
     try:
         half.rename(target)
     except OSError:  # another submission was faster
