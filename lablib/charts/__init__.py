@@ -8,6 +8,7 @@ from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric,
 from lablib.charts.figure import Figure
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
+from lablib.charts.trade_off import trade_off
 
 __all__ = [
     "Figure",
@@ -32,4 +33,5 @@ __all__ = [
     "sweep",
     "thin",
     "to_rows",
+    "trade_off",
 ]

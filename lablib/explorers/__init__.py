@@ -3,6 +3,7 @@
 from lablib.explorers.accuracy import Accuracy
 from lablib.explorers.budget import BudgetPlan
 from lablib.explorers.explorer import Explorer, knob
+from lablib.explorers.layouts import LayoutPlan
 from lablib.explorers.memory import MemoryPlan
 from lablib.explorers.mini import MiniPlan
 from lablib.explorers.monitor import Monitor
@@ -13,6 +14,7 @@ __all__ = [
     "BudgetPlan",
     "Explorer",
     "Headline",
+    "LayoutPlan",
     "MemoryPlan",
     "MiniPlan",
     "Monitor",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import field_validator
 
 from lablib import charts
 from lablib.charts import Figure, Frame
 from lablib.explorers import show
-from lablib.explorers.explorer import Explorer, knob
+from lablib.explorers.explorer import Explorer, catalogued, knob
 from lablib.explorers.planned import Span
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, Range, estimate
@@ -31,21 +31,17 @@ class BudgetPlan(Explorer):
     gpus: int = knob(256, "Accelerators", 1, 16384, powers_of_two=True)
     price: float = knob(3.0, "Price", 0.5, 15, step=0.1, unit="$/h each")
     tensor_parallel: Literal[1, 2, 4, 8] = knob(1, "Tensor parallel")
+    pipeline_parallel: Literal[1, 2, 4, 8, 16] = knob(1, "Pipeline stages")
+    context_parallel: Literal[1, 2, 4, 8] = knob(1, "Context parallel")
     micro_batch: int = knob(1, "Sequences at a time", 1, 64, powers_of_two=True)
     seq_len: Literal[1024, 2048, 4096, 8192, 16384, 32768] = knob(4096, "Sequence length")
     batch_tokens: int = knob(4_194_304, "Tokens a step", 65_536, 67_108_864, powers_of_two=True)
     precision: Literal["bf16", "fp8", "fp32"] = knob("bf16", "Precision")
     recompute: Literal["none", "selective", "full"] = knob("selective", "Recompute activations")
+    cross_entropy: Literal["full", "fused", "chunked"] = knob("full", "Cross entropy")
+    offload: Literal["none", "optimizer", "activations", "all"] = knob("none", "Keep in host memory")
 
-    @field_validator("model", "accelerator")
-    @classmethod
-    def _known(cls, name: str, info: Any) -> str:
-        table = catalog.models if info.field_name == "model" else catalog.accelerators
-        try:
-            table[name]
-        except LabError as error:
-            raise ValueError(str(error)) from None
-        return name
+    _known = field_validator("model", "accelerator")(catalogued)
 
     @property
     def cluster(self) -> Cluster:
@@ -67,10 +63,15 @@ class BudgetPlan(Explorer):
         return self._recipe(self.gpus)
 
     def _recipe(self, gpus: int) -> Pretrain:
-        if gpus % self.tensor_parallel:
-            raise LabError(f"tensor_parallel={self.tensor_parallel} does not divide {gpus} accelerators; lower it")
+        model_parallel = self.tensor_parallel * self.pipeline_parallel * self.context_parallel
+        if gpus % model_parallel:
+            raise LabError(f"tensor × pipeline × context parallel = {model_parallel} does not divide {gpus} accelerators; lower one of them")  # fmt: skip
         layout = Parallelism(
-            dp_shard=gpus // self.tensor_parallel, tp=self.tensor_parallel, micro_batch_size=self.micro_batch
+            dp_shard=gpus // model_parallel,
+            tp=self.tensor_parallel,
+            pp=self.pipeline_parallel,
+            cp=self.context_parallel,
+            micro_batch_size=self.micro_batch,
         )
         round_tokens = layout.dp * layout.micro_batch_size * self.seq_len
         if round_tokens > self.batch_tokens * 1.05:
@@ -88,6 +89,8 @@ class BudgetPlan(Explorer):
             parallelism=layout,
             precision=self.precision,
             recompute=self.recompute,
+            cross_entropy=self.cross_entropy,
+            offload=self.offload,
         )
 
     def view(self) -> View:

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from lablib.explorers.view import View
-from lablib.specs import AnyRecipe, Spec
+from lablib.specs import AnyRecipe, LabError, Spec, catalog
 
 
 def knob(
@@ -38,6 +38,16 @@ def knob(
         "choices": list(choices),
     }
     return Field(default, ge=low, le=high, json_schema_extra={"knob": shown})
+
+
+def catalogued(name: str, info: Any) -> str:
+    """Validator of the fields ``model`` and ``accelerator``: a name that the catalogue has, else an error with near ones."""
+    table: Any = catalog.models if info.field_name == "model" else catalog.accelerators
+    try:
+        table[name]
+    except LabError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 class Explorer(Spec):

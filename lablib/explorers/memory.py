@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import field_validator
 
 from lablib import charts
 from lablib.charts import Figure, Frame
 from lablib.explorers import show
-from lablib.explorers.explorer import Explorer, knob
+from lablib.explorers.explorer import Explorer, catalogued, knob
+from lablib.explorers.switches import switches
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, estimate
 from lablib.plan import memory as plan_memory
 from lablib.plan.efficiency import of
 from lablib.plan.pretraining import job
-from lablib.specs import Cluster, LabError, Parallelism, Pretrain, catalog
+from lablib.specs import Cluster, Parallelism, Pretrain, catalog
 from lablib.specs.recipe import Optimizer
 from lablib.specs.units import show_count
 
 MODELS = tuple(catalog.models)
 ACCELERATORS = tuple(name for name, card in catalog.accelerators.items() if card.kind == "gpu")
 OPTIMIZERS = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "muon", "sgd"]
-SWITCHES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("no recomputation", {"recompute": "none"}),
-    ("keep every second matmul", {"recompute": "selective-op"}),
-    ("keep every matmul", {"recompute": "selective"}),
-    ("recompute every layer", {"recompute": "full"}),
-    ("chunked cross entropy", {"cross_entropy": "chunked"}),
-    ("fused cross entropy", {"cross_entropy": "fused"}),
-    ("compile", {"compile": True}),
-    ("optimiser states in host memory", {"offload": "optimizer"}),
-    ("8-bit AdamW", {"optimizer": "adamw-8bit"}),
-    ("half the sequence", {"halve": "seq_len"}),
-    ("half the micro-batch", {"halve": "micro_batch"}),
-    ("twice the sharding", {"double": "dp_shard"}),
-    ("two replicas of the shards (HSDP)", {"hsdp": True}),
-    ("tensor parallelism over 2", {"double": "tp"}),
-)
-"""What people ask "and if" about, with what it changes."""
 
 
 class MemoryPlan(Explorer):
@@ -63,15 +46,7 @@ class MemoryPlan(Explorer):
     compile: bool = knob(True, "Compile", choices=(True, False))
     precision: Literal["bf16", "fp8", "fp32"] = knob("bf16", "Precision")
 
-    @field_validator("model", "accelerator")
-    @classmethod
-    def _known(cls, name: str, info: Any) -> str:
-        table = catalog.models if info.field_name == "model" else catalog.accelerators
-        try:
-            table[name]
-        except LabError as error:
-            raise ValueError(str(error)) from None
-        return name
+    _known = field_validator("model", "accelerator")(catalogued)
 
     @property
     def cluster(self) -> Cluster:
@@ -110,7 +85,7 @@ class MemoryPlan(Explorer):
             headlines=_headlines(plan),
             charts=FIGURES,
             frames={**_parts(plan), "moments": self._moments()},
-            tables=(self._switches(plan), self._ranks()),
+            tables=(switches(self.recipe, self.cluster), self._ranks()),
             notes=tuple(plan.warnings),
         )
 
@@ -132,40 +107,11 @@ class MemoryPlan(Explorer):
         )
         return Table("GiB of each pipeline stage at each moment", ("stage", *plan_memory.MOMENTS), rows)
 
-    def _switches(self, plan: Estimate) -> Table:
-        rows = tuple(_row(name, changed, plan) for name, changed in self._others())
-        caption = "Each switch alone, against this plan; time is seconds for the same tokens."
-        return Table("What if", ("switch", "memory", "change", "time", "fits"), rows, caption)
-
-    def _others(self) -> Iterator[tuple[str, Estimate]]:
-        for name, change in SWITCHES:
-            try:
-                other = self._switched(change)
-                if other != self:
-                    yield name, estimate(other.recipe, other.cluster)
-            except LabError:
-                continue  # the switch does not go with this layout
-
-    def _switched(self, change: dict[str, Any]) -> MemoryPlan:
-        if "halve" in change:
-            return self.replace(**{change["halve"]: max(1, getattr(self, change["halve"]) // 2)})
-        if "double" in change:
-            return self.replace(**{change["double"]: getattr(self, change["double"]) * 2})
-        if "hsdp" in change:
-            return self.replace(dp_shard=max(1, self.dp_shard // 2), dp_replicate=self.dp_replicate * 2) if self.dp_shard > 1 else self  # fmt: skip
-        return self.replace(**change)
-
 
 FIGURES: tuple[Figure, ...] = (
     charts.memory_parts(),
     charts.shares("moments", "When memory is fullest", "GiB of the fullest stage at each moment of a step.", "GiB"),
 )
-
-
-def _row(name: str, other: Estimate, plan: Estimate) -> tuple[str, ...]:
-    now, then = plan.memory.peak_gib, other.memory.peak_gib
-    slower = (plan.tokens_per_second_per_gpu or 0) / (other.tokens_per_second_per_gpu or 1) - 1
-    return (name, show.gib(then), f"{then - now:+.1f} GiB", f"{slower:+.0%}", "yes" if other.fits else "no")
 
 
 def _headlines(plan: Estimate) -> tuple[Headline, ...]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from lablib.explorers import show
 from lablib.explorers.planned import Span
+from lablib.explorers.switches import switches
 from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
 from lablib.report.section import Section
 from lablib.report.spans import planned
-from lablib.specs import LabError, parse_recipe
+from lablib.specs import Cluster, LabError, Pretrain, parse_recipe
 
 WORDS = "Estimates and forecasts were written into each run's folder when it was submitted, before it started."
 
@@ -39,6 +41,32 @@ def _cell(span: Span | None, measure: str) -> Markup:
     return join([show_one(span.mid), None if exact else tag("small", f"{show_one(span.low)} to {show_one(span.high)}")])
 
 
+def _audit(run: RunRecord) -> Markup | None:
+    """How each registered number came about; None for a run that was priced before plans kept it."""
+    entries = (run["estimate"] or {}).get("ledger")
+    if not entries:
+        return None
+    rows = [(entry["name"], entry["value"], entry["formula"], entry["source"]) for entry in entries]
+    return join([tag("h4", run["name"]), table(("number", "value", "formula", "source"), rows)])
+
+
+def _what_if(run: RunRecord) -> Markup | None:
+    """What each switch would change, as the memory planner says it; None for stages that have none."""
+    try:
+        recipe = parse_recipe(run["recipe"])
+        if not isinstance(recipe, Pretrain) or run["cluster"] is None:
+            return None
+        found = switches(recipe, Cluster(**run["cluster"]))
+    except LabError:
+        return None  # the recipe's references, or a recipe of another version, cannot be priced here
+    return join([tag("h4", run["name"]), table(found.columns, found.rows, found.caption)])
+
+
+def _folded(summary: str, parts: Iterable[Markup | None]) -> Markup | None:
+    found = [part for part in parts if part is not None]
+    return folded(summary, *found) if found else None
+
+
 def plan(record: Record) -> Section:
     """The chain with each stage's registered estimate; the recipes are folded below."""
     rows = []
@@ -49,4 +77,6 @@ def plan(record: Record) -> Section:
     columns = ("stage", "what it does", "time", "memory", "money", "final loss")
     shown = table(columns, rows, "Plan, as registered")
     recipes = folded("The recipes in full", *map(_recipe, record["runs"]))
-    return Section("plan", "The plan", join([tag("p", WORDS), shown, recipes]))
+    audit = _folded("How each number came about", map(_audit, record["runs"]))
+    what_if = _folded("What if: one switch at a time", map(_what_if, record["runs"]))
+    return Section("plan", "The plan", join([tag("p", WORDS), shown, what_if, audit, recipes]))
