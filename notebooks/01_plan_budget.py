@@ -23,7 +23,7 @@ def _():
 
     from cluster import submit
     from lablib import Cluster, Prepare, estimate
-    from lablib.explorers import Accuracy, BudgetPlan, MemoryPlan, MiniPlan
+    from lablib.explorers import Accuracy, BudgetPlan, LayoutPlan, MemoryPlan, MiniPlan
     from lablib.plan import calibrate
     from lablib.specs.paths import home
     from widgets import explore, show, watch
@@ -33,6 +33,7 @@ def _():
         Accuracy,
         BudgetPlan,
         Cluster,
+        LayoutPlan,
         MemoryPlan,
         MiniPlan,
         Prepare,
@@ -122,7 +123,28 @@ def _(MemoryPlan, explore, show):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    ## 3. How right is it?
+    ## 3. Which layout?
+
+    Replicas, shards, tensor, pipeline, context and expert parallelism, micro-batch and recomputation make thousands of
+    layouts; all of them are priced at once.
+
+    **What you should see:** the fastest layouts leave little memory free, and the grey crosses are faster still but do
+    not fit. The note holds the guide's rule of thumb against the search. Take nodes away until the crosses win.
+    """)
+    return
+
+
+@app.cell
+def _(LayoutPlan, explore, show):
+    layouts = explore(LayoutPlan(model="llama-3.1-70b", nodes=8))
+    show(layouts)
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## 4. How right is it?
 
     The same formulas were held against published measurements of other people's runs. Each point is one of them.
 
@@ -143,7 +165,7 @@ def _(Accuracy, explore, show):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    ## 4. Hold it against something real
+    ## 5. Hold it against something real
 
     A planner that is never checked is a guess. The same `estimate` plans a small pretraining on this machine; we run it
     and compare.
