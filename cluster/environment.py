@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 from lablib.runs import Run
+from lablib.specs import Prepare
+
+FLIGHT_RECORDER = "TORCH_FR_DUMP_TEMP_FILE"
+EXPORTED = ("PYTHONPATH", "PYTHONSAFEPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "LAB_HOME", "LAB_RUNS",
+        "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_DUMP_ON_TIMEOUT")  # fmt: skip
+"""What a job on another machine is told; the rest it has from its own login, and no token travels in a script."""
 
 
 def of(run: Run, code: Path) -> dict[str, str]:
@@ -17,5 +23,16 @@ def of(run: Run, code: Path) -> dict[str, str]:
     # Waiting threads sleep instead of spinning: on busy cores a step of two threads is 2.5 times faster (docs/log.md).
     openmp = {"OMP_NUM_THREADS": str(run.recipe.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     # NCCL and gloo keep what each collective did, so that a hang can be read afterwards.
-    recorder = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_FR_DUMP_TEMP_FILE": str(run.path / "logs" / "collectives-")}  # fmt: skip
-    return {**kept, **openmp, **recorder, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
+    recorder = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", FLIGHT_RECORDER: str(run.path / "logs" / "collectives-")}  # fmt: skip
+    # What the hub has was fetched before; a job that asks it again may wait for ever on a node without a network.
+    streams = isinstance(run.recipe, Prepare) and run.recipe.corpus.startswith("hf:")
+    hub = {} if streams else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    return {
+        **kept,
+        **hub,
+        **openmp,
+        **recorder,
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster import components
 from lablib.runs import Run, jsonl
 
 STACKS = 3.0
@@ -48,8 +49,18 @@ class Guard:
             self._signs, self._since = signs, now
         return now - self._since > self.patience
 
-    def report(self) -> None:
-        """Leave the event that explains the end of the attempt."""
+    def wrong(self) -> bool:
+        """Whether the attempt must end; leaves the event that explains it. A component that ended takes the ranks along."""
+        dead = components.ended(self.run)
+        if dead:
+            jsonl.append(self.run.path / "events.jsonl", {"kind": "component", "time": time.time(), "name": dead})
+        elif self.hung():
+            self._report()
+        else:
+            return False
+        return True
+
+    def _report(self) -> None:
         jsonl.append(
             self.run.path / "events.jsonl",
             {"kind": "hang", "time": time.time(), "seconds_silent": self._clock() - self._since, "stacks": "logs/stacks-*.txt"},
@@ -60,8 +71,7 @@ def watch(run: Run, signal_ranks: Callable[[str], None], gone: Callable[[], bool
     """Until the job is `gone`; a job that hangs is told by signal name to write its stacks and then to die."""
     guard = Guard(run)
     while not gone():
-        if guard.hung():
-            guard.report()
+        if guard.wrong():
             signal_ranks("USR1")
             time.sleep(STACKS)
             signal_ranks("KILL")
@@ -70,11 +80,13 @@ def watch(run: Run, signal_ranks: Callable[[str], None], gone: Callable[[], bool
 
 
 def main(folder: str, job: str) -> None:
-    """Watch the ranks, a Slurm job's first step; the batch script ends this process with the job."""
+    """Watch the ranks, a Slurm job's first step after its components; the batch script ends this process with the job."""
     run = Run(Path(folder))
 
     def signal_ranks(name: str) -> None:
-        subprocess.run(["scancel", f"--signal={name}", f"{job}.0"], check=False)  # KILL to the job would cancel it
+        subprocess.run(
+            ["scancel", f"--signal={name}", f"{job}.{len(run.order.components)}"], check=False
+        )  # KILL to the job would cancel it
 
     watch(run, signal_ranks, lambda: False, every=min(10.0, run.order.profile.hang / 10))
 

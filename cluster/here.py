@@ -27,15 +27,24 @@ def start(run: Run, attempt: int, code: Path) -> None:
         raise LabError(f"run {run.id} could not be started: {said[-1] if said else done.returncode}")
 
 
-def stop(run: Run) -> int:
-    """Ask the run's processes to save and return; gives how many were asked. Raises `LabError` for a run of another
-    machine."""
+def stop(run: Run, now: bool = False) -> int:
+    """Ask the run's processes to save and return, or end them `now`; gives how many were asked. Raises `LabError` for a
+    run of another machine."""
+    return _signal(run, signal.SIGKILL if now else signal.SIGTERM)
+
+
+def end_attempt(run: Run) -> None:
+    """Have the processes save as at the end of their time, after which the supervisor starts them again."""
+    _signal(run, signal.SIGUSR2)
+
+
+def _signal(run: Run, number: signal.Signals) -> int:
     live = [pulse for pulse in run.pulses if pulse.exit is None]
     if any(not heartbeat.same_machine(pulse) for pulse in live):
         raise LabError(f"run {run.id} works on {live[0].host}; stop it there")
     asked = [pulse.pid for pulse in live if heartbeat.alive(pulse)]
     for pid in asked:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
     return len(asked)
 
 

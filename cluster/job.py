@@ -9,7 +9,7 @@ from typing import Any
 
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 
-from cluster import snapshot
+from cluster import components, health, snapshot
 from lablib.runs import Recorder, Run, RunState
 from lablib.specs import LabError
 from lablib.stages import execute
@@ -29,11 +29,16 @@ class Job:
         """Do the work and return the run's final state; exceptions are recorded in the run and raised."""
         rank = _join_the_others()
         recorder = Recorder(Path(self.run), rank)
-        with recorder.working("waiting" if self.after else "running"):
-            snapshot.check(recorder.path, Run(recorder.path).order.code)
+        order = Run(recorder.path).order
+        with recorder.working("waiting" if self.after or order.behind else "running"):
+            snapshot.check(recorder.path, order.code)
             if self._inputs_are_ready(recorder):
                 recorder.enter("running")
+                health.examine(recorder)
+                os.environ.update(components.addresses(Run(recorder.path)))
                 execute(recorder.recipe, recorder)
+        if recorder.is_main and order.report and not recorder.stop_requested:
+            _report(Run(recorder.path))
         return str(Run(recorder.path).state)
 
     def checkpoint(self) -> DelayedSubmission:
@@ -41,7 +46,32 @@ class Job:
         return DelayedSubmission(self)
 
     def _inputs_are_ready(self, recorder: Recorder) -> bool:
-        return all(_completed(Run(recorder.path.parent / name), recorder) for name in self.after)
+        run = Run(recorder.path)
+        if run.order.behind:
+            _ended(Run(run.path.parent / run.order.behind), recorder)
+        return all(_completed(Run(run.path.parent / name), recorder) for name in self.after)
+
+
+def _report(run: Run) -> None:
+    """One page about the run and all those that it needed, the first one first."""
+    from lablib.report import export
+
+    chain: dict[str, Run] = {}
+
+    def add(one: Run) -> None:
+        for name in one.order.after:
+            add(Run(one.path.parent / name))
+        chain.setdefault(one.id, one)
+
+    add(run)
+    export(list(chain.values()), run.path / "report" / "report.html")
+
+
+def _ended(run: Run, recorder: Recorder) -> RunState:
+    """Wait until a run is at an end of whatever kind, or this job is asked to stop."""
+    while not (state := run.state).finished and not recorder.stop_requested:
+        time.sleep(POLL)
+    return state
 
 
 def _completed(run: Run, recorder: Recorder) -> bool:
@@ -49,8 +79,7 @@ def _completed(run: Run, recorder: Recorder) -> bool:
 
     Raises `LabError` where the predecessor failed or was lost.
     """
-    while not (state := run.state).finished and not recorder.stop_requested:
-        time.sleep(POLL)
+    state = _ended(run, recorder)
     if state is RunState.STOPPED:
         recorder.request_stop()
     if recorder.stop_requested:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cluster import components
 from cluster.guard import STACKS, Guard
 from cluster.job import Job
 from cluster.settle import settle
@@ -66,12 +67,12 @@ def _attempt(run: Run, gpus: int) -> None:
     executor.update_parameters(
         tasks_per_node=run.recipe.gpus, gpus_per_node=gpus, timeout_min=FOREVER_MINUTES, stderr_to_stdout=True
     )
+    servers = components.start(run)
     job: Any = executor.submit(Job(run.path, run.order.after))
     guard, begun, limit = Guard(run), time.monotonic(), run.order.profile.time
     told = False
     while job._process.poll() is None:
-        if guard.hung():
-            guard.report()
+        if guard.wrong():
             _tell(run, signal.SIGUSR1)
             time.sleep(STACKS)
             _tell(run, signal.SIGKILL)
@@ -79,6 +80,7 @@ def _attempt(run: Run, gpus: int) -> None:
             _tell(run, signal.SIGUSR2)
             told = True
         time.sleep(POLL)
+    components.end(servers)
 
 
 def _tell(run: Run, number: signal.Signals) -> None:

@@ -1,14 +1,15 @@
 """What follows the end of an attempt: the run is at its end, or starts again by itself.
 
 ``python -m cluster.settle RUN CODE`` is the last thing of a batch script; the local supervisor calls `settle` itself.
-Its exit status tells the script what to do: `AGAIN` queues the job again, anything else becomes the job's own status,
-so that jobs which depend on it start only where the run has completed.
+Where the run starts again it puts the job back into the queue and ends with `AGAIN`; any other status becomes the job's
+own, so that jobs which depend on it start only where the run has completed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ STATUS: dict[Outcome, int] = {
 cancelled): what becomes of the job is then Slurm's to say."""
 
 
+BROKEN = {"hang": "it hung", "component": "a component ended", "unwell": "a node is not well"}
+"""Events that explain why an attempt was ended from outside, or did not begin."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """What is known of an attempt at its end."""
@@ -43,7 +48,7 @@ class Attempt:
     codes: tuple[int | None, ...]
     """Exit statuses as the ranks wrote them; None for a rank that died without a word. Empty where none began."""
     why: str
-    """Why it stopped, where it saved and stopped: "asked", "limit", "signal", "budget", or "hang" where a guard ended it."""
+    """Why it stopped, where it saved and stopped: "asked", "limit", "signal", "budget", or one of `BROKEN`."""
     progressed: bool
     """Whether it left a newer checkpoint than the run had."""
     failures: int
@@ -71,7 +76,7 @@ def decide(attempt: Attempt, retries: int, asked_to_stop: bool, taken: bool = Fa
     stopped = bool(codes) and all(code in (0, STOPPED) for code in codes)
     if taken and not asked_to_stop:
         return Decision("released", "Slurm ended it")
-    if stopped and attempt.why not in ("limit", "hang"):
+    if stopped and attempt.why not in ("limit", *BROKEN):
         return Decision(
             "stopped",
             {"budget": "its budget is spent", "asked": "it was asked to"}.get(attempt.why, "it was signalled"),
@@ -82,8 +87,8 @@ def decide(attempt: Attempt, retries: int, asked_to_stop: bool, taken: bool = Fa
         return Decision("failed", "another attempt would fail alike")
     if not attempt.progressed and attempt.failures >= retries:
         return Decision("failed", f"{attempt.failures + 1} attempts in a row ended without a new checkpoint")
-    if attempt.why == "hang":
-        return Decision("again", "it hung")
+    if attempt.why in BROKEN:
+        return Decision("again", BROKEN[attempt.why])
     if stopped:
         return Decision("again", "its time was up or it was preempted")
     return Decision("again", "a process failed" if any(codes) else "its processes died")
@@ -103,6 +108,7 @@ def settle(run: Run, number: int, taken: bool = False) -> Decision:
     )
     taken = taken or (order.profile.scheduler == "slurm" and done.why == "signal")
     found = decide(done, order.profile.retries, (run.path / orders.STOP).exists(), taken)
+    _exclude(run, events, number)
     _event(run, "attempt", attempt=number, outcome=found.outcome, reason=found.reason, progressed=done.progressed)
     if found.outcome not in ("again", "released"):
         write_atomic(run.path / "settled.json", json.dumps({"attempt": number, "outcome": found.outcome}))
@@ -111,6 +117,15 @@ def settle(run: Run, number: int, taken: bool = False) -> Decision:
 
 def _event(run: Run, kind: str, **details: Any) -> None:
     jsonl.append(run.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})
+
+
+def _exclude(run: Run, events: list[dict[str, Any]], number: int) -> None:
+    """Keep later attempts away from nodes that this one found bad."""
+    bad = {event["node"] for event in events[_since(events, number) :] if event["kind"] == "unwell"}
+    if bad - set(run.order.exclude):
+        run.order.replace(exclude=(*run.order.exclude, *sorted(bad - set(run.order.exclude)))).save(
+            run.path / "order.json"
+        )
 
 
 def _codes(pulses: list[heartbeat.Pulse], world: int) -> tuple[int | None, ...]:
@@ -134,8 +149,9 @@ def _since(events: list[dict[str, Any]], number: int) -> int:
 
 def _why(events: list[dict[str, Any]], number: int) -> str:
     ours = events[_since(events, number) :]
-    if any(event["kind"] == "hang" for event in ours):
-        return "hang"
+    for event in ours:
+        if event["kind"] in BROKEN:
+            return str(event["kind"])
     ends = [event for event in ours if event["kind"] == "stopped"]
     return str(ends[-1].get("why", "signal")) if ends else ""
 
@@ -158,10 +174,22 @@ def _failures(events: list[dict[str, Any]]) -> int:
 
 def main(folder: str, code: str) -> int:
     """Settle and say so in the job's log; gives the exit status for the batch script."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    found = settle(Run(Path(folder)), int(os.environ["LAB_ATTEMPT"]), bool(job) and query.taken_away(job))
+    job, run = os.environ["SLURM_JOB_ID"], Run(Path(folder))
+    found = settle(run, int(os.environ["LAB_ATTEMPT"]), query.taken_away(job))
     sys.stderr.write(f"attempt ended with status {code}: {found.outcome} {found.reason}\n")
+    if found.outcome == "again":
+        _requeue(run, job)
     return STATUS[found.outcome]
+
+
+def _requeue(run: Run, job: str) -> None:
+    """Put our own job back into the queue, away from nodes that were found bad."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # requeueing ends this script, and us with it
+    query.command("scontrol", "requeue", job)
+    profile, bad = run.order.profile, run.order.exclude
+    if bad:
+        nodes = ",".join(filter(None, [profile.exclude, *bad]))
+        query.command("scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cluster import here, preflight, snapshot
+from cluster import here, preflight, snapshot, staging
 from cluster.slurm import query, sbatch
 from lablib.plan import Estimate, estimate, forecast
 from lablib.posttrain.later import refuse_planned_only
-from lablib.runs import Recorder, Run, RunState, jsonl, orders, provenance
-from lablib.specs import Cluster, LabError, Profile, Recipe, write_atomic
+from lablib.runs import Run, RunState, orders, provenance
+from lablib.specs import Cluster, Component, LabError, Profile, Recipe
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import home, runs_root
 from lablib.specs.units import parse_dollars
@@ -27,30 +27,79 @@ def submit(
     root: Path | None = None,
     max_dollars: str | float | None = None,
     max_gpu_hours: float | None = None,
+    components: Sequence[Component] = (),
+    report: bool = False,
 ) -> Run:
     """Start a recipe and return its run; the job waits for `after` and for every run that its references name.
 
     `profile` says where; `root` is the folder of runs (the profile's, $LAB_RUNS or ./runs). The run saves and stops when
-    it has spent `max_dollars` or `max_gpu_hours`. Raises `LabError` for a profile that does not exist, for a recipe that
-    cannot work there by its plan, and for a reference to a run that is not in `root`.
+    it has spent `max_dollars` or `max_gpu_hours`. `components` are servers that live as long as the job; with `report`
+    the job writes one about itself and the runs that it needed. Raises `LabError` for a profile that does not exist, for
+    a recipe that cannot work there by its plan, and for a reference to a run that is not in `root`.
     """
-    refuse_planned_only(recipe)
+    (run,) = submit_all(
+        [recipe], profile, after, root, max_dollars, max_gpu_hours, components=components, report=report
+    )
+    return run
+
+
+def submit_all(
+    recipes: Sequence[Recipe],
+    profile: str | Profile = LOCAL,
+    after: Run | Iterable[Run] | None = None,
+    root: Path | None = None,
+    max_dollars: str | float | None = None,
+    max_gpu_hours: float | None = None,
+    at_once: int = 0,
+    components: Sequence[Component] = (),
+    report: bool = False,
+) -> list[Run]:
+    """`submit` for seeds, sweeps and ladders: on Slurm as arrays, split where they are too large, elsewhere one by one;
+    `at_once` limits how many run at a time (0: all). The budgets are each run's own.
+
+    Nothing is started unless all of them can be. Raises `LabError` as `submit` does.
+    """
     where = Profile.load(profile) if isinstance(profile, str) else profile
+    if at_once < 0:
+        raise LabError(f"at_once={at_once} must be 0 (all) or the number of runs that may work at a time")
+    if where.ssh:
+        raise LabError(f"profile {where.name} has ssh={where.ssh}: submit there with cluster.remote.submit, or `lab submit --profile {where.name}`")  # fmt: skip
     root = (root or where.root or runs_root()).absolute()
     preflight.check_accelerator(where)
-    waits = _predecessors(recipe, after, root)
-    cluster = priced_on(where)
     dollars = None if max_dollars is None else parse_dollars(max_dollars)
-    if cluster and where.price_per_gpu_hour is None and cluster.price_per_gpu_hour is not None:
-        where = where.replace(price_per_gpu_hour=cluster.price_per_gpu_hour)
+    cluster = priced_on(where)
+    where = _with_price(where, cluster)
     if dollars is not None and where.price_per_gpu_hour is None:
         raise LabError(f"max_dollars={dollars}: profile {where.name} has no price_per_gpu_hour to count by; give max_gpu_hours, or the profile a price")  # fmt: skip
-    plan = None if cluster is None else estimate(recipe, cluster, root=root)
-    preflight.check(recipe, where, plan, root)
-    order = orders.Order(
-        profile=where, after=waits, max_dollars=dollars, max_gpu_hours=max_gpu_hours, code=snapshot.take(root)
-    )
-    run = Run.create(
+    plans = []
+    for recipe in recipes:
+        refuse_planned_only(recipe)
+        waits = _predecessors(recipe, after, root)
+        plan = None if cluster is None else estimate(recipe, cluster, root=root)
+        preflight.check(recipe, where, plan, root)
+        plans.append((recipe, waits, plan))
+    if where.scheduler == "slurm":
+        staging.stage(recipes)
+    shared = orders.Order(profile=where, max_dollars=dollars, max_gpu_hours=max_gpu_hours, code=snapshot.take(root),
+                          components=tuple(components), report=report)  # fmt: skip
+    runs: list[Run] = []
+    for recipe, waits, plan in plans:
+        behind = runs[-at_once].id if at_once and len(runs) >= at_once and where.scheduler == "local" else ""
+        runs.append(_create(recipe, root, cluster, plan, shared.replace(after=waits, behind=behind)))
+    started: list[Run] = []
+    try:
+        for block in _alike(runs):
+            start(block, 0, at_once)
+            started += block
+    except LabError:
+        for run in runs[len(started) :]:
+            shutil.rmtree(run.path)  # what was never queued is no run
+        raise
+    return runs
+
+
+def _create(recipe: Recipe, root: Path, cluster: Cluster | None, plan: Estimate | None, order: orders.Order) -> Run:
+    return Run.create(
         recipe,
         root,
         cluster,
@@ -58,56 +107,19 @@ def submit(
         code={**provenance.code(), "snapshot": order.code},
         **_registered(recipe, plan, root),
     )
-    try:
-        _start(run, 0)
-    except LabError:
-        shutil.rmtree(run.path)  # what was never queued is no run
-        raise
-    return run
 
 
-def resume(run: Run) -> Run:
-    """Start a stopped, lost or failed run again in its own folder; the stage continues from its last checkpoint,
-    with the code as it is now.
-
-    Raises `LabError` where the run is still going or has completed.
-    """
-    state = run.state
-    if not state.finished:
-        raise LabError(f"run {run.id} is {state}; stop it first with `lab stop {run.id}`")
-    if state is RunState.COMPLETED:
-        raise LabError(f"run {run.id} has completed; submit its recipe again for another run")
-    Recorder(run.path).account_for_lost_attempts()
-    attempt = 1 + max((event.get("attempt", 0) for event in run.events() if event["kind"] == "started"), default=-1)
-    for name in (orders.STOP, "scheduler.json", "view.json", "settled.json"):
-        (run.path / name).unlink(missing_ok=True)
-    for pulse in (run.path / "heartbeat").glob("*.json"):
-        pulse.unlink()
-    order = run.order.replace(code=snapshot.take(run.path.parent))
-    order.save(run.path / "order.json")
-    write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
-    jsonl.append(
-        run.path / "events.jsonl", {"kind": "resubmitted", "time": time.time(), "attempt": attempt, "code": order.code}
-    )
-    _start(run, attempt)
-    return run
+def _with_price(profile: Profile, cluster: Cluster | None) -> Profile:
+    """The profile with the price that the plan is reckoned at, so that budgets count by the same."""
+    if cluster is None or profile.price_per_gpu_hour is not None or cluster.price_per_gpu_hour is None:
+        return profile
+    return profile.replace(price_per_gpu_hour=cluster.price_per_gpu_hour)
 
 
-def stop(run: Run) -> int:
-    """Ask a run to save and end, wherever it is; gives how many processes or jobs were asked.
-
-    A job that has not begun is taken out of the queue. Raises `LabError` for processes of another machine.
-    """
-    held = run.held_by
-    if run.state.finished:
-        return 0
-    write_atomic(run.path / orders.STOP, json.dumps({"at": time.time()}))
-    if held is None or held.system == "local":
-        return here.stop(run)
-    waiting = run.view is None or run.view.pending
-    query.command("scancel", *([] if waiting else ["--signal=USR2"]), held.job_id)
-    query.forget()
-    return 1
+def _alike(runs: list[Run]) -> list[list[Run]]:
+    """Runs in a row that one array can hold: of equal size and with the same predecessors."""
+    keyed = groupby(runs, key=lambda run: (run.recipe.gpus, run.recipe.threads, run.order.after))
+    return [list(block) for _, block in keyed]
 
 
 def priced_on(profile: Profile) -> Cluster | None:
@@ -140,12 +152,21 @@ def _registered(recipe: Recipe, plan: Estimate | None, root: Path) -> dict[str, 
     }
 
 
-def _start(run: Run, attempt: int) -> None:
-    code = snapshot.folder(run.path.parent, run.order.code)
-    if run.order.profile.scheduler == "local":
-        here.start(run, attempt, code)
-    else:
-        sbatch.start(run, attempt, code, _jobs(run))
+def start(runs: Sequence[Run], attempt: int, at_once: int = 0) -> None:
+    """Start runs of one size and one profile. Raises `LabError` where the machine or Slurm does not take them."""
+    order = runs[0].order
+    code = snapshot.folder(runs[0].path.parent, order.code)
+    if order.profile.scheduler == "local":
+        for run in runs:
+            here.start(run, attempt, code)
+        return
+    most = min(order.profile.max_array, query.largest_array()) if len(runs) > 1 else 1
+    waits, behind = tuple(_jobs(runs[0])), ""
+    for first in range(0, len(runs), most):
+        block = tuple(runs[first : first + most])
+        sbatch.start(sbatch.Batch(block, code, attempt, waits, behind, at_once))
+        held = block[-1].held_by
+        behind = held.job_id.partition("_")[0] if held else ""
 
 
 def _jobs(run: Run) -> list[str]:

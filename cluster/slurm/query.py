@@ -25,8 +25,8 @@ FIELDS = "%i|%T|%r|%N|%S|%Z"
 _cache: dict[str, Any] = {"at": -1e9, "jobs": {}, "restarts_at": -1e9, "restarts": {}}
 
 
-def command(*words: str, check: bool = True) -> str:
-    """Run a command of Slurm and give what it printed. Raises `LabError` with its last words."""
+def command(*words: str, check: bool = True, stderr: bool = False) -> str:
+    """Run a command of Slurm and give what it printed, with `stderr` also there. Raises `LabError` with its last words."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def command(*words: str, check: bool = True) -> str:
         raise LabError(
             f"{' '.join(words[:2])}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
         )
-    return done.stdout
+    return done.stdout + done.stderr if stderr else done.stdout
 
 
 def parse_queue(text: str) -> dict[str, View]:
@@ -232,12 +232,12 @@ def see(run: Path, held: Record) -> View | None:
     if found is None:
         return None
     if not found.final or last is None or last.restarts:
-        found = found.replace(restarts=restarts(held.job_id) if _may_have_restarted(run, found) else 0)
+        found = found.replace(restarts=restarts(held.job_id) if _has_begun(run) else 0)
     orders.keep_view(run, found)
     return found
 
 
-def _may_have_restarted(run: Path, found: View) -> bool:
+def _has_begun(run: Path) -> bool:
     """Only a job whose ranks once began can have been started again: saves a question for those that wait."""
     return (run / "heartbeat").is_dir()
 

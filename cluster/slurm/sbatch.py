@@ -1,16 +1,18 @@
 """A run as a Slurm job, through submitit: one task a GPU, a batch script that survives.
 
 submitit writes the script and its tasks' entry; ours are the lines before it. They start a `cluster.guard` beside the
-ranks and leave an EXIT trap that has `cluster.settle` decide what follows; where that is another attempt, the script
-puts its own job back into the queue. Slurm itself requeues after preemption and where a node fails.
+ranks and leave an EXIT trap that has `cluster.settle` decide what follows; where that is another attempt, it puts
+the job back into the queue. Slurm itself requeues after preemption and where a node fails.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,67 +21,120 @@ from cluster.job import Job
 from cluster.settle import AGAIN
 from cluster.slurm import query
 from lablib.runs import Run, orders
-from lablib.specs import LabError, Profile, write_atomic
+from lablib.specs import LabError, Profile, Recipe, write_atomic
 
 MINUTES = 60
+STARTS = re.compile(r"to start at (\S+)")
+ARRAYS = ".arrays"
+"""Below the folder of runs: what the tasks of an array share."""
 
 
-def start(run: Run, attempt: int, code: Path, waits: Sequence[str] = ()) -> None:
-    """Queue the run; `waits` are Slurm ids of jobs that must complete first. Raises `LabError` with sbatch's own words.
+@dataclass(frozen=True)
+class Batch:
+    """Runs that one script queues: a single one, or the tasks of an array."""
+
+    runs: tuple[Run, ...]
+    code: Path
+    attempt: int = 0
+    waits: tuple[str, ...] = ()
+    """Slurm ids of jobs that must complete first."""
+    behind: str = ""
+    """Slurm id of a job that must have ended, however: the block of the array before this one."""
+    at_once: int = 0
+    """Most tasks of the array that run at a time; 0 for all."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the script, the pickles and the ranks' logs go."""
+        first = self.runs[0]
+        return first.path / "logs" if len(self.runs) == 1 else first.path.parent / ARRAYS / first.id
+
+
+def start(batch: Batch) -> None:
+    """Queue the runs. Raises `LabError` with sbatch's own words.
 
     In a process of its own, whose environment has nothing of an allocation that the caller may be in.
     """
-    (run.path / "logs").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "cluster.slurm.sbatch", str(run.path), str(attempt), str(code), *waits]
-    done = subprocess.run(command, env=environment.of(run, code), capture_output=True, text=True, check=False)
+    batch.folder.mkdir(parents=True, exist_ok=True)
+    said = {**vars(batch), "runs": [str(run.path) for run in batch.runs], "code": str(batch.code)}
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.slurm.sbatch"], input=json.dumps(said), capture_output=True, text=True, check=False,
+        env=environment.of(batch.runs[0], batch.code),
+    )  # fmt: skip
     query.forget()
     if done.returncode:
-        raise LabError(f"Slurm refused run {run.id}: {done.stderr.strip().splitlines()[-1]}")
+        raise LabError(f"Slurm refused run {batch.runs[0].id}: {done.stderr.strip().splitlines()[-1]}")
 
 
-def queue(run: Run, attempt: int, code: Path, waits: Sequence[str]) -> None:
+def queue(batch: Batch) -> None:
     """What that process does; it ends with sbatch's last line where that refuses."""
     import submitit
 
-    profile = run.order.profile
-    executor = submitit.SlurmExecutor(run.path / "logs", python=shlex.quote(profile.python or sys.executable))
-    executor.update_parameters(**parameters(run, attempt, code, waits))
+    profile = batch.runs[0].order.profile
+    python = profile.python or sys.executable
+    inside = profile.container.within([python]) if profile.container else [python]
+    executor = submitit.SlurmExecutor(batch.folder, python=shlex.join(inside))
+    executor.update_parameters(**parameters(batch))
     try:
-        job = executor.submit(Job(run.path, run.order.after))
+        with executor.batch():
+            jobs = [executor.submit(Job(run.path, run.order.after)) for run in batch.runs]
     except submitit.core.utils.FailedJobError as error:
         raise SystemExit(str(error).strip().splitlines()[-1]) from None
-    held = orders.Record(system="slurm", job_id=job.job_id, attempts_before=attempt)
-    write_atomic(run.path / "scheduler.json", held.to_json())
+    for run, job in zip(batch.runs, jobs, strict=True):
+        held = orders.Record(system="slurm", job_id=job.job_id, attempts_before=batch.attempt, logs=str(batch.folder))
+        write_atomic(run.path / "scheduler.json", held.to_json())
 
 
-def parameters(run: Run, attempt: int, code: Path, waits: Sequence[str] = ()) -> dict[str, Any]:
-    """submitit's parameters for a run: resources, survival, set-up lines."""
-    profile, order = run.order.profile, run.order
-    nodes, tasks = shape(run.recipe.gpus, profile)
-    more = {
+def asks(recipe: Recipe, profile: Profile, more_nodes: int = 0) -> dict[str, Any]:
+    """What a job asks of Slurm, by sbatch's names with underscores; `more_nodes` are for components."""
+    nodes, tasks = shape(recipe.gpus, profile)
+    memory = profile.memory_gib_per_node
+    wanted = {
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint,
-        "exclude": ",".join(filter(None, [profile.exclude, *order.exclude])) or None,
-        "dependency": f"afterok:{':'.join(waits)}" if waits else None,
-        "mem": f"{profile.memory_gib_per_node * tasks / profile.gpus_per_node:.0f}G"
-        if profile.memory_gib_per_node
-        else None,
+        "mem": f"{memory * tasks / profile.gpus_per_node:.0f}G" if memory else None,
         "gpus_per_node": tasks if profile.ask_for_gpus else None,
-        "time": max(1, int((profile.time or 0) / MINUTES)) if profile.time else None,
-    }
-    always = {"requeue": True, "kill-on-invalid-dep": "yes"}
-    return {
-        "job_name": run.id,
-        "nodes": nodes,
+        "time": max(1, int(profile.time / MINUTES)) if profile.time else None,
+        "nodes": nodes + more_nodes,
         "ntasks_per_node": tasks,
-        "cpus_per_task": profile.cpus_per_gpu or max(1, run.recipe.threads),
+        "cpus_per_task": profile.cpus_per_gpu or max(1, recipe.threads),
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def expected_start(recipe: Recipe, profile: Profile) -> str:
+    """When Slurm would start the job if it were queued now (``sbatch --test-only``), as it writes times; nothing is queued.
+
+    Raises `LabError` with sbatch's own words where it would refuse the job.
+    """
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in asks(recipe, profile).items()]
+    exclude = [f"--exclude={profile.exclude}"] if profile.exclude else []
+    told = query.command("sbatch", "--test-only", *flags, *exclude, "--wrap=true", stderr=True)
+    found = STARTS.search(told)
+    return found.group(1) if found else told.strip()
+
+
+def parameters(batch: Batch) -> dict[str, Any]:
+    """submitit's parameters: resources, survival, set-up lines."""
+    run = batch.runs[0]
+    profile, order = run.order.profile, run.order
+    waits = [f"afterok:{':'.join(batch.waits)}"] if batch.waits else []
+    behind = [f"afterany:{batch.behind}"] if batch.behind else []
+    more = {
+        "exclude": ",".join(filter(None, [profile.exclude, *order.exclude])) or None,
+        "dependency": ",".join([*waits, *behind]) or None,
+        "array_parallelism": batch.at_once or None,
+    }
+    return {
+        **asks(run.recipe, profile, sum(one.nodes for one in order.components)),
+        "job_name": run.id,
         "signal_delay_s": profile.signal_seconds,
         "stderr_to_stdout": True,
-        "setup": lines(run, attempt, code),
-        "srun_args": ["--kill-on-bad-exit=1", "--open-mode=append", *_container(profile)],
-        "additional_parameters": always,
+        "setup": lines(batch),
+        "srun_args": [*_step(run), "--kill-on-bad-exit=1", "--open-mode=append", *_container(profile)],
+        "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"},
         **{name: value for name, value in more.items() if value is not None},
     }
 
@@ -92,28 +147,63 @@ def shape(world: int, profile: Profile) -> tuple[int, int]:
     return nodes, world // nodes
 
 
-def lines(run: Run, attempt: int, code: Path) -> list[str]:
+def lines(batch: Batch) -> list[str]:
     """Shell lines before submitit's own."""
-    python = shlex.quote(run.order.profile.python or sys.executable)
-    folder = shlex.quote(str(run.path))
-    wanted = environment.of(run, code)
-    names = ("PYTHONPATH", "PYTHONSAFEPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "LAB_HOME", "LAB_RUNS", "HF_HUB_OFFLINE",
-             "HF_DATASETS_OFFLINE", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_FR_DUMP_TEMP_FILE")  # fmt: skip
-    exports = [f"export {name}={shlex.quote(wanted[name])}" for name in names if name in wanted]
+    profile = batch.runs[0].order.profile
+    python = shlex.quote(profile.python or sys.executable)
+    wanted = environment.of(batch.runs[0], batch.code)
+    exports = [f"export {name}={shlex.quote(wanted[name])}" for name in environment.EXPORTED if name in wanted]
     return [
-        *run.order.profile.setup,
+        *profile.setup,
         *exports,
-        f"export LAB_ATTEMPT=$(({attempt} + ${{SLURM_RESTART_COUNT:-0}}))",
-        f"{python} -m cluster.guard {folder} $SLURM_JOB_ID & guard=$!",
+        _which(batch),
+        *([f"export TMPDIR={shlex.quote(str(profile.scratch))}"] if profile.scratch else []),
+        f"export {environment.FLIGHT_RECORDER}=$run/logs/collectives-",
+        f"export LAB_ATTEMPT=$(({batch.attempt} + ${{SLURM_RESTART_COUNT:-0}}))",
+        *_servers(batch.runs[0], python),
+        f'{python} -m cluster.guard "$run" $SLURM_JOB_ID & guard=$!',
         "trap : TERM",  # else the shell would be gone, and settle, while its ranks still save
         "settle() {",
         "  code=$?; trap '' TERM; kill $guard 2>/dev/null",
-        f"  {python} -m cluster.settle {folder} $code; code=$?",
-        f"  if [ $code -eq {AGAIN} ]; then scontrol requeue $SLURM_JOB_ID && sleep 60; fi",
+        f'  {python} -m cluster.settle "$run" $code; code=$?',
+        f"  if [ $code -eq {AGAIN} ]; then sleep 60; fi",  # it was requeued: Slurm ends this script
         "  exit $code",
         "}",
         "trap settle EXIT",
     ]
+
+
+def _step(run: Run) -> list[str]:
+    """The ranks' own nodes, where components have some of the job's."""
+    if not run.order.components:
+        return []
+    nodes, tasks = shape(run.recipe.gpus, run.order.profile)
+    return ["--overlap", f"--nodes={nodes}", f"--ntasks={nodes * tasks}"]
+
+
+def _servers(run: Run, python: str) -> list[str]:
+    """Lines that start the components, each a step before that of the ranks (which `cluster.guard` counts on)."""
+    nodes, _ = shape(run.recipe.gpus, run.order.profile)
+    made, place = [], nodes
+    for one in run.order.components:
+        where = f"--relative={place}" if one.nodes else "--relative=0"
+        place += one.nodes
+        address = f'"$run"/components/{one.name}.json'
+        made += [
+            f'rm -f {address} "$run"/components/{one.name}.exit',
+            f'srun --overlap --nodes=1 --ntasks=1 {where} {python} -m cluster.components "$run" {one.name} & server=$!',
+            f"while [ ! -e {address} ] && kill -0 $server 2>/dev/null; do sleep 0.2; done",
+        ]
+    return made
+
+
+def _which(batch: Batch) -> str:
+    """The line that sets ``$run``: a task of an array finds its folder by its number."""
+    if len(batch.runs) == 1:
+        return f"run={shlex.quote(str(batch.runs[0].path))}"
+    listed = batch.folder / "runs.txt"
+    write_atomic(listed, "".join(f"{run.path}\n" for run in batch.runs))
+    return f'run=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(listed))})'
 
 
 def _container(profile: Profile) -> list[str]:
@@ -124,5 +214,6 @@ def _container(profile: Profile) -> list[str]:
 
 
 if __name__ == "__main__":
-    folder, first, snapshot, *jobs = sys.argv[1:]
-    queue(Run(Path(folder)), int(first), Path(snapshot), jobs)
+    given = json.load(sys.stdin)
+    runs = tuple(Run(Path(path)) for path in given["runs"])
+    queue(Batch(**{**given, "runs": runs, "code": Path(given["code"]), "waits": tuple(given["waits"])}))

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from lablib.runs.heartbeat import Pulse
 from lablib.specs import Spec, write_atomic
+from lablib.specs.component import Component
 from lablib.specs.profile import Profile
 from lablib.specs.units import Dollars
 
@@ -41,6 +42,12 @@ class Order(Spec):
     profile: Profile = Profile()
     after: tuple[str, ...] = ()
     """Ids of sibling runs that must have completed first."""
+    behind: str = ""
+    """Id of a sibling run that must have ended first, however: it has the place that this one takes."""
+    components: tuple[Component, ...] = ()
+    """Servers that live as long as each attempt."""
+    report: bool = False
+    """Whether the job, once completed, reports on itself and the runs that it needed."""
     max_dollars: Dollars | None = None
     max_gpu_hours: float | None = Field(default=None, gt=0)
     """What the run may spend over all attempts before it saves and stops."""
@@ -59,6 +66,8 @@ class Record(Spec):
     attempts_before: int = 0
     """Attempts of earlier submissions; this one's count on from there."""
     submitted: float = Field(default_factory=time.time)
+    logs: str = ""
+    """Folder of the ranks' logs; empty is the run's own."""
     pulse: dict[str, Any] | None = None
     """The local supervisor."""
 

@@ -36,7 +36,6 @@ class Recorder:
         self.recipe: AnyRecipe = parse_recipe(json.loads((path / "recipe.json").read_text(encoding="utf-8")))
         self.attempt = int(os.environ.get("LAB_ATTEMPT", "0"))
         self.leads = int(os.environ.get("LOCAL_RANK", "0")) == 0
-        self._order = orders.order(self.path)
         self._stop = threading.Event()
         self._why = ""
         self._looked = 0.0
@@ -77,10 +76,11 @@ class Recorder:
         self._stop.set()
 
     def _over_budget(self) -> bool:
+        order = orders.order(self.path)  # read anew: a budget can be extended
         hours = (self._spent_before + self._worked()) / 3600 * self.recipe.gpus
-        price = self._order.profile.price_per_gpu_hour
+        price = order.profile.price_per_gpu_hour
         dollars = None if price is None else hours * price
-        most = self._order.max_gpu_hours, self._order.max_dollars
+        most = order.max_gpu_hours, order.max_dollars
         return any(
             limit is not None and spent is not None and spent >= limit
             for spent, limit in zip((hours, dollars), most, strict=True)

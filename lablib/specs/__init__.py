@@ -2,6 +2,8 @@
 
 from lablib.specs.base import Spec, digest, write_atomic
 from lablib.specs.catalog import catalog
+from lablib.specs.component import Component
+from lablib.specs.container import Container
 from lablib.specs.data import Mixture, Ref, Task
 from lablib.specs.errors import LabError
 from lablib.specs.fabric import Network
@@ -36,6 +38,8 @@ __all__ = [
     "Accelerator",
     "AnyRecipe",
     "Cluster",
+    "Component",
+    "Container",
     "Evaluate",
     "Export",
     "LabError",

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from lablib.specs.base import Spec
+from lablib.specs.container import Container
 from lablib.specs.errors import LabError
 from lablib.specs.fabric import Fabric
 from lablib.specs.hardware import LOCAL, Accelerator, Cluster
@@ -22,16 +23,6 @@ from lablib.specs.units import Dollars, Seconds
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@,:&|*!\[\]()+-]*")
 """What Slurm takes for a partition, an account, a node list, a constraint: nothing that a shell would read."""
-
-
-class Container(Spec):
-    """An image that the job's processes run in."""
-
-    image: str = Field(min_length=1)
-    """A path (.sqsh, .sif) or a reference that the runtime pulls."""
-    runtime: Literal["pyxis", "apptainer"] = "pyxis"
-    mounts: tuple[str, ...] = ()
-    """``/host/path:/inside`` pairs."""
 
 
 class Profile(Spec):
@@ -72,7 +63,9 @@ class Profile(Spec):
     root: Path | None = None
     """Folder of runs on a filesystem that every node sees; None is ./runs."""
     scratch: Path | None = None
-    """Fast folder of each node's own."""
+    """Fast folder of each node's own, which jobs take as $TMPDIR."""
+    health: tuple[str, ...] = ()
+    """Commands that each node must pass before step 1 (``dcgmi diag -r 1``); one that fails has the node excluded."""
     ssh: str | None = None
     """``user@login-node`` to submit from a machine that is not part of the cluster."""
     retries: int = Field(default=3, ge=0)

@@ -20,7 +20,18 @@ STAGES = ("data", "pretrain", "sft", "preference", "grpo", "export", "evaluate")
 
 def start(root: Path) -> subprocess.Popen[str]:
     # A shell gives its background jobs an ignored SIGINT, which a child would inherit: there is always a Ctrl-C here.
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "lab", "tour", "--tiny", "--root", str(root), "--json"]
+    command = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "lab",
+        "tour",
+        "--tiny",
+        "--root",
+        str(root),
+        "--json",
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

@@ -1,0 +1,132 @@
+"""What one does with runs that exist: stop, resume, requeue, extend, read their logs. Any process that sees the folder can."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster import here, snapshot
+from cluster.slurm import query
+from cluster.submit import start
+from lablib.runs import Recorder, Run, RunState, jsonl, orders, provenance
+from lablib.specs import LabError, write_atomic
+from lablib.specs.units import parse_dollars, parse_seconds
+
+
+def resume(run: Run) -> Run:
+    """Start a stopped, lost or failed run again in its own folder; the stage continues from its last checkpoint,
+    with the code as it is now.
+
+    Raises `LabError` where the run is still going or has completed.
+    """
+    state = run.state
+    if not state.finished:
+        raise LabError(f"run {run.id} is {state}; stop it first with `lab stop {run.id}`")
+    if state is RunState.COMPLETED:
+        raise LabError(f"run {run.id} has completed; submit its recipe again for another run")
+    Recorder(run.path).account_for_lost_attempts()
+    attempt = 1 + max((event.get("attempt", 0) for event in run.events() if event["kind"] == "started"), default=-1)
+    for name in (orders.STOP, "scheduler.json", "view.json", "settled.json"):
+        (run.path / name).unlink(missing_ok=True)
+    for pulse in (run.path / "heartbeat").glob("*.json"):
+        pulse.unlink()
+    order = run.order.replace(code=snapshot.take(run.path.parent))
+    order.save(run.path / "order.json")
+    write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
+    _event(run, "resubmitted", attempt=attempt, code=order.code)
+    start([run], attempt)
+    return run
+
+
+def stop(run: Run, now: bool = False) -> int:
+    """Ask a run to save and end, wherever it is; gives how many processes or jobs were asked. `now` ends it unsaved.
+
+    A job that has not begun is taken out of the queue. Raises `LabError` for processes of another machine.
+    """
+    held = run.held_by
+    if run.state.finished:
+        return 0
+    write_atomic(run.path / orders.STOP, json.dumps({"at": time.time()}))
+    if held is None or held.system == "local":
+        return here.stop(run, now)
+    waiting = now or run.view is None or run.view.pending
+    query.command("scancel", *([] if waiting else ["--signal=USR2"]), held.job_id)
+    query.forget()
+    return 1
+
+
+def requeue(run: Run) -> Run:
+    """Have a run save, if it works, and begin again from its checkpoint; one that has ended is resumed.
+
+    Raises `LabError` as `resume` does.
+    """
+    held = run.held_by
+    if run.state.finished:
+        return resume(run)
+    if held is None or held.system == "local":
+        here.end_attempt(run)
+    else:
+        query.command("scontrol", "requeue", held.job_id)
+        query.forget()
+    return run
+
+
+def extend(
+    run: Run,
+    max_dollars: str | float | None = None,
+    max_gpu_hours: float | None = None,
+    time_limit: str | float | None = None,
+) -> Run:
+    """Change what a run may spend and how long one job of it may take; a working run learns of it within seconds.
+
+    Slurm lets only its administrators lengthen a job that has begun: then the new limit holds from the next attempt.
+    Raises `LabError` where nothing is given, or a limit is below what was spent.
+    """
+    order = run.order
+    changed: dict[str, Any] = {}
+    if max_dollars is not None:
+        changed["max_dollars"] = parse_dollars(max_dollars)
+    if max_gpu_hours is not None:
+        changed["max_gpu_hours"] = max_gpu_hours
+    if time_limit is not None:
+        changed["profile"] = order.profile.replace(time=parse_seconds(time_limit))
+    if not changed:
+        raise LabError("extend: give max_dollars, max_gpu_hours or time_limit")
+    spent = run.seconds / 3600 * run.recipe.gpus
+    if max_gpu_hours is not None and max_gpu_hours <= spent:
+        raise LabError(f"max_gpu_hours={max_gpu_hours:g}: the run has spent {spent:.3g} already; `lab stop` ends it")
+    order.replace(**changed).save(run.path / "order.json")
+    told = {name: value for name, value in changed.items() if name != "profile"}
+    _event(run, "extended", **told, **({} if time_limit is None else {"time": str(time_limit)}))
+    held = run.held_by
+    if "profile" in changed and held and held.system == "slurm" and not run.state.finished:
+        minutes = max(1, int(changed["profile"].time / 60))
+        query.command("scontrol", "update", f"JobId={held.job_id}", f"TimeLimit={minutes}", check=False)
+    return run
+
+
+def log_file(run: Run, rank: int = 0) -> Path:
+    """Where the newest attempt's process of that rank writes what it prints. Raises `LabError` where it has not begun."""
+    held = run.held_by
+    folder = Path(held.logs) if held and held.logs else run.path / "logs"
+    job = f"{held.job_id}_" if held and held.system == "slurm" else ""
+    found = sorted(folder.glob(f"{job}*{rank}_log.out"), key=lambda file: file.stat().st_mtime_ns)
+    found = [file for file in found if file.name.endswith(f"_{rank}_log.out")]
+    if not found:
+        raise LabError(f"rank={rank}: run {run.id} has no log of it; it has {run.recipe.gpus} ranks and is {run.state}")
+    return found[-1]
+
+
+def tail(run: Run, rank: int = 0, lines: int = 40) -> str:
+    """The last `lines` lines that a rank printed. Raises `LabError` where it has not begun."""
+    with log_file(run, rank).open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 400 * lines))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _event(run: Run, kind: str, **details: Any) -> None:
+    jsonl.append(run.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})

@@ -1,0 +1,31 @@
+"""What jobs need from the network is fetched before they queue: compute nodes often have none, and GPUs must not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lablib.specs import Evaluate, Export, Prepare, Recipe, Ref
+from lablib.specs.recipes import PostTrain
+
+
+def stage(recipes: Iterable[Recipe]) -> None:
+    """Fetch the corpora and the pretrained models that recipes name. Raises `LabError` where they cannot be had."""
+    from lablib.data.catalogue import sources_of
+    from lablib.models import pretrained
+
+    for recipe in recipes:
+        for model in _models(recipe):
+            pretrained.resolve(model)
+        if isinstance(recipe, Prepare):
+            for source in sources_of(recipe.corpus, recipe.max_bytes):
+                source.fetch()
+
+
+def _models(recipe: Recipe) -> list[str]:
+    if isinstance(recipe, PostTrain | Export):
+        named: list[object] = [recipe.model]
+    elif isinstance(recipe, Evaluate):
+        named = list(recipe.models.values())
+    else:
+        named = []
+    return [str(model) for model in named if not isinstance(model, Ref)]
