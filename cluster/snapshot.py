@@ -34,7 +34,7 @@ def take(root: Path, source: Path = SOURCE) -> str:
     half = Path(tempfile.mkdtemp(dir=target.parent, prefix=".half-"))
     half.chmod(0o755)
     try:
-        for relative in _files(source):
+        for relative in files(source):
             (half / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / relative, half / relative)
     except OSError:  # a full disk
@@ -55,7 +55,7 @@ def folder(root: Path, name: str) -> Path:
 def fingerprint(source: Path) -> str:
     """SHA-256 of every file's path and content, sixteen digits of it."""
     found = hashlib.sha256()
-    for relative in _files(source):
+    for relative in files(source):
         content = (source / relative).read_bytes()
         found.update(f"{relative.as_posix()}\0{len(content)}\0".encode() + content)
     return found.hexdigest()[:16]
@@ -71,7 +71,8 @@ def check(run: Path, wanted: str) -> None:
         raise LabError(f"the code in {SOURCE} was changed after it was copied; `lab resume` takes a fresh copy")
 
 
-def _files(source: Path) -> Iterator[Path]:
+def files(source: Path) -> Iterator[Path]:
+    """What a copy has, relative to `source`, in a fixed order."""
     for package in PACKAGES:
         for path in sorted((source / package).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("."):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lablib.runs import artefacts, heartbeat, jsonl, orders, state
+from lablib.runs import artefacts, heartbeat, jsonl, mirror, orders, state
 from lablib.runs.recorder import ended_seconds
 from lablib.runs.state import GLYPHS, RunState
 from lablib.specs import AnyRecipe, Cluster, LabError, Recipe, Ref, parse_recipe, write_atomic
@@ -58,7 +58,12 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """A run by its folder, or by its id below the runs folder. Raises `LabError` where there is none."""
+        """A run by its folder, by its id below the runs folder, or on another machine by ``ssh://user@host/folder``, which
+        is then kept up to date here. Raises `LabError` where there is none."""
+        if str(path).startswith("ssh://"):
+            run = cls(mirror.open_mirror(str(path)))
+            mirror.keep(run)
+            return run
         for folder in (Path(path), runs_root() / str(path)):
             if (folder / "recipe.json").is_file():
                 return cls(folder.absolute())

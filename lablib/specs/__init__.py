@@ -27,6 +27,7 @@ from lablib.specs.recipes import (
     load_recipe,
     parse_recipe,
 )
+from lablib.specs.variants import variants
 
 __all__ = [
     "GRPO",
@@ -64,5 +65,6 @@ __all__ = [
     "digest",
     "load_recipe",
     "parse_recipe",
+    "variants",
     "write_atomic",
 ]
