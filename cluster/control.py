@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import here, snapshot
+from cluster import far, here, snapshot
 from cluster.slurm import query
 from cluster.submit import start
-from lablib.runs import Recorder, Run, RunState, jsonl, orders, provenance
+from lablib.runs import Recorder, Run, RunState, jsonl, mirror, orders, provenance
 from lablib.specs import LabError, write_atomic
 from lablib.specs.units import parse_dollars, parse_seconds
 
@@ -21,6 +21,9 @@ def resume(run: Run) -> Run:
 
     Raises `LabError` where the run is still going or has completed.
     """
+    if mirror.origin(run.path):
+        far.ask(run, "resume")
+        return Run.open(far.url(run))
     state = run.state
     if not state.finished:
         raise LabError(f"run {run.id} is {state}; stop it first with `lab stop {run.id}`")
@@ -45,6 +48,8 @@ def stop(run: Run, now: bool = False) -> int:
 
     A job that has not begun is taken out of the queue. Raises `LabError` for processes of another machine.
     """
+    if mirror.origin(run.path):
+        return int(far.ask(run, "stop", now=now)["asked"])
     held = run.held_by
     if run.state.finished:
         return 0
@@ -62,6 +67,9 @@ def requeue(run: Run) -> Run:
 
     Raises `LabError` as `resume` does.
     """
+    if mirror.origin(run.path):
+        far.ask(run, "requeue")
+        return Run.open(far.url(run))
     held = run.held_by
     if run.state.finished:
         return resume(run)
@@ -84,6 +92,9 @@ def extend(
     Slurm lets only its administrators lengthen a job that has begun: then the new limit holds from the next attempt.
     Raises `LabError` where nothing is given, or a limit is below what was spent.
     """
+    if mirror.origin(run.path):
+        far.ask(run, "extend", max_dollars=max_dollars, max_gpu_hours=max_gpu_hours, time_limit=time_limit)
+        return run
     order = run.order
     changed: dict[str, Any] = {}
     if max_dollars is not None:

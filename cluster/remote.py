@@ -1,98 +1,27 @@
-"""Submission from a laptop to a login node, over one ssh connection.
+"""What a login node does for a laptop: ``python -m cluster.remote submit`` reads JSON and prints the runs' folders.
 
-The laptop sends its code (`cluster.snapshot`), the recipes and the profile; the login node, which needs only a Python
-with the lab's packages, submits as it would for itself: ``python -m cluster.remote submit`` reads JSON and prints the
-runs' folders. The runs come back as mirrors (`lablib.runs.mirror`), which every screen can watch.
-
-Where a site has slurmrestd instead of ssh, it would take the place of `Host` here; nothing of that is built.
+`cluster.far` is the other end; ``look RUN`` has the scheduler's view of a run written into its folder.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import shlex
 import sys
-import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster import control, snapshot
+from cluster import control
 from cluster.submit import submit_all
 from lablib.runs import Run
-from lablib.runs.mirror import origin
-from lablib.runs.ssh import Host
-from lablib.specs import LabError, Profile, Recipe, parse_recipe
+from lablib.specs import Component, LabError, Profile, parse_recipe
 
-STORE = """\
-mkdir -p {root}/.code && cd {root}/.code || exit 1
-[ -d {name} ] && exit 0
-half=$(mktemp -d .half-XXXXXX) && chmod 755 $half && tar -xf - -C $half && mv -T $half {name}
-"""
-
-
-def submit(recipes: Sequence[Recipe], profile: Profile, after: Sequence[str] = (), **options: Any) -> list[Run]:
-    """Submit at the profile's ``ssh`` host; `after` are ids of runs there, `options` those of `submit_all`.
-
-    Raises `LabError` as `submit_all` does there, and where the host or the profile's python is not to be reached.
-    """
-    host, root = _place(profile)
-    order = {
-        "recipes": [json.loads(recipe.to_json()) for recipe in recipes],
-        "profile": json.loads(profile.replace(ssh=None).to_json()),
-        "after": list(after),
-        "options": {name: value for name, value in options.items() if value is not None},
-    }
-    told = _call(host, profile, root, "submit", json.dumps(order).encode())
-    return [Run.open(f"ssh://{host.name}{path}") for path in told["runs"]]
-
-
-def control_there(run: Run, what: str, **options: Any) -> dict[str, Any]:
-    """Have the host of a mirrored run stop, resume, requeue or extend it. Raises `LabError` with its words."""
-    found = origin(run.path)
-    if found is None:
-        raise LabError(f"run {run.id} is on this machine")
-    host, path = found
-    order = {"run": path, "options": options}
-    return _call(host, run.order.profile, Path(path).parent, what, json.dumps(order).encode())
-
-
-def _place(profile: Profile) -> tuple[Host, Path]:
-    if profile.ssh is None or profile.root is None:
-        raise LabError(f"profile {profile.name}: submission over ssh needs ssh, and root as the login node sees it")
-    return Host(profile.ssh), profile.root
-
-
-def _call(host: Host, profile: Profile, root: Path, what: str, order: bytes) -> dict[str, Any]:
-    """Run this module there, from this machine's own code, and read the JSON that it prints last."""
-    name = snapshot.fingerprint(snapshot.SOURCE)
-    _send(host, root, name)
-    words = [
-        "env",
-        f"PYTHONPATH={root}/{snapshot.FOLDER}/{name}",
-        profile.python or "python3",
-        "-m",
-        "cluster.remote",
-        what,
-    ]
-    said = host.run(*words, stdin=order).decode()
-    found: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
-    if "error" in found:
-        raise LabError(f"{host.name}: {found['error']}")
-    return found
-
-
-def _send(host: Host, root: Path, name: str) -> None:
-    """This machine's code, unless it lies there already."""
-    where = shlex.quote(str(root))
-    if host.shell(f"[ -d {where}/{snapshot.FOLDER}/{name} ] && echo there || true").strip():
-        return
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for relative in snapshot.files(snapshot.SOURCE):
-            archive.add(snapshot.SOURCE / relative, arcname=relative.as_posix())
-    host.shell(STORE.format(root=where, name=name), packed.getvalue())
+ACTS: dict[str, Callable[..., Any]] = {
+    "stop": control.stop,
+    "resume": control.resume,
+    "requeue": control.requeue,
+    "extend": control.extend,
+}
 
 
 def serve(what: str, order: dict[str, Any]) -> dict[str, Any]:
@@ -100,15 +29,16 @@ def serve(what: str, order: dict[str, Any]) -> dict[str, Any]:
     if what == "submit":
         profile = Profile(**order["profile"])
         after = [Run.open((profile.root or Path()) / name) for name in order["after"]]
-        runs = submit_all([parse_recipe(one) for one in order["recipes"]], profile, after, **order["options"])
+        recipes, options = [parse_recipe(one) for one in order["recipes"]], order["options"]
+        components = [Component(**one) for one in options.pop("components", [])]
+        runs = submit_all(recipes, profile, after, components=components, **options)
         return {"runs": [str(run.path) for run in runs]}
     run = Run.open(order["run"])
     if what == "look":
         return {"state": str(run.state)}
-    acts = {"stop": control.stop, "resume": control.resume, "requeue": control.requeue, "extend": control.extend}
-    if what not in acts:
-        raise LabError(f"cluster.remote {what!r}: one of submit, look, {', '.join(acts)}")
-    done = acts[what](run, **order["options"])
+    if what not in ACTS:
+        raise LabError(f"cluster.remote {what!r}: one of submit, look, {', '.join(ACTS)}")
+    done = ACTS[what](run, **order["options"])
     return {"run": str(run.path), "state": str(run.state), **({"asked": done} if isinstance(done, int) else {})}
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cluster import here, preflight, snapshot, staging
+from cluster import far, here, preflight, snapshot, staging
 from cluster.slurm import query, sbatch
 from lablib.plan import Estimate, estimate, forecast
 from lablib.posttrain.later import refuse_planned_only
@@ -63,7 +63,9 @@ def submit_all(
     if at_once < 0:
         raise LabError(f"at_once={at_once} must be 0 (all) or the number of runs that may work at a time")
     if where.ssh:
-        raise LabError(f"profile {where.name} has ssh={where.ssh}: submit there with cluster.remote.submit, or `lab submit --profile {where.name}`")  # fmt: skip
+        names = [run.id for run in _given(after)]
+        limits = {"max_dollars": max_dollars, "max_gpu_hours": max_gpu_hours, "at_once": at_once, "report": report}
+        return far.submit(recipes, where, names, **limits, components=[json.loads(one.to_json()) for one in components])
     root = (root or where.root or runs_root()).absolute()
     preflight.check_accelerator(where)
     dollars = None if max_dollars is None else parse_dollars(max_dollars)
@@ -130,7 +132,7 @@ def priced_on(profile: Profile) -> Cluster | None:
 
 
 def _predecessors(recipe: Recipe, after: Run | Iterable[Run] | None, root: Path) -> tuple[str, ...]:
-    given = [] if after is None else [after] if isinstance(after, Run) else list(after)
+    given = _given(after)
     for run in given:
         if run.path.parent != root:
             raise LabError(f"run {run.id} lies in {run.path.parent}, not in {root}; runs of one chain share a folder")
@@ -139,6 +141,10 @@ def _predecessors(recipe: Recipe, after: Run | Iterable[Run] | None, root: Path)
         if not (root / name / "recipe.json").is_file():
             raise LabError(f"the recipe refers to run {name}, which is not in {root}")
     return tuple(names)
+
+
+def _given(after: Run | Iterable[Run] | None) -> list[Run]:
+    return [] if after is None else [after] if isinstance(after, Run) else list(after)
 
 
 def _registered(recipe: Recipe, plan: Estimate | None, root: Path) -> dict[str, Any]:

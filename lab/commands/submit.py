@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 
-from cluster import remote, submit_all
+from cluster import submit_all
 from cluster.slurm import sbatch
 from lab.show import console
 from lablib.plan import estimate
@@ -50,13 +49,8 @@ def run(args: argparse.Namespace) -> None:
         _foretell(recipe, profile, args.json)
         return
     limits = {"max_dollars": args.max_dollars, "max_gpu_hours": args.max_gpu_hours}
-    if profile.ssh:
-        made: Sequence[Run] = remote.submit(
-            recipes, profile, args.after, at_once=args.at_once, report=args.report, **limits
-        )
-    else:
-        after = [Run.open(name) for name in args.after]
-        made = submit_all(recipes, profile, after, at_once=args.at_once, report=args.report, **limits)
+    after = [Run.open(name) for name in args.after]
+    made = submit_all(recipes, profile, after, at_once=args.at_once, report=args.report, **limits)
     if args.json:
         told = [{"run": one.id, "path": str(one.path)} for one in made]
         print(json.dumps(told if args.vary else told[0]))

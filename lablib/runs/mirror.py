@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from lablib.runs.orders import ORIGIN
 from lablib.runs.ssh import Host
 from lablib.specs import LabError, write_atomic
 from lablib.specs.paths import home
@@ -28,10 +29,8 @@ EVERY = 5.0
 """Seconds between looks while the run goes on."""
 LARGEST = 50
 """MB of the largest file that is copied: a log that runs over stays as it was."""
-ORIGIN = "origin.json"
-"""In a mirror: where it comes from."""
 PULL = """\
-cd {path} || exit 3
+cd {path} 2>/dev/null || exit 0
 {look}
 find . -type f \\( -name '*.json' -o -name '*.jsonl' -o -name '*_log.out' -o -name '*.log' -o -name '*.html' \\) \
   -not -path './checkpoints/*' -not -path './model/*' -not -path './data/*' -not -path './.*' \
@@ -76,6 +75,8 @@ def pull(folder: Path) -> None:
     packed = host.shell(
         PULL.format(path=shlex.quote(path), look=_look(folder), since=max(0, int(newest) - 1), largest=LARGEST)
     )
+    if not packed:
+        return
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
 

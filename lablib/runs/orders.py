@@ -22,6 +22,8 @@ from lablib.specs.units import Dollars
 
 STOP = "stop.json"
 """A run folder with this file is asked to save and stop, from whichever machine."""
+ORIGIN = "origin.json"
+"""A folder with this file mirrors a run of another machine, whose scheduler only that one can ask."""
 PENDING = (
     "PENDING",
     "REQUEUED",
@@ -129,7 +131,7 @@ def view(run: Path, held: Record | None) -> View | None:
     """The scheduler's view: fresh where somebody here can ask, else as it was last written."""
     if held is None or held.system == "local":
         return None
-    ask = _watchers.get(held.system)
+    ask = None if (run / ORIGIN).is_file() else _watchers.get(held.system)
     fresh = ask(run, held) if ask else None
     if fresh is not None:
         return fresh

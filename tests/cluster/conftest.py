@@ -52,7 +52,7 @@ def _free(port: int) -> bool:
     return True
 
 
-@pytest.fixture
-def ports() -> Callable[[int], int]:
+@pytest.fixture(scope="session", name="ports")
+def ports_fixture() -> Callable[[int], int]:
     """Gives the first of so many free ports in a row."""
     return free_ports
