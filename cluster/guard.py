@@ -49,16 +49,16 @@ class Guard:
             self._signs, self._since = signs, now
         return now - self._since > self.patience
 
-    def wrong(self) -> bool:
-        """Whether the attempt must end; leaves the event that explains it. A component that ended takes the ranks along."""
+    def wrong(self) -> str:
+        """Why the attempt must end ("component" where one ended, "hang"), left as an event too; empty where all is well."""
         dead = components.ended(self.run)
         if dead:
             jsonl.append(self.run.path / "events.jsonl", {"kind": "component", "time": time.time(), "name": dead})
-        elif self.hung():
+            return "component"
+        if self.hung():
             self._report()
-        else:
-            return False
-        return True
+            return "hang"
+        return ""
 
     def _report(self) -> None:
         jsonl.append(
@@ -67,16 +67,12 @@ class Guard:
         )  # fmt: skip
 
 
-def watch(run: Run, signal_ranks: Callable[[str], None], gone: Callable[[], bool], every: float = 1.0) -> None:
-    """Until the job is `gone`; a job that hangs is told by signal name to write its stacks and then to die."""
-    guard = Guard(run)
-    while not gone():
-        if guard.wrong():
-            signal_ranks("USR1")
-            time.sleep(STACKS)
-            signal_ranks("KILL")
-            return
-        time.sleep(every)
+def end(why: str, signal_ranks: Callable[[str], None]) -> None:
+    """End the ranks; those that hang are told by signal name to write their stacks first."""
+    if why == "hang":
+        signal_ranks("USR1")
+        time.sleep(STACKS)
+    signal_ranks("KILL")
 
 
 def main(folder: str, job: str) -> None:
@@ -88,7 +84,10 @@ def main(folder: str, job: str) -> None:
             ["scancel", f"--signal={name}", f"{job}.{len(run.order.components)}"], check=False
         )  # KILL to the job would cancel it
 
-    watch(run, signal_ranks, lambda: False, every=min(10.0, run.order.profile.hang / 10))
+    guard, every = Guard(run), min(2.0 if run.order.components else 10.0, run.order.profile.hang / 10)
+    while not (why := guard.wrong()):
+        time.sleep(every)
+    end(why, signal_ranks)
 
 
 if __name__ == "__main__":

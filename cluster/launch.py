@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import components
-from cluster.guard import STACKS, Guard
+from cluster.guard import Guard, end
 from cluster.job import Job
 from cluster.settle import settle
 from lablib.runs import Run, heartbeat, orders
@@ -72,10 +72,8 @@ def _attempt(run: Run, gpus: int) -> None:
     guard, begun, limit = Guard(run), time.monotonic(), run.order.profile.time
     told = False
     while job._process.poll() is None:
-        if guard.wrong():
-            _tell(run, signal.SIGUSR1)
-            time.sleep(STACKS)
-            _tell(run, signal.SIGKILL)
+        if why := guard.wrong():
+            end(why, lambda name: _tell(run, signal.Signals[f"SIG{name}"]))
         if limit and not told and time.monotonic() - begun > limit - run.order.profile.signal_seconds:
             _tell(run, signal.SIGUSR2)
             told = True

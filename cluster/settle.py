@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.slurm import query
-from lablib.runs import Run, heartbeat, jsonl, orders
+from lablib.runs import Recorder, Run, heartbeat, jsonl, orders
 from lablib.runs.state import HOPELESS, STOPPED
 from lablib.specs import write_atomic
 
@@ -98,7 +98,7 @@ def settle(run: Run, number: int, taken: bool = False) -> Decision:
     """Account for attempt `number`, which just ended, and decide; leaves an ``attempt`` event, and ``settled.json`` at
     the run's end. `taken` where the job that it ran in is being requeued or cancelled by Slurm."""
     order, pulses = run.order, [pulse for pulse in run.pulses if pulse.attempt == number]
-    _account_for_the_dead(run, pulses)
+    Recorder(run.path).account_for_lost_attempts()
     events = run.events()
     done = Attempt(
         codes=_codes(pulses, run.recipe.gpus),
@@ -131,14 +131,6 @@ def _exclude(run: Run, events: list[dict[str, Any]], number: int) -> None:
 def _codes(pulses: list[heartbeat.Pulse], world: int) -> tuple[int | None, ...]:
     missing = [None] * (world - len(pulses)) if pulses else []
     return (*(pulse.exit for pulse in pulses), *missing)
-
-
-def _account_for_the_dead(run: Run, pulses: list[heartbeat.Pulse]) -> None:
-    """The time of a rank 0 that died without a word still counts."""
-    for dead in pulses:
-        if dead.rank == 0 and dead.exit is None:
-            seconds = 0.0 if dead.phase == "waiting" else max(0.0, dead.at - dead.started)
-            _event(run, "lost", seconds=seconds, peak_gib=dead.peak_gib, pid=dead.pid, attempt=dead.attempt)
 
 
 def _since(events: list[dict[str, Any]], number: int) -> int:

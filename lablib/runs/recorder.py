@@ -194,11 +194,12 @@ class Recorder:
         return 0.0 if waiting else time.monotonic() - self._since
 
     def account_for_lost_attempts(self) -> None:
-        """Write a "lost" event for an earlier attempt that died without a word, so that its time still counts."""
+        """Write a "lost" event for an earlier attempt that died without a word, so that its time still counts, once."""
+        known = {(event.get("pid"), event.get("attempt")) for event in jsonl.read(self.path / "events.jsonl") if event["kind"] == "lost"}  # fmt: skip
         for old in heartbeat.read_all(self.path):
-            if old.rank == self.rank and old.exit is None:
-                seconds = 0.0 if old.phase == "waiting" else old.at - old.started
-                self.event("lost", seconds=seconds, peak_gib=old.peak_gib, pid=old.pid)
+            if old.rank == self.rank and old.exit is None and (old.pid, old.attempt) not in known:
+                seconds = 0.0 if old.phase == "waiting" else max(0.0, old.at - old.started)
+                self.event("lost", seconds=seconds, peak_gib=old.peak_gib, pid=old.pid, attempt=old.attempt)
 
     def _describe(self) -> None:
         if not self.is_main:

@@ -126,7 +126,7 @@ def test_a_component_answers_before_the_ranks_begin_and_its_death_begins_again(
     slurm: DevSlurm, data: Run, scheduler: str
 ) -> None:
     where = place() if scheduler == "slurm" else "local"
-    run = submit(training(data, 300), where, root=data.path.parent, components=[SERVER])
+    run = submit(training(data, 1200), where, root=data.path.parent, components=[SERVER])
     until(lambda: "checkpoint" in kinds(run))
     told = json.loads((run.path / "components" / "judge.json").read_text())
     assert '"GET / HTTP/1.1" 200' in (run.path / "logs" / "judge.log").read_text()
@@ -173,9 +173,8 @@ def test_a_bad_node_is_named_and_later_attempts_stay_away_from_it(slurm: DevSlur
 def test_runs_are_requeued_extended_and_ended_from_anywhere(slurm: DevSlurm, data: Run) -> None:
     run = submit(training(data, 2000), place(), root=data.path.parent, max_gpu_hours=1)
     until(lambda: "checkpoint" in kinds(run))
-    until(lambda: kinds(requeue(run)).count("started") == 1 and True)
-    until(lambda: kinds(run).count("started") == 2)
-    assert "resumed" in kinds(run)
+    requeue(run)
+    until(lambda: "resumed" in kinds(run))
     with pytest.raises(LabError, match="has spent"):
         extend(run, max_gpu_hours=1e-9)
     (run.path / "order.json").write_text(run.order.replace(max_gpu_hours=1e-7).to_json())
