@@ -1,8 +1,32 @@
-"""A recipe becomes a job: processes of their own, here or on a Slurm cluster, that outlive whoever submitted it."""
+"""A recipe becomes a job: processes of their own, here or on a Slurm cluster, that outlive whoever submitted it.
 
-from cluster.board import jobs
-from cluster.control import extend, requeue, resume, stop, tail
-from cluster.submit import submit, submit_all
-from lablib.specs import Profile
+Names are imported when they are asked for: what a batch script starts beside the ranks needs little of this.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.board import jobs
+    from cluster.control import extend, requeue, resume, stop, tail
+    from cluster.submission import submit, submit_all
+    from lablib.specs import Profile
+
+_FROM = {
+    "jobs": "cluster.board",
+    **dict.fromkeys(("extend", "requeue", "resume", "stop", "tail"), "cluster.control"),
+    **dict.fromkeys(("submit", "submit_all"), "cluster.submission"),
+    "Profile": "lablib.specs",
+}
 
 __all__ = ["Profile", "extend", "jobs", "requeue", "resume", "stop", "submit", "submit_all", "tail"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module 'cluster' has no attribute {name!r}")
+    found = getattr(import_module(_FROM[name]), name)
+    globals()[name] = found
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster import far, here, snapshot
 from cluster.slurm import query
-from cluster.submit import start
+from cluster.submission import start
 from lablib.runs import Recorder, Run, RunState, jsonl, mirror, orders, provenance
 from lablib.specs import LabError, write_atomic
 from lablib.specs.units import parse_dollars, parse_seconds

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import control
-from cluster.submit import submit_all
+from cluster.submission import submit_all
 from lablib.runs import Run
 from lablib.specs import Component, LabError, Profile, parse_recipe
 

@@ -1,6 +1,6 @@
 """What follows the end of an attempt: the run is at its end, or starts again by itself.
 
-``python -m cluster.settle RUN CODE`` is the last thing of a batch script; the local supervisor calls `settle` itself.
+``python -m cluster.settle RUN CODE JOB`` is the last thing of a batch script; the local supervisor calls `settle` itself.
 Where the run starts again it puts the job back into the queue and ends with `AGAIN`; any other status becomes the job's
 own, so that jobs which depend on it start only where the run has completed.
 """
@@ -164,9 +164,9 @@ def _failures(events: list[dict[str, Any]]) -> int:
     return count
 
 
-def main(folder: str, code: str) -> int:
+def main(folder: str, code: str, job: str) -> int:
     """Settle and say so in the job's log; gives the exit status for the batch script."""
-    job, run = os.environ["SLURM_JOB_ID"], Run(Path(folder))
+    run = Run(Path(folder))
     found = settle(run, int(os.environ["LAB_ATTEMPT"]), query.taken_away(job))
     sys.stderr.write(f"attempt ended with status {code}: {found.outcome} {found.reason}\n")
     if found.outcome == "again":

@@ -159,13 +159,15 @@ def lines(batch: Batch) -> list[str]:
         _which(batch),
         *([f"export TMPDIR={shlex.quote(str(profile.scratch))}"] if profile.scratch else []),
         f"export {environment.FLIGHT_RECORDER}=$run/logs/collectives-",
+        # The last task of an array has the array's own id: alone it would name all of them.
+        "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}; job=${job:-$SLURM_JOB_ID}",
         f"export LAB_ATTEMPT=$(({batch.attempt} + ${{SLURM_RESTART_COUNT:-0}}))",
         *_servers(batch.runs[0], python),
-        f'{python} -m cluster.guard "$run" $SLURM_JOB_ID & guard=$!',
+        f'{python} -m cluster.guard "$run" $job & guard=$!',
         "trap : TERM",  # else the shell would be gone, and settle, while its ranks still save
         "settle() {",
         "  code=$?; trap '' TERM; kill $guard 2>/dev/null",
-        f'  {python} -m cluster.settle "$run" $code; code=$?',
+        f'  {python} -m cluster.settle "$run" $code $job; code=$?',
         f"  if [ $code -eq {AGAIN} ]; then sleep 60; fi",  # it was requeued: Slurm ends this script
         "  exit $code",
         "}",

@@ -88,7 +88,7 @@ def test_runs_are_submitted_watched_stopped_extended_and_resumed_over_ssh(there:
 
 def test_what_the_login_node_refuses_is_told_here(there: Profile, tmp_path: Path) -> None:
     recipe = Prepare(corpus=str(tmp_path / "texts"), vocab=300)
-    with pytest.raises(LabError, match="login: .*partition='nosuch' is not one of"):
+    with pytest.raises(LabError, match=r"login: .*partition='nosuch' is not one of"):
         submit(recipe, there.replace(partition="nosuch"))
     with pytest.raises(LabError, match="There is no run at ssh://login"):
         Run.open(f"ssh://login{tmp_path}/nothing")

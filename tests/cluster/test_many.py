@@ -94,7 +94,7 @@ def test_an_array_is_split_and_throttled_and_each_run_is_its_own(slurm: DevSlurm
 
 
 def test_a_task_of_an_array_that_dies_starts_again_alone(slurm: DevSlurm, data: Run) -> None:
-    runs = submit_all(variants(training(data, 200), {"seed": [1, 2]}), place(), root=data.path.parent)
+    runs = submit_all(variants(training(data, 400), {"seed": [1, 2]}), place(), root=data.path.parent)
     until(lambda: "checkpoint" in kinds(runs[1]))
     os.kill(runs[1].pulses[0].pid, signal.SIGKILL)
     for run in runs:
@@ -190,7 +190,7 @@ def test_runs_are_requeued_extended_and_ended_from_anywhere(slurm: DevSlurm, dat
 def test_slurm_foretells_the_start_and_queues_nothing(slurm: DevSlurm, data: Run, tmp_path: Path) -> None:
     before = query.command("squeue", "--me", "-h")
     assert sbatch.expected_start(training(data), place())[:2] == "20"
-    with pytest.raises(LabError, match="nvalid partition|not available"):
+    with pytest.raises(LabError, match=r"nvalid partition|not available"):
         sbatch.expected_start(training(data), place(partition="nosuch"))
     assert query.command("squeue", "--me", "-h") == before
     recipe = tmp_path / "recipe.toml"
