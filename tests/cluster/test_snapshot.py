@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,9 @@ print(submit(load_recipe(sys.argv[1]), after=Run.open({str(blocker.path)!r})).id
     stop(blocker)
     run.order.replace(after=()).save(run.path / "order.json")
     submit(recipe)  # an own submission imports this checkout's code, of the same hash as the unedited one
-    os.kill(run.pulses[0].pid, 9) if run.pulses else None
+    while not run.pulses:  # it waits for the blocker until it is killed; its next attempt waits for nothing
+        time.sleep(0.1)
+    os.kill(run.pulses[0].pid, 9)
     assert run.wait() is RunState.COMPLETED, run.failure
     assert run.manifest["code"]["snapshot"] == run.order.code == snapshot.fingerprint(REPO)
 
