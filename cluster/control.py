@@ -38,7 +38,7 @@ def resume(run: Run) -> Run:
     order = run.order.replace(code=snapshot.take(run.path.parent))
     order.save(run.path / "order.json")
     write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
-    _event(run, "resubmitted", attempt=attempt, code=order.code)
+    jsonl.event(run.path, "resubmitted", attempt=attempt, code=order.code)
     start([run], attempt)
     return run
 
@@ -105,12 +105,11 @@ def extend(
         changed["profile"] = order.profile.replace(time=parse_seconds(time_limit))
     if not changed:
         raise LabError("extend: give max_dollars, max_gpu_hours or time_limit")
-    spent = run.seconds / 3600 * run.recipe.gpus
-    if max_gpu_hours is not None and max_gpu_hours <= spent:
-        raise LabError(f"max_gpu_hours={max_gpu_hours:g}: the run has spent {spent:.3g} already; `lab stop` ends it")
-    order.replace(**changed).save(run.path / "order.json")
+    wanted = order.replace(**changed)
+    _refuse_spent(run, wanted)
+    wanted.save(run.path / "order.json")
     told = {name: value for name, value in changed.items() if name != "profile"}
-    _event(run, "extended", **told, **({} if time_limit is None else {"time": str(time_limit)}))
+    jsonl.event(run.path, "extended", **told, **({} if time_limit is None else {"time": str(time_limit)}))
     held = run.held_by
     if "profile" in changed and held and held.system == "slurm" and not run.state.finished:
         minutes = max(1, int(changed["profile"].time / 60))
@@ -118,13 +117,31 @@ def extend(
     return run
 
 
+def _refuse_spent(run: Run, wanted: orders.Order) -> None:
+    hours = run.seconds / 3600 * run.recipe.gpus
+    if wanted.max_gpu_hours is not None and wanted.max_gpu_hours <= hours:
+        raise LabError(
+            f"max_gpu_hours={wanted.max_gpu_hours:g}: {hours:.3g} are spent already; `lab stop` ends the run"
+        )
+    price = wanted.profile.price_per_gpu_hour
+    if wanted.max_dollars is None:
+        return
+    if price is None:
+        raise LabError(
+            f"max_dollars={wanted.max_dollars:g}: profile {wanted.profile.name} has no price_per_gpu_hour to count by; give max_gpu_hours"
+        )
+    if wanted.max_dollars <= hours * price:
+        raise LabError(
+            f"max_dollars={wanted.max_dollars:g}: ${hours * price:.2f} are spent already; `lab stop` ends the run"
+        )
+
+
 def log_file(run: Run, rank: int = 0) -> Path:
     """Where the newest attempt's process of that rank writes what it prints. Raises `LabError` where it has not begun."""
     held = run.held_by
     folder = Path(held.logs) if held and held.logs else run.path / "logs"
-    job = f"{held.job_id}_" if held and held.system == "slurm" else ""
-    found = sorted(folder.glob(f"{job}*{rank}_log.out"), key=lambda file: file.stat().st_mtime_ns)
-    found = [file for file in found if file.name.endswith(f"_{rank}_log.out")]
+    job = held.job_id if held and held.system == "slurm" else "*"
+    found = sorted(folder.glob(f"{job}_{rank}_log.out"), key=lambda file: file.stat().st_mtime_ns)
     if not found:
         raise LabError(f"rank={rank}: run {run.id} has no log of it; it has {run.recipe.gpus} ranks and is {run.state}")
     return found[-1]
@@ -137,7 +154,3 @@ def tail(run: Run, rank: int = 0, lines: int = 40) -> str:
         file.seek(max(0, file.tell() - 400 * lines))
         text = file.read().decode("utf-8", "replace")
     return "\n".join(text.splitlines()[-lines:])
-
-
-def _event(run: Run, kind: str, **details: Any) -> None:
-    jsonl.append(run.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})

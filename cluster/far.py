@@ -1,7 +1,8 @@
 """Submission from a laptop to a login node, over one ssh connection.
 
 The laptop sends its code (`cluster.snapshot`), the recipes and the profile; the login node, which needs only a Python
-with the lab's packages, submits as it would for itself (`cluster.remote`). The runs come back as mirrors (`lablib.runs.mirror`), which every screen can watch.
+with the lab's packages, submits as it would for itself (`cluster.remote`). The runs come back as mirrors
+(`lablib.runs.mirror`), which every screen can watch.
 
 Where a site has slurmrestd instead of ssh, it would take the place of `Host` here; nothing of that is built.
 """
@@ -23,9 +24,10 @@ from lablib.runs.ssh import Host
 from lablib.specs import LabError, Profile, Recipe
 
 STORE = """\
-mkdir -p {root}/.code && cd {root}/.code || exit 1
-[ -d {name} ] && exit 0
-half=$(mktemp -d .half-XXXXXX) && chmod 755 $half && tar -xf - -C $half && mv -T $half {name}
+mkdir -p {folder} && cd {folder} || exit 1
+half=$(mktemp -d .half-XXXXXX) && chmod 755 $half && tar -xf - -C $half || exit 1
+mv -T $half {name} 2>/dev/null || rm -r $half
+[ -d {name} ]
 """
 
 
@@ -42,7 +44,7 @@ def submit(recipes: Sequence[Recipe], profile: Profile, after: Sequence[str] = (
         "options": {name: value for name, value in options.items() if value is not None},
     }
     told = _call(host, profile, root, "submit", json.dumps(order).encode())
-    return [Run.open(f"ssh://{host.name}{path}") for path in told["runs"]]
+    return [Run.open(host.url(path)) for path in told["runs"]]
 
 
 def ask(run: Run, what: str, **options: Any) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def ask(run: Run, what: str, **options: Any) -> dict[str, Any]:
 def url(run: Run) -> str:
     """The address that a mirrored run was opened with."""
     found = origin(run.path)
-    return f"ssh://{found[0].name}{found[1]}" if found else str(run.path)
+    return found[0].url(found[1]) if found else str(run.path)
 
 
 def _place(profile: Profile) -> tuple[Host, Path]:
@@ -73,7 +75,8 @@ def _call(host: Host, profile: Profile, root: Path, what: str, order: bytes) -> 
     _send(host, root, name)
     words = [
         "env",
-        f"PYTHONPATH={root}/{snapshot.FOLDER}/{name}",
+        "PYTHONSAFEPATH=1",
+        f"PYTHONPATH={snapshot.folder(root, name)}",
         profile.python or "python3",
         "-m",
         "cluster.remote",
@@ -88,11 +91,11 @@ def _call(host: Host, profile: Profile, root: Path, what: str, order: bytes) -> 
 
 def _send(host: Host, root: Path, name: str) -> None:
     """This machine's code, unless it lies there already."""
-    where = shlex.quote(str(root))
-    if host.shell(f"[ -d {where}/{snapshot.FOLDER}/{name} ] && echo there || true").strip():
+    target = snapshot.folder(root, name)
+    if host.shell(f"[ -d {shlex.quote(str(target))} ] && echo there || true").strip():
         return
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for relative in snapshot.files(snapshot.SOURCE):
             archive.add(snapshot.SOURCE / relative, arcname=relative.as_posix())
-    host.shell(STORE.format(root=where, name=name), packed.getvalue())
+    host.shell(STORE.format(folder=shlex.quote(str(target.parent)), name=name), packed.getvalue())

@@ -53,7 +53,7 @@ class Guard:
         """Why the attempt must end ("component" where one ended, "hang"), left as an event too; empty where all is well."""
         dead = components.ended(self.run)
         if dead:
-            jsonl.append(self.run.path / "events.jsonl", {"kind": "component", "time": time.time(), "name": dead})
+            jsonl.event(self.run.path, "component", name=dead)
             return "component"
         if self.hung():
             self._report()
@@ -61,10 +61,8 @@ class Guard:
         return ""
 
     def _report(self) -> None:
-        jsonl.append(
-            self.run.path / "events.jsonl",
-            {"kind": "hang", "time": time.time(), "seconds_silent": self._clock() - self._since, "stacks": "logs/stacks-*.txt"},
-        )  # fmt: skip
+        silent = self._clock() - self._since
+        jsonl.event(self.run.path, "hang", seconds_silent=silent, stacks="logs/stacks-*.txt")
 
 
 def end(why: str, signal_ranks: Callable[[str], None]) -> None:
@@ -80,9 +78,8 @@ def main(folder: str, job: str) -> None:
     run = Run(Path(folder))
 
     def signal_ranks(name: str) -> None:
-        subprocess.run(
-            ["scancel", f"--signal={name}", f"{job}.{len(run.order.components)}"], check=False
-        )  # KILL to the job would cancel it
+        step = f"{job}.{len(run.order.components)}"  # KILL to the whole job would cancel it
+        subprocess.run(["scancel", f"--signal={name}", step], check=False)
 
     guard, every = Guard(run), min(2.0 if run.order.components else 10.0, run.order.profile.hang / 10)
     while not (why := guard.wrong()):

@@ -21,16 +21,16 @@ POLL = 0.5
 class Job:
     """Callable of one run; every rank of the job calls it in its own process."""
 
-    def __init__(self, run: Path, after: tuple[str, ...] = ()) -> None:
-        """`after` are ids of sibling runs that must have completed first."""
-        self.run, self.after = str(run), after
+    def __init__(self, run: Path) -> None:
+        """What it waits for, and whether it reports, stand in the run's order."""
+        self.run = str(run)
 
     def __call__(self) -> str:
         """Do the work and return the run's final state; exceptions are recorded in the run and raised."""
         rank = _join_the_others()
         recorder = Recorder(Path(self.run), rank)
         order = Run(recorder.path).order
-        with recorder.working("waiting" if self.after or order.behind else "running"):
+        with recorder.working("waiting" if order.after or order.behind else "running"):
             snapshot.check(recorder.path, order.code)
             if self._inputs_are_ready(recorder):
                 recorder.enter("running")
@@ -49,7 +49,7 @@ class Job:
         run = Run(recorder.path)
         if run.order.behind:
             _ended(Run(run.path.parent / run.order.behind), recorder)
-        return all(_completed(Run(run.path.parent / name), recorder) for name in self.after)
+        return all(_completed(Run(run.path.parent / name), recorder) for name in run.order.after)
 
 
 def _report(run: Run) -> None:

@@ -68,7 +68,7 @@ def _attempt(run: Run, gpus: int) -> None:
         tasks_per_node=run.recipe.gpus, gpus_per_node=gpus, timeout_min=FOREVER_MINUTES, stderr_to_stdout=True
     )
     servers = components.start(run)
-    job: Any = executor.submit(Job(run.path, run.order.after))
+    job: Any = executor.submit(Job(run.path))
     guard, begun, limit = Guard(run), time.monotonic(), run.order.profile.time
     told = False
     while job._process.poll() is None:

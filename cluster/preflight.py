@@ -30,20 +30,20 @@ def check_accelerator(profile: Profile) -> None:
         )
 
 
-def check(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path) -> None:
-    """Raises `LabError` with every reason why the recipe could not run under the profile."""
-    reasons = list(_reasons(recipe, profile, plan, root))
+def check(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path, more_nodes: int = 0) -> None:
+    """Raises `LabError` with every reason why the recipe could not run under the profile, with `more_nodes` for components."""
+    reasons = list(_reasons(recipe, profile, plan, root, more_nodes))
     if reasons:
         raise LabError(f"{recipe.stage} cannot work on {profile.name}: {'; '.join(reasons)}")
 
 
-def _reasons(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path) -> Iterator[str]:
+def _reasons(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path, more_nodes: int) -> Iterator[str]:
     if plan is not None and not plan.fits:
         yield "; ".join(plan.warnings)
     if profile.scheduler == "local":
         yield from _here(recipe)
     else:
-        yield from _asks(recipe, profile)
+        yield from _asks(recipe, profile, more_nodes)
         yield from _paths(profile, root)
     if plan is not None and profile.time is not None:
         yield from _time(recipe, profile, plan)
@@ -57,11 +57,14 @@ def _here(recipe: Recipe) -> Iterator[str]:
         yield f"parallelism takes {recipe.gpus} processes, and this machine's {os.cpu_count()} cores bear {most}; shrink dp_shard, or give the profile of a cluster"
 
 
-def _asks(recipe: Recipe, profile: Profile) -> Iterator[str]:
+def _asks(recipe: Recipe, profile: Profile, more_nodes: int) -> Iterator[str]:
     """More than the profile or the partition has."""
     most = profile.nodes * profile.gpus_per_node
     if recipe.gpus > most:
         yield f"parallelism takes {recipe.gpus} processes, and the profile has {profile.nodes} nodes of {profile.gpus_per_node} = {most}; shrink dp_shard or raise nodes"
+    nodes = -(-recipe.gpus // profile.gpus_per_node) + more_nodes
+    if more_nodes and nodes > profile.nodes:
+        yield f"with its components it takes {nodes} nodes, and the profile has {profile.nodes}; raise nodes, or give components nodes=0 to share the ranks'"
     if profile.ssh:
         return
     known = query.partitions()
@@ -70,7 +73,7 @@ def _asks(recipe: Recipe, profile: Profile) -> Iterator[str]:
     if partition is None:
         yield f"partition={name!r} is not one of {', '.join(sorted(known))}"
         return
-    yield from _against(partition, -(-recipe.gpus // profile.gpus_per_node), profile)
+    yield from _against(partition, nodes, profile)
 
 
 def _against(partition: Partition, nodes: int, profile: Profile) -> Iterator[str]:

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,14 +108,12 @@ def settle(run: Run, number: int, taken: bool = False) -> Decision:
     taken = taken or (order.profile.scheduler == "slurm" and done.why == "signal")
     found = decide(done, order.profile.retries, (run.path / orders.STOP).exists(), taken)
     _exclude(run, events, number)
-    _event(run, "attempt", attempt=number, outcome=found.outcome, reason=found.reason, progressed=done.progressed)
+    jsonl.event(
+        run.path, "attempt", attempt=number, outcome=found.outcome, reason=found.reason, progressed=done.progressed
+    )
     if found.outcome not in ("again", "released"):
         write_atomic(run.path / "settled.json", json.dumps({"attempt": number, "outcome": found.outcome}))
     return found
-
-
-def _event(run: Run, kind: str, **details: Any) -> None:
-    jsonl.append(run.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})
 
 
 def _exclude(run: Run, events: list[dict[str, Any]], number: int) -> None:

@@ -13,13 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lablib.runs import orders
 from lablib.specs import LabError
 
 SOURCE = Path(__file__).resolve().parent.parent
 PACKAGES = ("lablib", "cluster")
 """What jobs import; they never import the faces above."""
-FOLDER = ".code"
-"""Below the folder of runs, which every node sees."""
 
 
 def take(root: Path, source: Path = SOURCE) -> str:
@@ -49,7 +48,7 @@ def take(root: Path, source: Path = SOURCE) -> str:
 
 def folder(root: Path, name: str) -> Path:
     """Where the code of that hash lies."""
-    return root / FOLDER / name
+    return root / orders.CODE / name
 
 
 def fingerprint(source: Path) -> str:

@@ -78,7 +78,7 @@ def submit_all(
         refuse_planned_only(recipe)
         waits = _predecessors(recipe, after, root)
         plan = None if cluster is None else estimate(recipe, cluster, root=root)
-        preflight.check(recipe, where, plan, root)
+        preflight.check(recipe, where, plan, root, sum(one.nodes for one in components))
         plans.append((recipe, waits, plan))
     if where.scheduler == "slurm":
         staging.stage(recipes)
@@ -88,14 +88,13 @@ def submit_all(
     for recipe, waits, plan in plans:
         behind = runs[-at_once].id if at_once and len(runs) >= at_once and where.scheduler == "local" else ""
         runs.append(_create(recipe, root, cluster, plan, shared.replace(after=waits, behind=behind)))
-    started: list[Run] = []
     try:
         for block in _alike(runs):
             start(block, 0, at_once)
-            started += block
     except LabError:
-        for run in runs[len(started) :]:
-            shutil.rmtree(run.path)  # what was never queued is no run
+        for run in runs:
+            if run.held_by is None:  # what was never queued is no run
+                shutil.rmtree(run.path)
         raise
     return runs
 

@@ -77,7 +77,7 @@ def queue(batch: Batch) -> None:
     executor.update_parameters(**parameters(batch))
     try:
         with executor.batch():
-            jobs = [executor.submit(Job(run.path, run.order.after)) for run in batch.runs]
+            jobs = [executor.submit(Job(run.path)) for run in batch.runs]
     except submitit.core.utils.FailedJobError as error:
         raise SystemExit(str(error).strip().splitlines()[-1]) from None
     for run, job in zip(batch.runs, jobs, strict=True):

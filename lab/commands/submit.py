@@ -27,8 +27,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
     command.add_argument("recipe", help="a .toml or .json recipe")
     command.add_argument("--profile", default="local", help="where to run (`lab cluster list`)")
-    command.add_argument("--max-dollars", metavar="$", help="save and stop when this much is spent")
-    command.add_argument("--max-gpu-hours", type=float, metavar="HOURS", help="save and stop after so many")
+    command.add_argument(
+        "--max-dollars", metavar="$", help="save and stop when this much is spent; each run, with --vary"
+    )
+    command.add_argument(
+        "--max-gpu-hours", type=float, metavar="HOURS", help="save and stop after so many; each run, with --vary"
+    )
     command.add_argument("--after", action="append", default=[], metavar="RUN", help="wait for this run; may repeat")
     command.add_argument(
         "--vary", action="append", default=[], metavar="FIELD=A,B", help="a run for each value; may repeat"
@@ -50,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
         return
     limits = {"max_dollars": args.max_dollars, "max_gpu_hours": args.max_gpu_hours}
     after = [Run.open(name) for name in args.after]
-    made = submit_all(recipes, profile, after, at_once=args.at_once, report=args.report, **limits)
+    with console.status("pricing, fetching what the nodes will need, queueing"):
+        made = submit_all(recipes, profile, after, at_once=args.at_once, report=args.report, **limits)
     if args.json:
         told = [{"run": one.id, "path": str(one.path)} for one in made]
         print(json.dumps(told if args.vary else told[0]))

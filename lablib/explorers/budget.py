@@ -82,7 +82,7 @@ class BudgetPlan(Explorer):
         spec: ModelSpec = catalog.models[self.model]
         return Pretrain(
             name="planned",
-            model=spec if spec.max_seq_len >= self.seq_len else spec.replace(max_seq_len=self.seq_len),
+            model=spec.reaching(self.seq_len),
             tokens=self.tokens,
             seq_len=self.seq_len,
             batch_tokens=self.batch_tokens,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import field_validator
@@ -16,7 +16,6 @@ from lablib.explorers.view import Headline, Table, View
 from lablib.plan.found import Found
 from lablib.plan.search import find_layouts
 from lablib.specs import Cluster, Pretrain, catalog
-from lablib.specs.units import show_count
 
 ACCELERATORS = tuple(name for name, card in catalog.accelerators.items() if card.kind == "gpu")
 FASTEST = 40
@@ -46,7 +45,7 @@ class LayoutPlan(Explorer):
     def found(self) -> Found:
         """The search. Raises `LabError` where nothing can be laid out at all."""
         spec = catalog.models[self.model]
-        longer = spec if spec.max_seq_len >= self.seq_len else spec.replace(max_seq_len=self.seq_len)
+        longer = spec.reaching(self.seq_len)
         return find_layouts(longer, self.cluster, self.batch_tokens, self.seq_len, precision=self.precision,
                             recompute=("none", "selective", "full"), cross_entropy=self.cross_entropy)  # fmt: skip
 
@@ -90,11 +89,12 @@ class LayoutPlan(Explorer):
         timed = np.isfinite(found.trials.seconds[found.order])
         frames = {}
         for name, chosen in (("fitting", fits), ("unfit", ~fits & timed)):
-            rows = found.rows(found.order[np.flatnonzero(chosen)[:FASTEST]])
+            indices = found.order[np.flatnonzero(chosen)[:FASTEST]]
+            rows = found.rows(indices)
             frames[name] = {
                 "rate": [charts.sample.rounded(row["tokens_per_second_per_gpu"]) for row in rows],
                 "gib": [charts.sample.rounded(row["peak_gib"]) for row in rows],
-                "layout": [_words(row) for row in rows],
+                "layout": [found.layout_words(index) for index in indices],
                 "reason": [row["reason"] for row in rows],
             }
         return frames
@@ -105,10 +105,3 @@ class LayoutPlan(Explorer):
 
 
 FIGURES: tuple[Figure, ...] = (charts.trade_off(),)
-
-
-def _words(row: dict[str, Any]) -> str:
-    sizes = " ".join(
-        f"{axis}={row[axis]}" for axis in ("dp_replicate", "dp_shard", "tp", "pp", "cp", "ep") if row[axis] > 1
-    )
-    return f"{sizes or 'one device'}, micro-batch {show_count(row['micro_batch_size'])}, recompute {row['recompute']}"

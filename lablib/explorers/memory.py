@@ -63,7 +63,7 @@ class MemoryPlan(Explorer):
         batch = layout.dp * self.micro_batch * self.seq_len * (2 * self.pp)
         return Pretrain(
             name="planned",
-            model=spec if spec.max_seq_len >= self.seq_len else spec.replace(max_seq_len=self.seq_len),
+            model=spec.reaching(self.seq_len),
             tokens=100 * batch,
             seq_len=self.seq_len,
             batch_tokens=batch,

@@ -77,7 +77,7 @@ class Candidate:
         model = found.model
         return Pretrain(
             name=name,
-            model=model if model.max_seq_len >= found.seq_len else model.replace(max_seq_len=found.seq_len),
+            model=model.reaching(found.seq_len),
             tokens=CHINCHILLA * count(model).total if tokens is None else tokens,
             seq_len=found.seq_len,
             batch_tokens=int(found.trials.tokens[self.index]),

@@ -126,7 +126,7 @@ def _models(sizes: Sequence[ModelSpec | str] | None, seq_len: int) -> list[Model
     models = [catalog.models[one] if isinstance(one, str) else one for one in given]
     if not models:
         raise LabError("sizes=[]: give at least one model, or leave it out for the ladder from 100M to 400B")
-    return [model if model.max_seq_len >= seq_len else model.replace(max_seq_len=seq_len) for model in models]
+    return [model.reaching(seq_len) for model in models]
 
 
 class Size:

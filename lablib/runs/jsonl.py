@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def append(path: Path, row: dict[str, Any]) -> None:
             if file.read(1) != b"\n":
                 line = "\n" + line
         file.write(line.encode())
+
+
+def event(run: Path, kind: str, **details: Any) -> None:
+    """Append what happened to a run, with the time, to the ``events.jsonl`` of its folder."""
+    append(run / "events.jsonl", {"kind": kind, "time": time.time(), **details})
 
 
 class Tail:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from lablib.runs.orders import ORIGIN
+from lablib.runs.orders import CODE, ORIGIN
 from lablib.runs.ssh import Host
 from lablib.specs import LabError, write_atomic
 from lablib.specs.paths import home
@@ -104,7 +104,11 @@ def _look(folder: Path) -> str:
     except FileNotFoundError:
         return ":"
     code, python = order.get("code"), order["profile"].get("python") or "python3"
-    return f"PYTHONPATH=../.code/{code} {shlex.quote(python)} -m cluster.remote look . >/dev/null 2>&1" if code else ":"
+    return (
+        f"PYTHONSAFEPATH=1 PYTHONPATH=../{CODE}/{code} {shlex.quote(python)} -m cluster.remote look . >/dev/null 2>&1"
+        if code
+        else ":"
+    )
 
 
 def _parse(url: str) -> tuple[Host, str]:

@@ -1,6 +1,6 @@
 """What a run was submitted with (`Order`), who has it now (`Record`), and how the scheduler saw it last (`View`).
 
-Three small JSON files of a run folder: ``order.json`` is written once, ``scheduler.json`` at each submission and
+Three small JSON files of a run folder: ``order.json`` is written at submission and where somebody changes its limits, ``scheduler.json`` at each submission and
 ``view.json`` by whoever asks the scheduler. `watch_with` lets the cluster floor, which may ask it, keep views fresh.
 """
 
@@ -24,6 +24,8 @@ STOP = "stop.json"
 """A run folder with this file is asked to save and stop, from whichever machine."""
 ORIGIN = "origin.json"
 """A folder with this file mirrors a run of another machine, whose scheduler only that one can ask."""
+CODE = ".code"
+"""Below the folder of runs: the copies of the code that their jobs import, each named by its hash."""
 PENDING = (
     "PENDING",
     "REQUEUED",

@@ -94,7 +94,7 @@ class Recorder:
     def event(self, kind: str, **details: Any) -> None:
         """Append one row to ``events.jsonl``."""
         if self.is_main:
-            jsonl.append(self.path / "events.jsonl", {"kind": kind, "time": time.time(), **details})
+            jsonl.event(self.path, kind, **details)
 
     def progress(self, done: float, total: float, unit: str = "steps") -> None:
         """How far the stage is, and how fast since this attempt began; written at most twice a second and at the end."""

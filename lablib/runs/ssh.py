@@ -31,6 +31,10 @@ class Host:
         if not HOST.fullmatch(self.name):
             raise LabError(f"ssh host {self.name!r}: write user@host, or a name of ~/.ssh/config")
 
+    def url(self, path: str) -> str:
+        """The address of a run that lies there, for `Run.open`."""
+        return f"ssh://{self.name}{path}"
+
     def run(self, *words: str, stdin: bytes = b"") -> bytes:
         """Run a command there, words quoted; gives what it printed. Raises `LabError` with its last words."""
         return self.shell(shlex.join(words), stdin)

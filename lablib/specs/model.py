@@ -194,6 +194,10 @@ class ModelSpec(Spec):
         fields = {name: getattr(self, name) for name in type(self).model_fields if name not in usual}
         return type(self)(**{**fields, **changes})
 
+    def reaching(self, seq_len: int) -> Self:
+        """This model, with positions for sequences of `seq_len` tokens where it has fewer."""
+        return self if self.max_seq_len >= seq_len else self.replace(max_seq_len=seq_len)
+
     @classmethod
     def from_hf(cls, source: Any) -> ModelSpec:
         """From a transformers config, its dict, a folder or config.json, or a name in the catalogue.

@@ -75,7 +75,11 @@ def place(**changes: Any) -> Profile:
     return Profile.load("slurm-dev").replace(**{"gpus_per_node": 1, "signal_seconds": 30, **changes})
 
 
-def test_an_array_is_split_and_throttled_and_each_run_is_its_own(slurm: DevSlurm, home: Path, corpus: Path, tmp_path: Path) -> None:  # fmt: skip
+def test_an_array_is_split_and_throttled_and_each_run_is_its_own(
+    slurm: DevSlurm, home: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = "hf_" + "Planted0Secret" * 2
+    monkeypatch.setenv("HF_TOKEN", planted)
     recipes = variants(Prepare(corpus=str(corpus), heldout=0.1), {"vocab": [300, 310, 320, 330, 340]})
     runs = submit_all(recipes, place(max_array=3), root=tmp_path, at_once=2)
     ids = [run.held_by.job_id for run in runs if run.held_by]
@@ -91,6 +95,31 @@ def test_an_array_is_split_and_throttled_and_each_run_is_its_own(slurm: DevSlurm
     assert [json.loads((run.path / "recipe.json").read_text())["vocab"] for run in runs] == [300, 310, 320, 330, 340]
     assert list(jobs(tmp_path)["state"]) == ["completed"] * 5
     assert all(isinstance(tail(run), str) for run in runs)
+    files = [file for file in tmp_path.rglob("*") if file.is_file() and "data" not in file.parts]
+    assert any(file.suffix == ".sh" for file in files), "the batch scripts are among them"
+    assert not [file for file in files if planted.encode() in file.read_bytes()]
+
+
+def test_where_slurm_refuses_a_part_of_a_sweep_the_rest_stays(
+    slurm: DevSlurm, data: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first array is queued and works, the second one is refused: only what was never queued is taken away."""
+    queued: list[sbatch.Batch] = []
+
+    def refuse(batch: sbatch.Batch) -> None:
+        if queued:
+            raise LabError("Slurm refused it")
+        queued.append(batch)
+        really(batch)
+
+    really = sbatch.start
+    monkeypatch.setattr(sbatch, "start", refuse)
+    recipes, before = variants(training(data, 2), {"seed": [11, 12, 13]}), set(jobs(data.path.parent)["run"])
+    with pytest.raises(LabError, match="refused"):
+        submit_all(recipes, place(max_array=2), root=data.path.parent)
+    left = [Run(data.path.parent / name) for name in set(jobs(data.path.parent)["run"]) - before]
+    assert sorted(run.recipe.seed for run in left) == [11, 12]
+    assert [run.wait() for run in left] == [RunState.COMPLETED] * 2
 
 
 def test_a_task_of_an_array_that_dies_starts_again_alone(slurm: DevSlurm, data: Run) -> None:
@@ -176,8 +205,10 @@ def test_runs_are_requeued_extended_and_ended_from_anywhere(slurm: DevSlurm, dat
     until(lambda: "checkpoint" in kinds(run))
     requeue(run)
     until(lambda: "resumed" in kinds(run))
-    with pytest.raises(LabError, match="has spent"):
+    with pytest.raises(LabError, match="spent already"):
         extend(run, max_gpu_hours=1e-9)
+    with pytest.raises(LabError, match="spent already"):
+        extend(run, max_dollars=1e-9)
     (run.path / "order.json").write_text(run.order.replace(max_gpu_hours=1e-7).to_json())
     until(lambda: run.state.finished)  # a working run reads the new budget
     assert run.state is RunState.STOPPED

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import submit
+from cluster import preflight, submit
 from cluster.slurm import query
-from lablib.specs import LabError, ModelSpec, Parallelism, Prepare, Pretrain, Profile
+from lablib.specs import Component, LabError, ModelSpec, Parallelism, Prepare, Pretrain, Profile
 
 if TYPE_CHECKING:
     from cluster.dev import DevSlurm
@@ -73,6 +73,14 @@ def test_more_than_the_partition_has(
         submit(pretrain(gpus), where, root=tmp_path)
     query.forget()
     assert not list(tmp_path.glob("*/recipe.json")) and set(query.queue()) == before
+
+
+def test_components_take_nodes_too(tmp_path: Path, home: Path, slurm: DevSlurm) -> None:
+    server = Component(name="server", command=("true",), nodes=1)
+    four = Profile.load("slurm-dev").replace(gpus_per_node=1)
+    preflight.check(pretrain(4), four, None, tmp_path)
+    with pytest.raises(LabError, match="with its components it takes 5 nodes, and the profile has 4"):
+        submit(pretrain(4), four, root=tmp_path, components=[server])
 
 
 def test_a_folder_that_only_this_machine_has(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster import resume, snapshot, stop, submit
-from lablib.runs import Run, RunState
+from lablib.runs import Run, RunState, orders
 from lablib.specs import LabError, Prepare
 
 REPO = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def test_equal_code_has_one_copy_and_another_byte_or_name_another(tmp_path: Path
     second = snapshot.take(tmp_path, checkout)
     (checkout / "lablib" / "more.py").rename(checkout / "lablib" / "other.py")
     assert len({first, second, snapshot.take(tmp_path, checkout)}) == 3
-    assert {file.name[:5] for file in (tmp_path / snapshot.FOLDER).iterdir()}.isdisjoint({".half"})
+    assert {file.name[:5] for file in (tmp_path / orders.CODE).iterdir()}.isdisjoint({".half"})
 
 
 def test_a_module_that_is_edited_while_the_job_waits_does_not_change_what_runs(

@@ -3,6 +3,7 @@ losses as a run that nothing happened to."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -210,7 +211,9 @@ def test_stopped_on_request_and_by_its_budget(lab: Lab) -> None:
 
 def test_what_depends_on_a_failed_run_is_told_why_and_resumes_after_it(lab: Lab) -> None:
     where = Profile.load("slurm-dev")
-    missing = lab.root / "later"
+    missing = lab.root / "empty"
+    missing.mkdir()
+    (missing / "row.jsonl").write_text(json.dumps({"text": 1}))
     first = submit(Prepare(corpus=str(missing), vocab=512, heldout=0.1), where, root=lab.root)
     second = submit(Prepare(corpus=str(lab.root / "corpus"), vocab=512, heldout=0.1), where, after=first, root=lab.root)
     until(lambda: first.state.finished and second.state.finished)
