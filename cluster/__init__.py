@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cluster.board import jobs
+    from cluster.calibration import calibrate
     from cluster.control import extend, requeue, resume, stop, tail
     from cluster.submission import submit, submit_all
     from lablib.specs import Profile
 
 _FROM = {
+    "calibrate": "cluster.calibration",
     "jobs": "cluster.board",
     **dict.fromkeys(("extend", "requeue", "resume", "stop", "tail"), "cluster.control"),
     **dict.fromkeys(("submit", "submit_all"), "cluster.submission"),
     "Profile": "lablib.specs",
 }
 
-__all__ = ["Profile", "extend", "jobs", "requeue", "resume", "stop", "submit", "submit_all", "tail"]
+__all__ = ["Profile", "calibrate", "extend", "jobs", "requeue", "resume", "stop", "submit", "submit_all", "tail"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from lablib.posttrain.later import refuse_planned_only
 from lablib.runs import Run, RunState, orders, provenance
 from lablib.specs import Cluster, Component, LabError, Profile, Recipe
 from lablib.specs.hardware import LOCAL
-from lablib.specs.paths import home, runs_root
+from lablib.specs.paths import runs_root
 from lablib.specs.units import parse_dollars
 
 
@@ -124,10 +124,9 @@ def _alike(runs: list[Run]) -> list[list[Run]]:
 
 
 def priced_on(profile: Profile) -> Cluster | None:
-    """What the planner prices on; None on this machine before `lab calibrate`."""
-    if profile.accelerator is None and not (home() / "local-cluster.json").is_file():
-        return None
-    return profile.cluster()
+    """What the planner prices on; None where nobody has measured it, nor this machine."""
+    measured = profile.accelerator is not None or Cluster.measured(profile.name) or Cluster.measured(LOCAL)
+    return profile.cluster() if measured else None
 
 
 def _predecessors(recipe: Recipe, after: Run | Iterable[Run] | None, root: Path) -> tuple[str, ...]:

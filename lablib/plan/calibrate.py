@@ -1,7 +1,8 @@
 """`calibrate()`: measure this machine in some seconds, and keep it as the cluster called "local".
 
-Two files below `lablib.specs.paths.home`: ``local-cluster.json`` (an accelerator with measured rates and no data-sheet
-peak, so no MFU is ever claimed for a CPU) and ``local-efficiency.json`` (what real steps get out of it).
+Two files below `lablib.specs.paths.home` for each profile: ``local-cluster.json`` (an accelerator with measured rates, on a
+CPU without a data-sheet peak, so that no MFU is ever claimed for one) and ``local-efficiency.json`` (what real steps get
+out of it). What a cluster's node measures of itself (`lablib.train.measure`) is kept under its profile's name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lablib.plan import efficiency, fitting
-from lablib.specs import Accelerator, Cluster, LabError, catalog
+from lablib.plan.efficiency import Efficiency
+from lablib.specs import Accelerator, Cluster, LabError, Spec, catalog
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import home
 from lablib.specs.units import parse_dollars
@@ -23,27 +25,44 @@ LIMIT = 300
 """Seconds that one probe may take on a very busy machine."""
 
 
-def calibrate(price: str | float | None = None) -> Cluster:
-    """Measure matmuls, memory bandwidth, real training steps at several sizes and sampling; store and return the cluster.
+class Measured(Spec):
+    """A machine as it was measured: its rates, and the constants between them and a training step."""
 
-    `price` is what an hour of one process on this machine costs ("$0.10"). Without torch only NumPy's figures are
-    measured and the step constants stay guesses. Raises `LabError` where a probe fails or the price cannot be read.
+    cluster: Cluster
+    efficiency: Efficiency
+
+
+def calibrate(price: str | float | None = None) -> Cluster:
+    """Measure this machine, and keep and return it as the cluster "local"; `price` is what an hour of one process on it
+    costs ("$0.10").
+
+    Raises `LabError` where a probe fails or the price cannot be read.
     """
     dollars = _price(price)
+    found = measure()
+    source = "" if dollars is None else "given to `lab calibrate`"
+    return keep(found.replace(cluster=found.cluster.replace(price_per_gpu_hour=dollars, price_source=source)), LOCAL)
+
+
+def measure() -> Measured:
+    """Matmuls, memory bandwidth, real training steps at several sizes and sampling. Without torch only NumPy's figures are
+    measured and the step constants stay guesses. Raises `LabError` where a probe fails."""
     rates = run_probe("numpy")
     found = run_probe("torch") if _has_torch() else {}
     gpu = found.get("gpu")
     accelerator = _gpu(found) if gpu else _cpu(rates, found)
     constants = (fitting.gpu if gpu else fitting.cpu)(accelerator, found)
-    cluster = Cluster(
-        name=LOCAL,
-        accelerator=accelerator,
-        gpus_per_node=gpu["count"] if gpu else cores(),
-        price_per_gpu_hour=dollars,
-        price_source="" if dollars is None else "given to `lab calibrate`",
+    return Measured(
+        cluster=Cluster(name=LOCAL, accelerator=accelerator, gpus_per_node=gpu["count"] if gpu else cores()),
+        efficiency=constants.replace(machine=accelerator.name),
     )
-    constants.save(home() / efficiency.FILE)
-    cluster.save(home() / "local-cluster.json")
+
+
+def keep(found: Measured, name: str) -> Cluster:
+    """Store a measurement as that of the profile `name`, so that plans for it use it; gives the cluster by that name."""
+    cluster = found.cluster.replace(name=name)
+    found.efficiency.save(efficiency.file_of(name))
+    cluster.save(home() / f"{name}-cluster.json")
     return cluster
 
 

@@ -16,8 +16,7 @@ from lablib.plan.ranges import Range
 from lablib.specs import Cluster, Spec
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import home
-
-FILE = "local-efficiency.json"
+from lablib.specs.profile import NAME
 
 
 class Probe(Spec):
@@ -141,6 +140,8 @@ class Efficiency(Spec):
     thread_gain: dict[int, float] = {1: 1.0}
     """Speed with this many CPU threads over one thread."""
     source: str = ""
+    machine: str = ""
+    """The accelerator that was measured; empty for constants that hold for a kind of them."""
     calibration: Calibration | None = None
     """What `lab calibrate` measured; None for constants that were not measured here."""
 
@@ -192,12 +193,30 @@ CPU = Efficiency(
 )
 
 
+def file_of(name: str) -> Path:
+    """Where the constants measured for a profile are kept."""
+    return home() / f"{name}-efficiency.json"
+
+
 def of(cluster: Cluster) -> Efficiency:
-    """Measured constants for this machine where `lab calibrate` stored them, else the defaults of the kind."""
-    file = home() / FILE
-    if cluster.name == LOCAL and file.is_file():
+    """Constants measured for this cluster's profile where `lab calibrate` stored them and its accelerator is still that
+    one, those of this machine for an equal CPU, else the defaults of the kind."""
+    card = cluster.accelerator
+    own = _stored(cluster.name) if NAME.fullmatch(cluster.name) else None
+    if own is not None and own.machine in ("", card.name):
+        return own
+    here = _stored(LOCAL) if card.kind == "cpu" else None
+    if here is not None and here.machine == card.name:
+        return here
+    return CPU if card.kind == "cpu" else GPU
+
+
+def _stored(name: str) -> Efficiency | None:
+    file = file_of(name)
+    try:
         return _read(file, file.stat().st_mtime_ns)
-    return CPU if cluster.accelerator.kind == "cpu" else GPU
+    except FileNotFoundError:
+        return None
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ from lablib.plan.flops import Flops
 from lablib.plan.goodput import Goodput
 from lablib.plan.machine import Machine
 from lablib.plan.memory import Memory
-from lablib.plan.others import evaluate, export, prepare
+from lablib.plan.others import calibrate, evaluate, export, prepare
 from lablib.plan.params import Params
 from lablib.plan.posttraining import preference, reward, sft
 from lablib.plan.pretraining import CHECKPOINTS, pretrain
@@ -24,6 +24,8 @@ from lablib.specs import (
     GRPO,
     PPO,
     SFT,
+    STAGES,
+    Calibrate,
     Cluster,
     Evaluate,
     Export,
@@ -169,7 +171,9 @@ def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:
             return evaluate(recipe, machine, root)
         case Export():
             return export(recipe, machine, root)
-    raise LabError(f"stage={recipe.stage!r} has no plan yet; the stages that have are prepare to export")
+        case Calibrate():
+            return calibrate(machine)
+    raise LabError(f"stage={recipe.stage!r} has no plan yet; those that have: {', '.join(STAGES)}")
 
 
 def _mfu(work: Work, recipe: Recipe, machine: Machine) -> float | None:

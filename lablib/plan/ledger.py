@@ -101,6 +101,7 @@ FORMULAS = {
     "dequantised": ("2 bytes × the largest quantised matrix, made whole for its matmul", "arXiv 2305.14314 §3"),
     "kv_cache": ("sequences × tokens × bytes of keys and values in all layers", "lablib/plan/sampling.py"),
     "text": ("four times the raw text, at most 4 GiB", "lablib/plan/others.py"),
+    "probes": ("what the probed training steps hold beside the libraries", "lablib/plan/others.py"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The work of stages that train nothing: preparing data, evaluating, exporting."""
+"""The work of stages that train nothing: preparing data, evaluating, exporting, measuring a node."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ LOGIT_BYTES = 12
 """Bytes of each logit of a batch that is scored: the logits, their contiguous transpose and the log-probabilities, in fp32."""
 SAMPLED_TOKENS = 200
 """Length of one free continuation that an evaluation shows."""
+PROBES = {"cpu": 20.0, "gpu": 60.0}
+"""Seconds that the probes of `lab calibrate` take: on a quiet server core (docs/planner.md), and a guess for GPUs."""
+PROBE_GIB = 0.4
+"""What they hold on a CPU beside the libraries; on a GPU those that do not fit are left out."""
 
 
 def corpus_bytes(recipe: Prepare) -> tuple[int, str]:
@@ -131,4 +135,15 @@ def export(recipe: Export, machine: Machine, root: Path | None) -> Work:
         params=params.replace(trainable=0),
         spread=Range(low=0.5, mid=1.0, high=2.0),
         precision=recipe.dtype,
+    )
+
+
+def calibrate(machine: Machine) -> Work:
+    """The probes of a node: a busy one takes several times as long."""
+    parts = {"overhead": machine.efficiency.reserve_gib, "probes": PROBE_GIB}
+    return Work(
+        steps=1,
+        step_parts={"probes": PROBES["cpu" if machine.is_cpu else "gpu"]},
+        memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
+        spread=Range(low=0.6, mid=1.0, high=4.0),
     )

@@ -102,7 +102,13 @@ class Cluster(Spec):
 
             named = not str(path).endswith((".toml", ".json"))
             return cls(**dict(Profile.load(path).cluster())) if named else super().load(path)
-        file = home() / "local-cluster.json"
-        if not file.is_file():
+        found = cls.measured(LOCAL)
+        if found is None:
             raise LabError("This machine has not been measured yet; run `lab calibrate` (it takes some seconds)")
-        return cls.from_json(file.read_text(encoding="utf-8"))
+        return found
+
+    @classmethod
+    def measured(cls, name: str) -> Self | None:
+        """What `lab calibrate` measured of the profile of that name; None where it has not."""
+        file = home() / f"{name}-cluster.json"
+        return cls.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None

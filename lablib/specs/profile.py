@@ -31,7 +31,7 @@ class Profile(Spec):
     name: str = LOCAL
     scheduler: Literal["local", "slurm"] = "local"
     accelerator: Accelerator | None = None
-    """A name in the catalogue; None is this machine as `lab calibrate` measured it."""
+    """A name in the catalogue; None is what `lab calibrate --profile` measured there, else what it measured here."""
     nodes: int = Field(default=1, gt=0)
     """Most nodes that one job may take."""
     gpus_per_node: int = Field(default=1, gt=0)
@@ -117,12 +117,19 @@ class Profile(Spec):
         return found
 
     def cluster(self) -> Cluster:
-        """What the planner prices on. Raises `LabError` where it is this machine and that was not measured."""
-        if self.accelerator is None:
-            found = Cluster.load(LOCAL)
-            return found if self.scheduler == "local" else found.replace(name=self.name, nodes=self.nodes, gpus_per_node=self.gpus_per_node)  # fmt: skip
-        fields = ("name", "accelerator", "nodes", "gpus_per_node", "fabric", "price_per_gpu_hour", "price_source")
-        return Cluster(**{field: getattr(self, field) for field in fields})
+        """What the planner prices on, with the accelerator as it was measured there. Raises `LabError` where nothing says
+        what it is."""
+        measured = Cluster.measured(self.name)
+        if self.accelerator is None and measured is None:
+            measured = Cluster.load(LOCAL)
+        if measured is not None and self.scheduler == "local" and self.accelerator is None:
+            return measured
+        card = self.accelerator
+        fields = ("name", "nodes", "gpus_per_node", "fabric", "price_per_gpu_hour", "price_source")
+        said = {field: getattr(self, field) for field in fields if getattr(self, field) is not None}
+        if measured is not None and (card is None or card.name == measured.accelerator.name):
+            return measured.replace(**said)
+        return Cluster(accelerator=card, **said)
 
 
 def files() -> dict[str, Path]:

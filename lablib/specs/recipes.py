@@ -277,6 +277,20 @@ class Evaluate(Recipe):
         return self
 
 
+class Calibrate(Recipe):
+    """Measure the node that the job gets: matmuls, memory, a few training steps; the planner's constants come of it."""
+
+    stage: Literal["calibrate"] = "calibrate"
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.gpus > 1:
+            raise ValueError(
+                f"parallelism takes {self.gpus} processes; the probe measures one accelerator: leave it out"
+            )
+        return self
+
+
 class Export(Recipe):
     """Write a model as one plain Hugging Face folder (safetensors), checked by its logits."""
 
@@ -286,10 +300,11 @@ class Export(Recipe):
 
 
 AnyRecipe = Annotated[
-    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export, Field(discriminator="stage")
+    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export | Calibrate,
+    Field(discriminator="stage"),
 ]
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
-STAGES = ("prepare", "pretrain", "sft", "preference", "reward", "grpo", "ppo", "evaluate", "export")
+STAGES = ("prepare", "pretrain", "sft", "preference", "reward", "grpo", "ppo", "evaluate", "export", "calibrate")
 
 
 def parse_recipe(data: dict[str, Any]) -> AnyRecipe:
@@ -324,6 +339,7 @@ __all__ = [
     "SFT",
     "STAGES",
     "AnyRecipe",
+    "Calibrate",
     "Evaluate",
     "Export",
     "ModelInput",

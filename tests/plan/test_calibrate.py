@@ -102,7 +102,7 @@ def test_calibration_stores_a_cluster_and_its_constants(home: Path, measured: di
     constants = efficiency.of(made)
     assert constants.thread_gain == {1: 1.0, 2: pytest.approx(1.7)}
     assert constants.reserve_gib == pytest.approx(0.45) and "measured on this machine" in constants.source
-    assert json.loads((home / efficiency.FILE).read_text())["bandwidth"] == constants.bandwidth
+    assert json.loads((efficiency.file_of("local")).read_text())["bandwidth"] == constants.bandwidth
     assert not list(home.glob(".*tmp"))
 
 
@@ -165,7 +165,7 @@ def test_a_price_that_cannot_be_read_is_one_message(home: Path) -> None:
 def test_constants_default_by_kind_and_only_local_is_measured(home: Path) -> None:
     assert efficiency.of(Cluster(accelerator="h100-sxm")) is GPU
     assert efficiency.of(Cluster(accelerator=MACHINE)) is CPU
-    CPU.replace(bandwidth=0.33).save(home / efficiency.FILE)
+    CPU.replace(bandwidth=0.33).save(efficiency.file_of("local"))
     assert efficiency.of(Cluster(name="local", accelerator=MACHINE)).bandwidth == 0.33
     assert efficiency.of(Cluster(name="mine", accelerator=MACHINE)) is CPU
 

@@ -17,6 +17,7 @@ from lablib.specs import (
     GRPO,
     SFT,
     Accelerator,
+    Calibrate,
     Cluster,
     Evaluate,
     Export,
@@ -60,6 +61,7 @@ STAGES: list[Recipe] = [
     GRPO(model="qwen3-0.6b", task=TASK, beta=0.1),
     Evaluate(models={"base": "llama-3.2-1b", "other": "qwen3-0.6b"}, tasks=(TASK,), samples=2),
     Export(model="qwen3-0.6b"),
+    Calibrate(),
 ]
 
 

@@ -8,6 +8,7 @@ from lablib.specs import (
     GRPO,
     PPO,
     SFT,
+    Calibrate,
     Evaluate,
     Export,
     LoRA,
@@ -112,5 +113,6 @@ recipes: st.SearchStrategy[Recipe] = st.one_of(
         tasks=st.tuples(tasks),
         data=st.none() | refs,
     ),
+    st.builds(Calibrate, seed=st.integers(0, 3)),
     st.builds(Export, model=refs | texts, dtype=st.sampled_from(["fp32", "bf16"])),
 )
