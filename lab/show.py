@@ -53,6 +53,9 @@ def target(accelerator: str | None, gpus: int) -> Cluster:
 def cluster_arguments(command: argparse.ArgumentParser, nodes: int) -> None:
     """Declare the options that say which machines: `cluster_of` reads them."""
     command.add_argument(
+        "--profile", help="a profile's cluster (`lab cluster list`) instead of the options that follow"
+    )
+    command.add_argument(
         "--accelerator", default="h100-sxm", help="name in the catalogue (default h100-sxm), or 'local'"
     )
     command.add_argument("--nodes", type=int, default=nodes, help=f"nodes that you can have (default {nodes})")
@@ -65,6 +68,8 @@ def cluster_arguments(command: argparse.ArgumentParser, nodes: int) -> None:
 
 def cluster_of(args: argparse.Namespace) -> Cluster:
     """The cluster that the options of `cluster_arguments` describe."""
+    if args.profile:
+        return Cluster.load(args.profile)
     if args.accelerator == LOCAL:
         return Cluster.load(LOCAL)
     price = (
@@ -73,3 +78,8 @@ def cluster_of(args: argparse.Namespace) -> Cluster:
     return Cluster(
         accelerator=args.accelerator, nodes=args.nodes, gpus_per_node=args.gpus_per_node, fabric=args.fabric, **price
     )
+
+
+def machines(args: argparse.Namespace) -> str:
+    """The option that names the same machines to `lab estimate`."""
+    return f"--profile {args.profile}" if args.profile else f"--accelerator {args.accelerator}"

@@ -2,6 +2,7 @@
 
 lab estimate recipe.toml                               on this machine (as `lab calibrate` measured it)
 lab estimate recipe.toml --gpus 64 --accelerator h100-sxm
+lab estimate recipe.toml --profile slurm-h100          on the cluster of a profile, at its price
 lab estimate recipe.toml --explain                     every number with its formula, inputs and source
 lab estimate pretrain.toml sft.toml dpo.toml --accelerator h100-sxm      a chain, and each stage's share of it
 lab estimate recipe.toml --accelerator h100-sxm --providers              at every provider's price, cheapest first
@@ -24,6 +25,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "recipes", nargs="+", metavar="recipe", help="a .toml or .json recipe; several are a chain, in order"
     )
     command.add_argument("--accelerator", help="name in the catalogue, e.g. h100-sxm; default: this machine")
+    command.add_argument("--profile", help="the profile that it would be submitted to (`lab cluster list`)")
     command.add_argument("--gpus", type=int, help="accelerators in all; default: as many as the recipes lay out")
     command.add_argument("--explain", action="store_true", help="show each number's formula, inputs and source")
     command.add_argument(
@@ -35,7 +37,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Estimate and show."""
     recipes = [load_recipe(path) for path in args.recipes]
-    cluster = target(args.accelerator, args.gpus or max(recipe.gpus for recipe in recipes))
+    cluster = _cluster(args, max(recipe.gpus for recipe in recipes))
     if args.providers:
         _providers(recipes, cluster, args.json)
         return
@@ -44,6 +46,14 @@ def run(args: argparse.Namespace) -> None:
         console.print(plan.explain(), markup=False, highlight=False)
         return
     emit(args.json, plan.to_json(), str(plan))
+
+
+def _cluster(args: argparse.Namespace, gpus: int) -> Cluster:
+    if args.profile and (args.accelerator or args.gpus):
+        raise LabError(
+            f"--profile {args.profile} says which accelerators and how many; leave out --accelerator and --gpus"
+        )
+    return Cluster.load(args.profile) if args.profile else target(args.accelerator, args.gpus or gpus)
 
 
 def _providers(recipes: Sequence[AnyRecipe], cluster: Cluster, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from lab.show import cluster_arguments, cluster_of, console, table
+from lab.show import cluster_arguments, cluster_of, console, machines, table
 from lablib.plan.search import find_layouts
 from lablib.specs import ModelSpec, catalog
 from lablib.specs.recipe import CrossEntropy, Precision, Recompute
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(found.rule_words, markup=False, highlight=False)
     if args.save:
         console.print(
-            f"saved the fastest: lab estimate {args.save} --accelerator {args.accelerator}",
+            f"saved the fastest: lab estimate {args.save} {machines(args)}",
             markup=False,
             highlight=False,
         )

@@ -15,7 +15,7 @@ import argparse
 import json
 from typing import get_args
 
-from lab.show import cluster_arguments, cluster_of, console, table
+from lab.show import cluster_arguments, cluster_of, console, machines, table
 from lablib.plan.laws import EPOCH, HOFFMANN
 from lablib.plan.reverse import DATA, plan_for
 from lablib.specs.recipe import Precision
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     console.print(f"Loss by {found.basis}; * beyond the sizes or data it was fitted on.", markup=False, highlight=False)
     if args.save:
         console.print(
-            f"saved the least loss: lab estimate {args.save} --accelerator {args.accelerator}",
+            f"saved the least loss: lab estimate {args.save} {machines(args)}",
             markup=False,
             highlight=False,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,21 @@ def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_accelerator_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["layouts", "qwen3-0.6b", "--accelerator", "h1000"]) == 2
     assert "h1000" in capsys.readouterr().err
+
+
+def test_a_profile_is_the_cluster_that_it_submits_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAB_PROFILES", str(tmp_path))
+    words = ['name = "ours"', 'scheduler = "slurm"', 'accelerator = "a100-sxm"', "nodes = 1", "gpus_per_node = 4", "price_per_gpu_hour = 1.5"]  # fmt: skip
+    (tmp_path / "ours.toml").write_text("\n".join(words))
+    saved = str(tmp_path / "r.toml")
+    assert main(["layouts", "qwen3-0.6b", "--profile", "ours", "--tokens", "1B", "--save", saved]) == 0
+    said = capsys.readouterr().out
+    assert "4 × a100-sxm" in said and f"lab estimate {saved} --profile ours" in said
+    assert main(["estimate", saved, "--profile", "ours", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["accelerator"], plan["gpus"]) == ("a100-sxm", 4)
+    assert plan["dollars"]["mid"] == pytest.approx(1.5 * plan["gpu_hours"]["mid"])
+    assert main(["estimate", saved, "--profile", "ours", "--gpus", "8"]) == 2
+    assert "leave out" in capsys.readouterr().err
