@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lablib.specs import Cluster
+from lablib.specs import Cluster, LabError
 from lablib.specs.hardware import LOCAL
 
 console = Console()
@@ -43,10 +43,15 @@ def emit(as_json: bool, json_text: str, readable: str | Mapping[str, str]) -> No
 
 
 def target(accelerator: str | None, gpus: int) -> Cluster:
-    """The cluster to price on: `gpus` of a catalogue accelerator in nodes of eight, else this machine."""
+    """The cluster to price on: `gpus` of a catalogue accelerator in nodes of eight, else this machine. Raises `LabError` for
+    a number that does not fill its nodes."""
     if accelerator is None:
         return Cluster.load("local")
     per_node = min(8, gpus)
+    if gpus < 1 or gpus % per_node:
+        raise LabError(
+            f"gpus={gpus}: give at least 1, and beyond one node a multiple of 8; `--profile` prices on other nodes"
+        )
     return Cluster(accelerator=accelerator, nodes=-(-gpus // per_node), gpus_per_node=per_node)
 
 

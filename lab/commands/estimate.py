@@ -49,11 +49,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _cluster(args: argparse.Namespace, gpus: int) -> Cluster:
-    if args.profile and (args.accelerator or args.gpus):
+    if args.profile and (args.accelerator or args.gpus is not None):
         raise LabError(
             f"--profile {args.profile} says which accelerators and how many; leave out --accelerator and --gpus"
         )
-    return Cluster.load(args.profile) if args.profile else target(args.accelerator, args.gpus or gpus)
+    return (
+        Cluster.load(args.profile)
+        if args.profile
+        else target(args.accelerator, gpus if args.gpus is None else args.gpus)
+    )
 
 
 def _providers(recipes: Sequence[AnyRecipe], cluster: Cluster, as_json: bool) -> None:

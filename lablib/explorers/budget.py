@@ -10,10 +10,13 @@ from lablib import charts
 from lablib.charts import Figure, Frame
 from lablib.explorers import show
 from lablib.explorers.explorer import Explorer, catalogued, knob
+from lablib.explorers.memory import OPTIMIZERS
 from lablib.explorers.planned import Span
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, Range, estimate
 from lablib.specs import Cluster, LabError, ModelSpec, Parallelism, Pretrain, catalog
+from lablib.specs.fabric import FABRICS
+from lablib.specs.recipe import Optimizer
 from lablib.specs.units import show_count, show_flops
 
 MODELS = tuple(catalog.models)
@@ -29,10 +32,12 @@ class BudgetPlan(Explorer):
     tokens: int = knob(1_000_000_000_000, "Tokens", 1_000_000_000, 20_000_000_000_000, log=True)
     accelerator: str = knob("h100-sxm", "Accelerator", choices=ACCELERATORS)
     gpus: int = knob(256, "Accelerators", 1, 16384, powers_of_two=True)
-    price: float = knob(3.0, "Price", 0.5, 15, step=0.1, unit="$/h each")
+    price: float = knob(0.0, "Price (0: as listed)", 0, 15, step=0.1, unit="$/h each")
     tensor_parallel: Literal[1, 2, 4, 8] = knob(1, "Tensor parallel")
     pipeline_parallel: Literal[1, 2, 4, 8, 16] = knob(1, "Pipeline stages")
     context_parallel: Literal[1, 2, 4, 8] = knob(1, "Context parallel")
+    expert_parallel: Literal[1, 2, 4, 8, 16, 32, 64] = knob(1, "Expert parallel")
+    replicas: int = knob(1, "Replicas of the shards", 1, 256, powers_of_two=True)
     micro_batch: int = knob(1, "Sequences at a time", 1, 64, powers_of_two=True)
     seq_len: Literal[1024, 2048, 4096, 8192, 16384, 32768] = knob(4096, "Sequence length")
     batch_tokens: int = knob(4_194_304, "Tokens a step", 65_536, 67_108_864, powers_of_two=True)
@@ -40,12 +45,15 @@ class BudgetPlan(Explorer):
     recompute: Literal["none", "selective", "full"] = knob("selective", "Recompute activations")
     cross_entropy: Literal["full", "fused", "chunked"] = knob("full", "Cross entropy")
     offload: Literal["none", "optimizer", "activations", "all"] = knob("none", "Keep in host memory")
+    optimizer: OPTIMIZERS = knob("adamw", "Optimiser")
+    compile: bool = knob(True, "Compile", choices=(True, False))
+    fabric: str = knob("own", "Network", choices=("own", *FABRICS))
 
     _known = field_validator("model", "accelerator")(catalogued)
 
     @property
     def cluster(self) -> Cluster:
-        """The machines that the knobs describe, at the knob's price."""
+        """The machines that the knobs describe, at the knob's price, or at the listed ones where it is zero."""
         return self._cluster(self.gpus)
 
     def _cluster(self, gpus: int) -> Cluster:
@@ -53,8 +61,8 @@ class BudgetPlan(Explorer):
             accelerator=catalog.accelerators[self.accelerator],
             nodes=-(-gpus // NODE),
             gpus_per_node=min(gpus, NODE),
-            price_per_gpu_hour=self.price,
-            price_source="chosen in the planner",
+            fabric=None if self.fabric == "own" else self.fabric,
+            **({"price_per_gpu_hour": self.price, "price_source": "chosen in the planner"} if self.price else {}),
         )
 
     @property
@@ -63,11 +71,13 @@ class BudgetPlan(Explorer):
         return self._recipe(self.gpus)
 
     def _recipe(self, gpus: int) -> Pretrain:
-        model_parallel = self.tensor_parallel * self.pipeline_parallel * self.context_parallel
-        if gpus % model_parallel:
-            raise LabError(f"tensor × pipeline × context parallel = {model_parallel} does not divide {gpus} accelerators; lower one of them")  # fmt: skip
+        fixed = self.tensor_parallel * self.pipeline_parallel * self.context_parallel * self.replicas
+        if gpus % fixed:
+            raise LabError(f"tensor × pipeline × context parallel × replicas = {fixed} does not divide {gpus} accelerators; lower one of them")  # fmt: skip
         layout = Parallelism(
-            dp_shard=gpus // model_parallel,
+            dp_replicate=self.replicas,
+            dp_shard=gpus // fixed,
+            ep=self.expert_parallel,
             tp=self.tensor_parallel,
             pp=self.pipeline_parallel,
             cp=self.context_parallel,
@@ -91,6 +101,8 @@ class BudgetPlan(Explorer):
             recompute=self.recompute,
             cross_entropy=self.cross_entropy,
             offload=self.offload,
+            optimizer=Optimizer(kind=self.optimizer),
+            compile=self.compile,
         )
 
     def view(self) -> View:
@@ -206,5 +218,5 @@ def _step(plan: Estimate) -> dict[str, Frame]:
 
 
 def _table(plan: Estimate) -> Table:
-    rows = tuple((entry.name, entry.value, entry.formula, entry.source) for entry in plan.ledger)
-    return Table("How each number came about", ("number", "value", "formula", "source"), rows)
+    rows = tuple((entry.name, entry.value, entry.formula, entry.inputs, entry.source) for entry in plan.ledger)
+    return Table("How each number came about", ("number", "value", "formula", "inputs", "source"), rows)

@@ -35,6 +35,7 @@ class MemoryPlan(Explorer):
     tp: Literal[1, 2, 4, 8, 16] = knob(1, "Tensor parallel")
     pp: Literal[1, 2, 4, 8, 16, 32] = knob(1, "Pipeline stages")
     cp: Literal[1, 2, 4, 8, 16] = knob(1, "Context parallel")
+    ep: Literal[1, 2, 4, 8, 16, 32, 64] = knob(1, "Expert parallel")
     micro_batch: int = knob(1, "Sequences at a time", 1, 64, powers_of_two=True)
     seq_len: int = knob(8192, "Longest sequence", 512, 262_144, powers_of_two=True)
     recompute: Literal["none", "attention", "selective", "selective-op", "selective-layer", "full"] = knob(
@@ -58,7 +59,7 @@ class MemoryPlan(Explorer):
     def recipe(self) -> Pretrain:
         """A pretraining of a hundred steps with two micro-batches a stage. Raises `LabError` where it does not go together."""
         spec = catalog.models[self.model]
-        layout = Parallelism(dp_shard=self.dp_shard, dp_replicate=self.dp_replicate, tp=self.tp, pp=self.pp, cp=self.cp,
+        layout = Parallelism(dp_shard=self.dp_shard, dp_replicate=self.dp_replicate, tp=self.tp, pp=self.pp, cp=self.cp, ep=self.ep,
                              micro_batch_size=self.micro_batch)  # fmt: skip
         batch = layout.dp * self.micro_batch * self.seq_len * (2 * self.pp)
         return Pretrain(

@@ -213,9 +213,9 @@ def _rarely(recipe: Recipe, work: Work, useful: Goodput | None) -> Iterator[str]
         return
     best = max(1, round(useful.optimum_seconds / work.step_seconds))
     if getattr(recipe, "checkpoint_every", None) is None:
-        cost = goodput.interruption(recipe.gpus, useful.save_seconds, _useful(work) / CHECKPOINTS)
+        cost = goodput.interruption(recipe.gpus, useful.save_seconds, _useful(work) / min(CHECKPOINTS, work.steps))
         if cost > goodput.interruption(recipe.gpus, useful.save_seconds, useful.optimum_seconds) + RARE:
-            yield f"set checkpoint_every={best}: the plan assumes it; left open the run saves ten times in all, and failures cost {cost:.0%}"
+            yield f"set checkpoint_every={min(best, work.steps)}: the plan assumes it; left open the run saves ten times in all, and {goodput.cost(cost)}"
     elif useful.parts["lost work"] + useful.parts["checkpoints"] > RARE + goodput.interruption(
         recipe.gpus, useful.save_seconds, useful.optimum_seconds
     ):

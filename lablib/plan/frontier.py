@@ -58,6 +58,10 @@ class Limits(Spec):
             raise LabError(
                 f"no price is known for {cluster.accelerator.name}; give the cluster price_per_gpu_hour, or budget gpu_hours"
             )
+        if dollars is not None and price is not None and not price[0].mid:
+            raise LabError(
+                f"budget={dollars:g}: {cluster.accelerator.name} costs nothing here, so that dollars limit nothing; give gpu_hours or days"
+            )
         return cls(
             dollars=dollars, usd_per_gpu_hour=price[0].mid if price else None, hours=gpu_hours, days=made["days"]
         )

@@ -134,6 +134,15 @@ def interruption(gpus: int, save: float, interval: float) -> float:
     return float(overhead(gpus, save, FAILURES.mid, RESTART.mid, 1.0, interval)) - 1
 
 
+HOPELESS = 10.0
+"""Seconds lost for each useful one above which a run is said not to finish."""
+
+
+def cost(lost: float) -> str:
+    """What interruptions cost, in words: a share of the useful time, or that the run would not finish."""
+    return f"failures cost {lost:.0%}" if lost < HOPELESS else "between failures it would hardly advance"
+
+
 def _optimum(save: Number, between: Number) -> Number:
     return most(daly(save, between), SHORTEST_INTERVAL)
 
@@ -195,14 +204,10 @@ def _one_by_one(failures: Range, restart: Range, slow: Range, bound: str) -> lis
 def _lost(
     wall: float, slow: float, evaluation: float, ramp: float, saving: float, restarting: float
 ) -> dict[str, float]:
-    """Shares of wall time by cause; what failures repeat is what the other causes leave."""
-    parts = {
-        "checkpoints": saving,
-        "restarts": restarting,
-        "evaluation": evaluation,
-        "ramp": ramp,
-        "slow steps": slow - 1,
-    }
+    """Shares of wall time by cause; what failures repeat is what the other causes leave. A slow machine is slow in all of
+    them, and "slow steps" is what it adds to the useful ones."""
+    causes = {"checkpoints": saving, "restarts": restarting, "evaluation": evaluation, "ramp": ramp}
+    parts = {**{name: slow * seconds for name, seconds in causes.items()}, "slow steps": slow - 1}
     parts["lost work"] = max(0.0, wall - 1 - sum(parts.values()))
     return {name: seconds / wall for name, seconds in parts.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lablib.plan import goodput, memory, money
+from lablib.plan import formulas, goodput, memory, money
 from lablib.plan.efficiency import Calibration
 from lablib.plan.goodput import Goodput
 from lablib.plan.machine import Machine
@@ -87,29 +87,11 @@ def _model(work: Work) -> Iterator[Row]:
     )
 
 
-FORMULAS = {
-    "params": ("4 bytes × parameters / (tp × pp × dp_shard × cp), twice with a reference model", "arXiv 1910.02054 §3"),
-    "grads": ("4 bytes × trained parameters, sharded alike", "arXiv 1910.02054 §3"),
-    "optimizer": ("8 bytes × trained parameters (AdamW's two moments), sharded alike", "arXiv 1910.02054 §3"),
-    "activations": ("bytes kept a token and layer × tokens of a micro-batch × layers × micro-batches in flight", "arXiv 2205.05198 §4; lablib/plan/activations.py"),
-    "logits": ("tokens × vocab × 12 bytes: fp32 log-probabilities, their gradient and the logits' gradient", "cross entropy is not fused in this engine"),
-    "buffers": ("gathered layers and root weights, or the bf16 copy that autocast keeps", "arXiv 2304.11277 §3"),
-    "overhead": ("libraries and context before the model, and what the allocator holds beyond live tensors", "lablib/plan/efficiency.py"),
-    "critic": ("16 bytes × the critic's parameters (weights, gradients, two moments), sharded alike", "arXiv 2203.02155 §3.5"),
-    "reward": ("4 bytes × the reward model's parameters, sharded alike", "arXiv 2203.02155 §3.5"),
-    "sampler": ("2 bytes × parameters / sampler_tp: the serving engine's own weights", "lablib/plan/posttraining.py"),
-    "dequantised": ("2 bytes × the largest quantised matrix, made whole for its matmul", "arXiv 2305.14314 §3"),
-    "kv_cache": ("sequences × tokens × bytes of keys and values in all layers", "lablib/plan/sampling.py"),
-    "text": ("four times the raw text, at most 4 GiB", "lablib/plan/others.py"),
-    "probes": ("what the probed training steps hold beside the libraries", "lablib/plan/others.py"),
-}  # fmt: skip
-
-
 def _memory(work: Work, machine: Machine) -> Iterator[Row]:
+    job = work.jobs[0] if work.jobs else None
     for name, size in work.memory.parts.items():
         if size:
-            formula, source = FORMULAS[name]
-            yield (f"memory.{name}", f"{size:.3g} GiB", formula, "", source)
+            yield (f"memory.{name}", f"{size:.3g} GiB", *formulas.of_memory(name, job))
     used = work.memory
     verdict = f"{used.margin:.0%} of {used.capacity_gib:.4g} GiB stays free; at least {memory.MARGIN:.0%} must"
     yield (
@@ -131,6 +113,11 @@ def _time(work: Work, machine: Machine, hours: Range, useful: Goodput | None) ->
         else ""
     )
     yield ("step_seconds", show_seconds(work.step_seconds), parts, inputs, f"{accelerator.source}; {efficiency.source}")
+    job = work.jobs[0] if work.jobs else None
+    for name, value in work.step_parts.items():
+        words = formulas.of_step(name, job, machine) if value else None
+        if words is not None:
+            yield (f"step.{name}", show_seconds(value), *words)
     if efficiency.calibration:
         yield _calibration(efficiency.calibration)
     for name, value in work.once.items():

@@ -23,6 +23,8 @@ machines live at most 24 h (arXiv 1911.05160); the middle is the geometric mean,
 REPLACED = Range(low=600, mid=1800, high=7200)
 """Seconds until a reclaimed node is replaced and the job steps again, while its other nodes are paid for."""
 HOURS_A_YEAR = 8766
+TERMS = {"reserved-1y": 1.0, "reserved-3y": 3.0}
+"""Years that reserved capacity is paid for, used or not."""
 CLASSES = ("hyperscaler", "neocloud", "marketplace")
 """Who sells; the price list also has indices, which nobody can rent at."""
 
@@ -81,7 +83,7 @@ def offers(
             f"no provider in the catalogue lists {cluster.accelerator.name}; give the cluster price_per_gpu_hour"
         )
     made.sort(key=lambda offer: (not offer.fits, not offer.dated, offer.dollars.mid))
-    cheapest = made[0].dollars.mid
+    cheapest = made[0].dollars.mid or 1.0
     return [offer.replace(over_cheapest=offer.dollars.mid / cheapest) for offer in made]
 
 
@@ -97,7 +99,11 @@ def _offer(plan: Estimate, cluster: Cluster, row: dict[str, str]) -> Offer:
     usd, spot = float(row["usd_per_gpu_hour"]), row["pricing"] == "spot"
     stretch = interruptions(plan, cluster.gpus_per_node) if spot else Range.exactly(1.0)
     hours = plan.gpu_hours.joined(stretch)
-    note = f"{stretch.mid - 1:.1%} more hours for reclaimed nodes" if spot else ""
+    dollars, note = hours.times(usd), f"{stretch.mid - 1:.1%} more hours for reclaimed nodes" if spot else ""
+    if years := TERMS.get(row["pricing"]):
+        committed = years * HOURS_A_YEAR * plan.gpus
+        dollars = Range(**{bound: usd * max(committed, getattr(hours, bound)) for bound in ("low", "mid", "high")})
+        note = f"the whole term of {plan.gpus} accelerators is paid, of which this uses {hours.mid / committed:.1%}"
     return Offer(
         provider=row["provider"],
         provider_class=row["provider_class"],
@@ -109,7 +115,7 @@ def _offer(plan: Estimate, cluster: Cluster, row: dict[str, str]) -> Offer:
         dated=row["read_on"][:1].isdigit(),
         gpu_hours=hours,
         days=plan.days.joined(stretch),
-        dollars=hours.times(usd),
+        dollars=dollars,
         fits=plan.fits,
         note="; ".join(text for text in (note, row["note"]) if text),
         source=row["source"],
@@ -218,7 +224,7 @@ def text(rows: Iterable[Offer]) -> str:
     return "\n".join(
         f"{row.provider:<18} {row.provider_class:<12} {row.accelerator:<14} {row.pricing:<12} ${row.usd_per_gpu_hour:<6.2f} "
         f"{show_dollars(row.dollars.mid):>10} ({show_dollars(row.dollars.low)} to {show_dollars(row.dollars.high)})  "
-        f"×{row.over_cheapest:.2f}  {row.read_on}"
+        f"×{row.over_cheapest:.2f}  {row.read_on}{'  ' + row.note if row.pricing in ('spot', *TERMS) else ''}"
         for row in rows
     )
 

@@ -34,10 +34,12 @@ class Range(Spec):
         return Range(low=self.low * other.low, mid=self.mid * other.mid, high=self.high * other.high)
 
     def joined(self, *others: Range) -> Range:
-        """Product with independent positive ranges: the logarithms' half-widths add in quadrature, as the widths of
+        """Product with independent ranges, positive or exactly zero: the logarithms' half-widths add in quadrature, as the widths of
         independent errors do, so the bounds stay an 80 % band where multiplying them would make a wider one."""
         spread = (self, *others)
         mid = math.prod(one.mid for one in spread)
+        if mid == 0:
+            return Range.exactly(0.0)
         below = math.hypot(*(math.log(one.mid / one.low) for one in spread))
         above = math.hypot(*(math.log(one.high / one.mid) for one in spread))
         return Range(low=mid * math.exp(-below), mid=mid, high=mid * math.exp(above))

@@ -17,7 +17,7 @@ KERNELS = ("compute", "attention", "elementwise", "launch")
 WORDS = {
     "tp": "tensor-parallel communication", "cp": "context-parallel communication", "ep": "expert all-to-all",
     "pp": "sends between pipeline stages", "dp": "data-parallel communication", "bubble": "pipeline bubble",
-    "optimizer": "optimiser step",
+    "optimizer": "optimiser step", "offload": "offloading to host memory",
 }  # fmt: skip
 GROUPS = ("kernels", *WORDS)
 EFFORT = {

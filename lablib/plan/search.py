@@ -16,13 +16,14 @@ from lablib.plan import candidates
 from lablib.plan import efficiency as constants
 from lablib.plan.candidates import Columns
 from lablib.plan.efficiency import Efficiency
+from lablib.plan.engines import OPTIMIZER_BYTES
 from lablib.plan.found import Found
 from lablib.plan.machine import Machine
 from lablib.plan.memory import MARGIN
 from lablib.plan.sweep import Settings, largest_part, sweep
 from lablib.plan.trials import FINE, FULL, NO_RATE, Trials
-from lablib.specs import Cluster, LabError, ModelSpec, catalog
-from lablib.specs.recipe import Precision, Recompute
+from lablib.specs import Cluster, LabError, ModelSpec, Parallelism, catalog
+from lablib.specs.recipe import CrossEntropy, Offload, Precision, Recompute
 from lablib.specs.units import parse_count
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ MICRO_BATCHES = (1, 2, 4, 8, 16)
 """Sequences at a time that are tried."""
 SLICES = (1, 2, 4)
 """Slices of the model on each pipeline rank that are tried."""
+KNOWN: dict[str, tuple[object, ...]] = {
+    "precision": get_args(Precision), "recompute": get_args(Recompute), "zero": (1, 2, 3), "optimizer": tuple(OPTIMIZER_BYTES),
+    "cross_entropy": get_args(CrossEntropy), "offload": get_args(Offload), "reduce_dtype": ("fp32", "bf16"),
+    "pp_schedule": get_args(Parallelism.model_fields["pp_schedule"].annotation),
+}  # fmt: skip
+"""What each setting may be."""
 
 
 def find_layouts(
@@ -69,8 +76,9 @@ def find_layouts(
                       reduce_dtype=reduce_dtype, sequence_parallel=sequence_parallel, pp_schedule=pp_schedule)  # fmt: skip
     settings = _combined(shared, _several(precision), _several(recompute), _several(zero))
     tables, experts = [], spec.moe.experts if spec.moe else 0
+    sizes, slices = _sizes("micro_batch_sizes", micro_batch_sizes), _sizes("virtual_stages", virtual_stages)
     for number in _numbers(gpus, cluster):
-        columns = candidates.candidates(experts, number, micro_batch_sizes, virtual_stages)
+        columns = candidates.candidates(experts, number, sizes, slices)
         machine = Machine(cluster, efficiency or constants.of(cluster), processes=number)
         tables.append(_table(spec, columns, settings, machine, batch, length))
     return Found(spec, cluster, batch, length, settings, Trials.joined(tables), top)
@@ -91,12 +99,20 @@ def _count(name: str, value: int | str) -> int:
     return found
 
 
+def _sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if not values or any(value < 1 for value in values):
+        raise LabError(f"{name}={list(values)}: give one or several whole numbers of at least 1")
+    return tuple(values)
+
+
 def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _numbers(gpus: int | Sequence[int] | None, cluster: Cluster) -> tuple[int, ...]:
     wanted = (cluster.gpus,) if gpus is None else tuple(dict.fromkeys(_several(gpus)))
+    if not wanted:
+        raise LabError(f"gpus={gpus}: give at least one number of accelerators, or leave it out for all {cluster.gpus}")
     for number in wanted:
         if not 1 <= number <= cluster.gpus:
             raise LabError(
@@ -109,12 +125,19 @@ def _combined(
     shared: Settings, precisions: tuple[str, ...], recomputes: tuple[str, ...], zeros: tuple[int, ...]
 ) -> tuple[Settings, ...]:
     """Every combination of what is no degree, the shared fields apart. Raises `LabError` for a value that recipes lack."""
-    known = {"precision": get_args(Precision), "recompute": get_args(Recompute), "zero": (1, 2, 3)}
-    for name, values in (("precision", precisions), ("recompute", recomputes), ("zero", zeros)):
-        for value in values:
-            if value not in known[name]:
-                raise LabError(f"{name}={value!r}: choose among {', '.join(map(str, known[name]))}")
     fields = vars(shared)
+    tried = {
+        **{name: (value,) for name, value in fields.items()},
+        "precision": precisions,
+        "recompute": recomputes,
+        "zero": zeros,
+    }
+    for name, known in KNOWN.items():
+        if not tried[name]:
+            raise LabError(f"{name}={tried[name]!r}: give at least one of {', '.join(map(str, known))}")
+        for value in tried[name]:
+            if value not in known:
+                raise LabError(f"{name}={value!r}: choose among {', '.join(map(str, known))}")
     return tuple(
         Settings(**{**fields, "precision": precision, "recompute": recompute, "zero": zero})
         for precision, recompute, zero in product(precisions, recomputes, zeros)

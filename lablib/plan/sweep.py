@@ -14,7 +14,20 @@ from lablib.plan.machine import Machine
 from lablib.plan.params import count
 from lablib.specs import ModelSpec
 
-CAUSES = ("compute", "attention", "elementwise", "launch", "tp", "cp", "ep", "pp", "dp", "bubble", "optimizer")
+CAUSES = (
+    "compute",
+    "attention",
+    "elementwise",
+    "launch",
+    "tp",
+    "cp",
+    "ep",
+    "pp",
+    "dp",
+    "bubble",
+    "optimizer",
+    "offload",
+)
 """What `lablib.plan.step.seconds` divides a step into."""
 
 

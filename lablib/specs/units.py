@@ -81,7 +81,7 @@ def parse_bytes(value: object) -> int:
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
-Dollars = Annotated[float, BeforeValidator(parse_dollars), Field(ge=0)]
+Dollars = Annotated[float, BeforeValidator(parse_dollars), Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
 

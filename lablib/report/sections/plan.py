@@ -46,8 +46,9 @@ def _audit(run: RunRecord) -> Markup | None:
     entries = (run["estimate"] or {}).get("ledger")
     if not entries:
         return None
-    rows = [(entry["name"], entry["value"], entry["formula"], entry["source"]) for entry in entries]
-    return join([tag("h4", run["name"]), table(("number", "value", "formula", "source"), rows)])
+    columns = ("name", "value", "formula", "inputs", "source")
+    rows = [tuple(entry.get(column, "") for column in columns) for entry in entries]
+    return join([tag("h4", run["name"]), table(("number", *columns[1:]), rows)])
 
 
 def _what_if(run: RunRecord) -> Markup | None:

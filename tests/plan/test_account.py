@@ -1,0 +1,113 @@
+"""The account behind a plan: formulas that give the numbers beside them, causes under their own names, prices of every kind."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lablib.plan import estimate, goodput, guide, market
+from lablib.plan.engines import OPTIMIZER_BYTES
+from lablib.plan.memory import GIB
+from lablib.plan.ranges import Range
+from lablib.plan.reverse import plan_for
+from lablib.plan.search import find_layouts
+from lablib.specs import Cluster, LabError, Optimizer, Parallelism, Pretrain
+
+NODE = Cluster(accelerator="h100-sxm")
+
+
+def recipe(**changes: object) -> Pretrain:
+    base = {"model": "llama-3.1-8b", "tokens": "100B", "seq_len": 8192, "batch_tokens": "4M", "parallelism": Parallelism(dp_shard=64)}  # fmt: skip
+    return Pretrain(**{**base, **changes})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    zero=st.sampled_from([1, 2, 3]),
+    kind=st.sampled_from(sorted(OPTIMIZER_BYTES)),
+    loss=st.sampled_from(["full", "fused", "chunked"]),
+    shard=st.sampled_from([1, 8, 64]),
+)
+def test_formulas_of_memory_give_the_numbers_beside_them(zero: int, kind: str, loss: str, shard: int) -> None:
+    """Read the bytes off each formula, multiply by what it names, and compare with the part of the plan."""
+    layout = Parallelism(dp_shard=shard, dp_replicate=64 // shard, zero=zero)
+    plan = estimate(
+        recipe(parallelism=layout, optimizer=Optimizer(kind=kind), cross_entropy=loss), NODE.replace(nodes=8)
+    )
+    said = {entry.name: entry for entry in plan.ledger}
+    sharded = {"params": 3, "grads": 2, "optimizer": 1}
+    for part, stage in sharded.items():
+        if part not in plan.memory.parts or not plan.memory.parts[part]:
+            continue
+        entry = said[f"memory.{part}"]
+        size = float(re.match(r"([\d.]+) bytes", entry.formula)[1])  # type: ignore[index]
+        ranks = shard if zero >= stage and shard > 1 else 1
+        assert (f"dp_shard {shard}" in entry.inputs) == (ranks > 1)
+        assert plan.memory.parts[part] == pytest.approx(size * plan.params.total / ranks / GIB, rel=1e-6)
+    if plan.memory.parts["logits"]:
+        entry = said["memory.logits"]
+        size = float(re.search(r"([\d.]+) bytes", entry.formula)[1])  # type: ignore[index]
+        tokens = 1024 if loss == "chunked" else 8192
+        assert plan.memory.parts["logits"] == pytest.approx(size * tokens * 128256 / GIB, rel=1e-6)
+
+
+def test_each_cause_of_a_steps_time_has_a_row_with_rates() -> None:
+    plan = estimate(recipe(parallelism=Parallelism(dp_shard=16, tp=2, pp=2)), NODE.replace(nodes=8, fabric="roce-400"))
+    rows = {entry.name.removeprefix("step."): entry for entry in plan.ledger if entry.name.startswith("step.")}
+    assert set(rows) == set(plan.step_parts)
+    assert "roce-400" in rows["dp"].inputs and "TFLOP/s bf16" in rows["compute"].inputs
+    assert "pp 2" in rows["bubble"].inputs
+
+
+def test_saving_and_evaluating_are_booked_as_what_they_are() -> None:
+    often = goodput.of(64, 16e10, interval=60.0)
+    assert often.parts["checkpoints"] > 0.03 and often.parts["lost work"] < 0.005
+    looking = goodput.of(64, 16e10, evaluation=0.3)
+    wall = 1 / looking.effective.mid
+    assert looking.parts["evaluation"] * wall == pytest.approx(0.3 * goodput.SLOW.mid)
+    assert looking.parts["lost work"] < 0.005
+    for one in (often, looking):
+        assert sum(one.parts.values()) == pytest.approx(1 - one.effective.mid, abs=1e-3)
+
+
+def test_a_run_that_failures_would_never_let_finish_is_said_to_be_one() -> None:
+    made = guide.ROWS[3][3]()
+    plan = estimate(made, NODE.replace(nodes=made.gpus // 8))
+    said = " ".join(plan.warnings)
+    assert "hardly advance" in said and not re.search(r"\d{4,}%", said)
+    assert goodput.cost(0.12) == "failures cost 12%"
+
+
+def test_machines_of_ones_own_cost_nothing() -> None:
+    plan = estimate(recipe(), NODE.replace(nodes=8, price_per_gpu_hour=0))
+    assert plan.dollars == Range.exactly(0.0) and plan.gpu_hours.mid > 0
+    with pytest.raises(LabError, match="costs nothing here"):
+        plan_for("$50k", cluster=NODE.replace(price_per_gpu_hour=0))
+    with pytest.raises(LabError, match="price_per_gpu_hour"):
+        NODE.replace(price_per_gpu_hour=math.inf)
+
+
+def test_reserved_capacity_costs_its_whole_term() -> None:
+    made = market.offers(recipe(tokens="1B"), NODE.replace(nodes=8))
+    reserved = next(offer for offer in made if offer.pricing == "reserved-1y")
+    own = next(offer for offer in made if offer.pricing == "on-demand" and offer.provider == reserved.provider)
+    assert reserved.dollars.mid == pytest.approx(reserved.usd_per_gpu_hour * 64 * market.HOURS_A_YEAR)
+    assert made.index(reserved) > made.index(own) and "whole term" in market.text([reserved])
+
+
+def test_layouts_are_searched_under_every_switch_and_wrong_ones_are_refused() -> None:
+    found = find_layouts("llama-3-8b", NODE, offload="optimizer")
+    assert found.fitting and found.best.step_parts["offload"] > 0
+    price = estimate(found.best.recipe(), NODE).step_seconds
+    assert price == pytest.approx(sum(found.best.step_parts.values()))
+    wrong: dict[str, object] = {
+        "offload": "disk", "optimizer": "lion", "cross_entropy": "liger", "pp_schedule": "foo", "reduce_dtype": "fp8",
+        "micro_batch_sizes": [-1], "virtual_stages": [], "recompute": [], "gpus": [],
+    }  # fmt: skip
+    for name, value in wrong.items():
+        with pytest.raises(LabError, match=name):
+            find_layouts("llama-3-8b", NODE, **{name: value})  # type: ignore[arg-type]
