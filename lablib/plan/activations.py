@@ -94,14 +94,21 @@ def dense(model: ModelSpec, style: Style) -> Kept:
 
 
 @lru_cache(maxsize=512)
+def routed(model: ModelSpec, style: Style) -> float:
+    """Bytes a token in one layer of its `top_k` copies, in and out of the experts."""
+    if model.moe is None:
+        return 0.0
+    return model.moe.top_k * (2 * style.width * model.hidden + _between(model.moe.expert_ffn, model.gated, style))
+
+
+@lru_cache(maxsize=512)
 def sparse(model: ModelSpec, style: Style) -> Kept:
     """Norm, router probabilities (fp32), each token's `top_k` copies in and out of the experts, and shared experts."""
     if model.moe is None:
         return NOTHING
     moe = model.moe
-    routed = moe.top_k * (2 * style.width * model.hidden + _between(moe.expert_ffn, model.gated, style))
     shared = _between(moe.expert_ffn * moe.shared_experts, model.gated, style)
-    return Kept(norm(model.hidden, style, 2) + 2 * SINGLE * moe.experts, routed + shared)
+    return Kept(norm(model.hidden, style, 2) + 2 * SINGLE * moe.experts, routed(model, style) + shared)
 
 
 @lru_cache(maxsize=512)

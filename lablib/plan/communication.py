@@ -36,11 +36,11 @@ def context_parallel(job: Job, machine: Machine, attention: Number, layers: Numb
 
 def expert_parallel(job: Job, machine: Machine, layers: Number) -> Number:
     """All-to-all of each token's `top_k` copies to the experts and back, forward and backward, where the tokens of a
-    tensor-parallel group are divided among its ranks; `Engine.ep_overlap` of it is hidden."""
+    tensor-parallel group are divided among its ranks and the busiest one's arrive last; `Engine.ep_overlap` of it is hidden."""
     ep, moe = job.layout.ep, job.model.moe
     if moe is None:
         return 0.0
-    size = job.micro_tokens / job.layout.tp * moe.top_k * job.model.hidden * job.width
+    size = job.micro_tokens / job.layout.tp * moe.top_k * job.model.hidden * job.width * job.crowd
     share = anatomy.layers(job.model).moe / job.model.layers
     again = REPEATS[job.recompute][0]
     whole = (4 + 2 * again) * all_to_all(size, ep, 1, machine, moe.top_k, job.engine.ep_once) * layers * share

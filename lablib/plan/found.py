@@ -89,6 +89,7 @@ class Candidate:
             cross_entropy=one.cross_entropy,
             offload=one.offload,
             reduce_dtype=one.reduce_dtype,
+            expert_imbalance=one.expert_imbalance,
         )
 
 

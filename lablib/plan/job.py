@@ -11,7 +11,7 @@ import numpy as np
 
 from lablib.plan.activations import Style
 from lablib.plan.engines import LAB, Engine
-from lablib.plan.grid import Layouts, Number, ceil, most, rounded
+from lablib.plan.grid import Layouts, Number, ceil, choose, most, rounded
 from lablib.plan.params import Params
 from lablib.specs import ModelSpec, Parallelism
 
@@ -41,6 +41,8 @@ class Job:
     cross_entropy: str = "full"
     offload: str = "none"
     reduce_dtype: str = "fp32"
+    expert_imbalance: float = 1.0
+    """Tokens of the busiest expert-parallel rank over the mean."""
     base_bytes: float | None = None
     """Bytes of a frozen base weight where it is quantised (QLoRA's nf4: 0.5 and its scales); None keeps the engine's."""
     engine: Engine = LAB
@@ -73,6 +75,11 @@ class Job:
     def micro_tokens(self) -> Number:
         """Tokens of one micro-batch on one rank; context parallelism splits the sequence."""
         return self.layout.micro_batch_size * self.seq_len / self.layout.cp
+
+    @property
+    def crowd(self) -> Number:
+        """What the ranks wait for at the experts: the busiest one's tokens over the mean, where experts are divided."""
+        return choose(self.layout.ep > 1, self.expert_imbalance, 1.0)
 
     @property
     def stage_share(self) -> Number:

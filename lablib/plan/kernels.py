@@ -143,8 +143,8 @@ def _matmuls(job: Job, machine: Machine, precision: str) -> tuple[Number, Number
         if one.part == "head":
             head = head + _gemm(machine, tokens, rows, cols, slow, _wide(precision))
         elif one.part == "experts" and moe is not None:
-            # With expert parallelism an expert's matrices are whole, and its ranks' tokens come to it.
-            each = choose(ep > 1, tokens / tp * ep, tokens) * moe.top_k / moe.experts
+            # With expert parallelism an expert's matrices are whole, and its ranks' tokens come to it; all wait for the busiest.
+            each = choose(ep > 1, tokens / tp * ep, tokens) * moe.top_k / moe.experts * job.crowd
             layers = layers + (one.times / moe.top_k) * (moe.experts / ep) * _gemm(
                 machine, each, choose(ep > 1, one.rows, rows), choose(ep > 1, one.cols, cols), fast, precision, TILE / 2
             )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lablib.plan import activations
+from lablib.plan import activations, anatomy
 from lablib.plan.activations import SINGLE
 from lablib.plan.efficiency import Efficiency
 from lablib.plan.engines import OPTIMIZER_BYTES
@@ -19,6 +19,15 @@ from lablib.specs import Spec
 GIB = 2**30
 MARGIN = 0.04
 """A plan fits where it leaves this share free: drivers keep some, and batches differ."""
+KEEPS_ROUTED = {
+    "none": 1.0,
+    "attention": 1.0,
+    "selective": 1.0,
+    "selective-op": 0.5,
+    "selective-layer": 0.5,
+    "full": 0.0,
+}
+"""Share of the experts' tokens that each policy keeps for the backward pass: there a busy rank holds more than others."""
 MOMENTS = ("loss", "start of backward", "end of backward", "optimiser step", "checkpoint save")
 
 
@@ -179,9 +188,10 @@ def in_flight(job: Job, first: Number = True, rank: int | None = None) -> Number
 def kept(job: Job, first: Number = True, rank: int | None = None) -> Number:
     """Bytes of activations stored from forward to backward on one stage."""
     layer_tokens = in_flight(job, first, rank) * job.micro_tokens * job.stage_share
+    crowded = anatomy.layers(job.model).moe * activations.routed(job.model, job.style) / job.layout.tp * (job.crowd - 1)
     if job.offload in ("activations", "all") and job.recompute == "full":
         return 2 * inputs(job) / most(1.0, job.model.layers * job.stage_share)
-    return layer_tokens * stored(job)
+    return layer_tokens * (stored(job) + KEEPS_ROUTED[job.recompute] * crowded)
 
 
 def inputs(job: Job) -> Number:

@@ -30,6 +30,7 @@ def job(recipe: Pretrain) -> Job:
         cross_entropy=recipe.cross_entropy,
         offload=recipe.offload,
         reduce_dtype=recipe.reduce_dtype,
+        expert_imbalance=recipe.expert_imbalance,
     )
 
 

@@ -60,6 +60,7 @@ def find_layouts(
     reduce_dtype: str = "fp32",
     sequence_parallel: bool = True,
     pp_schedule: str = "1f1b",
+    expert_imbalance: float = 1.0,
     efficiency: Efficiency | None = None,
     top: int | None = None,
 ) -> Found:
@@ -73,7 +74,10 @@ def find_layouts(
     spec = catalog.models[model] if isinstance(model, str) else model
     batch, length = _count("batch_tokens", batch_tokens), _count("seq_len", seq_len)
     shared = Settings(optimizer=optimizer, compile=compile, cross_entropy=cross_entropy, offload=offload,
-                      reduce_dtype=reduce_dtype, sequence_parallel=sequence_parallel, pp_schedule=pp_schedule)  # fmt: skip
+                      reduce_dtype=reduce_dtype, sequence_parallel=sequence_parallel, pp_schedule=pp_schedule,
+                      expert_imbalance=expert_imbalance)  # fmt: skip
+    if not 1 <= expert_imbalance < float("inf"):
+        raise LabError(f"expert_imbalance={expert_imbalance} is the busiest rank's tokens over the mean: at least 1")
     settings = _combined(shared, _several(precision), _several(recompute), _several(zero))
     tables, experts = [], spec.moe.experts if spec.moe else 0
     sizes, slices = _sizes("micro_batch_sizes", micro_batch_sizes), _sizes("virtual_stages", virtual_stages)

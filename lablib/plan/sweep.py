@@ -45,6 +45,7 @@ class Settings:
     reduce_dtype: str = "fp32"
     sequence_parallel: bool = True
     pp_schedule: str = "1f1b"
+    expert_imbalance: float = 1.0
 
 
 class Sweep(NamedTuple):
@@ -92,6 +93,7 @@ def _job(model: ModelSpec, grid: object, settings: Settings, tokens: np.ndarray,
         cross_entropy=settings.cross_entropy,
         offload=settings.offload,
         reduce_dtype=settings.reduce_dtype,
+        expert_imbalance=settings.expert_imbalance,
     )
 
 

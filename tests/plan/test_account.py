@@ -111,3 +111,24 @@ def test_layouts_are_searched_under_every_switch_and_wrong_ones_are_refused() ->
     for name, value in wrong.items():
         with pytest.raises(LabError, match=name):
             find_layouts("llama-3-8b", NODE, **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_crowded_expert_rank_is_what_the_others_wait_for() -> None:
+    """Twice the tokens on the busiest rank: twice the experts' part of compute and of the all-to-all, nothing else."""
+    layout = Parallelism(dp_shard=64, ep=8)
+    even, crowded = (
+        estimate(recipe(model="qwen3-30b-a3b", seq_len=4096, parallelism=layout, recompute="full", expert_imbalance=by), NODE.replace(nodes=8))
+        for by in (1.0, 2.0)
+    )  # fmt: skip
+    assert crowded.step_parts["ep"] == pytest.approx(2 * even.step_parts["ep"], rel=0.1), "but for latencies"
+    assert even.step_parts["compute"] < crowded.step_parts["compute"] < 2 * even.step_parts["compute"]
+    assert crowded.step_parts["attention"] == even.step_parts["attention"]
+    keeping = [
+        estimate(recipe(model="qwen3-30b-a3b", seq_len=4096, parallelism=layout, expert_imbalance=by), NODE.replace(nodes=8))
+        for by in (1.0, 2.0)
+    ]  # fmt: skip
+    assert keeping[1].memory.parts["activations"] > keeping[0].memory.parts["activations"]
+    alone = [recipe(model="qwen3-30b-a3b", seq_len=4096, expert_imbalance=by) for by in (1.0, 2.0)]
+    first, second = (estimate(one, NODE.replace(nodes=8)).step_seconds for one in alone)
+    assert first == second, "whoever holds all experts computes all of its tokens"
+    assert alone[0].science_hash == alone[1].science_hash
