@@ -41,7 +41,7 @@ class BudgetPlan(Explorer):
     micro_batch: int = knob(1, "Sequences at a time", 1, 64, powers_of_two=True)
     seq_len: Literal[1024, 2048, 4096, 8192, 16384, 32768] = knob(4096, "Sequence length")
     batch_tokens: int = knob(4_194_304, "Tokens a step", 65_536, 67_108_864, powers_of_two=True)
-    precision: Literal["bf16", "fp8", "fp32"] = knob("bf16", "Precision")
+    precision: Literal["bf16", "fp8", "mxfp8", "nvfp4", "fp32"] = knob("bf16", "Precision")
     recompute: Literal["none", "selective", "full"] = knob("selective", "Recompute activations")
     cross_entropy: Literal["full", "fused", "chunked"] = knob("full", "Cross entropy")
     offload: Literal["none", "optimizer", "activations", "all"] = knob("none", "Keep in host memory")

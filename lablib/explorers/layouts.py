@@ -31,7 +31,7 @@ class LayoutPlan(Explorer):
     nodes: int = knob(8, "Nodes of eight", 1, 512, powers_of_two=True)
     seq_len: int = knob(8192, "Sequence length", 1024, 131_072, powers_of_two=True)
     batch_tokens: int = knob(4_194_304, "Tokens a step", 65_536, 67_108_864, powers_of_two=True)
-    precision: Literal["bf16", "fp8"] = knob("bf16", "Precision")
+    precision: Literal["bf16", "fp8", "mxfp8", "nvfp4"] = knob("bf16", "Precision")
     cross_entropy: Literal["full", "fused", "chunked"] = knob("full", "Cross entropy")
 
     _known = field_validator("model", "accelerator")(catalogued)

@@ -45,7 +45,7 @@ class MemoryPlan(Explorer):
     offload: Literal["none", "optimizer", "activations", "all"] = knob("none", "Keep in host memory")
     optimizer: OPTIMIZERS = knob("adamw", "Optimiser")
     compile: bool = knob(True, "Compile", choices=(True, False))
-    precision: Literal["bf16", "fp8", "fp32"] = knob("bf16", "Precision")
+    precision: Literal["bf16", "fp8", "mxfp8", "nvfp4", "fp32"] = knob("bf16", "Precision")
 
     _known = field_validator("model", "accelerator")(catalogued)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.distributed import DistributedConfig
 
-from lablib.specs import LabError, ModelSpec, Parallelism
+from lablib.specs import LabError, Parallelism
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,18 +28,6 @@ class Place:
     def of(cls, rank: int, parallelism: Parallelism) -> Place:
         """The place of a global rank; neighbours form a tensor-parallel group, as transformers' mesh has it."""
         return cls(rank // parallelism.tp, parallelism.dp, parallelism.tp)
-
-
-def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
-    """Raises `LabError` for a layout that this model or this version cannot run, with what to change."""
-    for name in ("pp", "cp", "ep"):
-        size = getattr(parallelism, name)
-        if size > 1:
-            raise LabError(f"parallelism.{name}={size}: the trainer does not do this yet, only the planner does; set {name}=1 and use dp_shard, dp_replicate and tp")  # fmt: skip
-    for name in ("heads", "kv_heads", "ffn"):
-        size = getattr(model, name)
-        if size % parallelism.tp:
-            raise LabError(f"parallelism.tp={parallelism.tp} does not divide the model's {name}={size}; use a tp that divides {model.heads} heads, {model.kv_heads} kv_heads and ffn {model.ffn}")  # fmt: skip
 
 
 def distribute(model: PreTrainedModel, parallelism: Parallelism, bf16: bool, device: Any) -> PreTrainedModel:

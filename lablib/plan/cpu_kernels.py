@@ -21,7 +21,10 @@ likelihood (8), that of log-softmax in two passes (16), the cast back (6)."""
 
 def micro_batch(job: Job, machine: Machine) -> dict[str, Number]:
     """Seconds by cause of one micro-batch's forward and backward pass on the fullest stage, without communication."""
-    rate, wide = machine.rate(job.precision), machine.rate("bf16" if job.precision == "fp8" else job.precision)
+    rate, wide = (
+        machine.rate(job.precision),
+        machine.rate("bf16" if job.precision in ("fp8", "mxfp8", "nvfp4") else job.precision),
+    )
     efficiency, tokens = machine.efficiency, job.micro_tokens
     share = job.stage_share / job.layout.tp
     layers, head = _passes(job)

@@ -12,14 +12,13 @@ from lablib.specs import Cluster, LabError, Parallelism
 CPU_LINK = 2e9
 """Bytes/s between processes of one machine over gloo's loopback sockets, an order of magnitude only."""
 
-RATES = {"mxfp8": "fp8", "nvfp4": "fp4", "fp16": "bf16"}
-"""Precisions that run at another's matmul rate."""
 ARCHITECTURES = {
     "ampere": ("a100", "a800", "a6000", "a40", "a10", "3090", "a30"),
     "hopper": ("h100", "h200", "h800", "gh200", "h20"),
     "blackwell": ("b200", "b300", "gb200", "gb300", "5090"),
     "ada": ("l40", "l4", "4090", "ada"),
     "volta": ("v100",),
+    "turing": ("t4", "2080"),
 }
 """What a name says about the generation of tensor cores, which decides which attention kernels there are."""
 
@@ -66,7 +65,7 @@ class Machine:
 
     def matmul_rate(self, precision: str) -> float | None:
         """FLOP/s of a large matmul, None where nobody knows; a CPU without a measured bf16 rate computes at fp32's."""
-        rate = self.cluster.accelerator.achievable(RATES.get(precision, precision))
+        rate = self.cluster.accelerator.achievable(precision)
         if rate is None and precision == "bf16" and self.is_cpu:
             rate = self.cluster.accelerator.achievable("fp32")
         return None if rate is None else rate * self.speed

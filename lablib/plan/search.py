@@ -166,7 +166,7 @@ def _table(
 
 
 def _rated(machine: Machine, precision: str) -> bool:
-    needed = {precision, "bf16" if precision == "fp8" else precision}
+    needed = {precision, precision if precision == "fp32" else "bf16"}
     return all(machine.matmul_rate(name) is not None for name in needed)
 
 

@@ -16,6 +16,11 @@ LOCAL = "local"
 NODE = 8
 """Accelerators on one board of the usual node (HGX and OAM boards); a link that joins more spans nodes."""
 
+ALIKE = {"fp16": "bf16", "mxfp8": "fp8", "nvfp4": "fp4"}
+"""Precisions that run at another's matmul rate."""
+MICROSCALED = ("mxfp8", "nvfp4")
+"""Formats of blocks with a scale each, which hardware of the generation that brought fp4 multiplies."""
+
 
 class Accelerator(Spec):
     """One device. Peaks are dense (no sparsity) and come from a data sheet; measured figures from a matmul."""
@@ -41,16 +46,17 @@ class Accelerator(Spec):
 
     def peak(self, precision: str) -> float | None:
         """Data-sheet FLOP/s for a precision, None where unknown (never a fallback)."""
-        tflops = self.peak_tflops.get(precision)
+        if precision in MICROSCALED and "fp4" not in self.peak_tflops:
+            return None
+        tflops = self.peak_tflops.get(ALIKE.get(precision, precision))
         return None if tflops is None else tflops * 1e12
 
     def achievable(self, precision: str) -> float | None:
         """FLOP/s of the best measured matmul, else 80 % of the peak (the median ratio of measured to data sheet in
         stas00/ml-engineering's table of accelerators, 2026-08), None where neither is known."""
-        measured = self.measured_tflops.get(precision)
-        if measured is not None:
+        peak, measured = self.peak(precision), self.measured_tflops.get(ALIKE.get(precision, precision))
+        if measured is not None and (precision not in MICROSCALED or peak is not None):
             return measured * 1e12
-        peak = self.peak(precision)
         return None if peak is None else 0.8 * peak
 
 
@@ -61,6 +67,8 @@ class Cluster(Spec):
     accelerator: Accelerator
     nodes: int = Field(default=1, gt=0)
     gpus_per_node: int = Field(default=8, gt=0)
+    host_memory_gib: float | None = Field(default=None, gt=0)
+    """Memory of one node's host, where it is known: what is offloaded must fit there."""
     fabric: Fabric | None = None
     """The network between nodes; None takes the accelerator's own line rate."""
     price_per_gpu_hour: Dollars | None = None

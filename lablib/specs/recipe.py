@@ -10,7 +10,9 @@ from lablib.specs.base import Spec, digest
 from lablib.specs.data import Ref, Slug
 from lablib.specs.parallelism import Parallelism
 
-Precision = Literal["fp32", "bf16", "fp8"]
+Precision = Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"]
+"""Of the layers' matmuls. fp8 scales tensors or blocks of 128, mxfp8 blocks of 32, nvfp4 blocks of 16 (OCP Microscaling
+Formats 1.0); the head stays in 16 bits."""
 Recompute = Literal["none", "selective", "selective-op", "selective-layer", "attention", "full"]
 """What the backward pass computes again. "selective" keeps every matmul's and attention's result and repeats what is
 elementwise; "selective-op" keeps attention and every second matmul (torchtitan's per-operator policy); "selective-layer"
@@ -19,6 +21,8 @@ FlashAttention, arXiv 2205.05198 §5); "full" keeps only each layer's input."""
 CrossEntropy = Literal["full", "fused", "chunked"]
 """How the loss is computed: "full" holds fp32 log-probabilities and their gradient; "fused" one kernel that writes the
 gradient over the logits; "chunked" never holds the logits of more than a slice of the tokens."""
+OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "muon", "sgd"]
+"""The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
 Offload = Literal["none", "optimizer", "activations", "all"]
 """What lives in host memory between uses: optimiser states, each layer's saved input, or both with the parameters."""
 
@@ -88,8 +92,7 @@ def _refs(values: Any) -> Any:
 class Optimizer(Spec):
     """AdamW (arXiv 1711.05101); weight decay touches matrices only, never norms, biases or embeddings."""
 
-    kind: Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "muon", "sgd"] = "adamw"
-    """The rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
+    kind: OptimizerKind = "adamw"
     learning_rate: float = Field(default=3e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)

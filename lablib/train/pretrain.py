@@ -7,13 +7,14 @@ from typing import Any
 from lablib.data import PackedDataset
 from lablib.models.build import build_model
 from lablib.models.folder import save_model
-from lablib.models.layout import Place, check_layout, distribute
+from lablib.models.layout import Place, distribute
 from lablib.models.recompute import apply_recompute
 from lablib.plan.pretraining import job
 from lablib.plan.work import training_flops
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Mixture, Pretrain
+from lablib.specs import Mixture, Pretrain
 from lablib.train import rng
+from lablib.train.able import check
 from lablib.train.batches import Batches
 from lablib.train.checkpoint import Checkpoints
 from lablib.train.distributed import World, joined
@@ -43,32 +44,6 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
             save_model(parts.stepper.model, source.tokenizer, target, world.is_main)
             run.artefact("model", target, kind="model")
         world.wait()
-
-
-def check(recipe: Pretrain) -> None:
-    """Raises `LabError` for what the trainer cannot do, before anything is loaded."""
-    check_layout(recipe.model, recipe.parallelism)
-    for name, value, done in _settings(recipe):
-        if value not in done:
-            raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
-    if recipe.document_mask and recipe.model.ssm:
-        raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
-
-
-def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
-    """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
-    return [
-        ("precision", recipe.precision, ("bf16", "fp32")),
-        ("recompute", recipe.recompute, ("none", "selective", "full")),
-        ("optimizer.kind", recipe.optimizer.kind, ("adamw",)),
-        ("cross_entropy", recipe.cross_entropy, ("full",)),
-        ("offload", recipe.offload, ("none",)),
-        ("reduce_dtype", recipe.reduce_dtype, ("fp32",)),
-        ("parallelism.zero", recipe.parallelism.zero, (3,)),
-        ("parallelism.sequence_parallel", recipe.parallelism.sequence_parallel, (False,)),
-        ("parallelism.virtual_stages", recipe.parallelism.virtual_stages, (1,)),
-        ("parallelism.pp_schedule", recipe.parallelism.pp_schedule, ("1f1b",)),
-    ]
 
 
 def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> Parts:

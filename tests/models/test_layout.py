@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lablib.models.layout import Place, check_layout
+from lablib.models.layout import Place
 from lablib.specs import LabError, ModelSpec, Parallelism
+from lablib.train.able import check_layout
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, ffn=160, vocab=300)
 

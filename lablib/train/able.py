@@ -1,0 +1,45 @@
+"""What the trainer can run of what a recipe can say: asked before a run is queued, without torch, and again when it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
+
+
+def check(recipe: Pretrain) -> None:
+    """Raises `LabError` for what the trainer cannot do, before anything is loaded."""
+    check_layout(recipe.model, recipe.parallelism)
+    for name, value, done in _settings(recipe):
+        if value not in done:
+            raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
+    if recipe.document_mask and recipe.model.ssm:
+        raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
+
+
+def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
+    return [
+        ("precision", recipe.precision, ("bf16", "fp32")),
+        ("recompute", recipe.recompute, ("none", "selective", "full")),
+        ("optimizer.kind", recipe.optimizer.kind, ("adamw",)),
+        ("cross_entropy", recipe.cross_entropy, ("full",)),
+        ("offload", recipe.offload, ("none",)),
+        ("reduce_dtype", recipe.reduce_dtype, ("fp32",)),
+        ("parallelism.zero", recipe.parallelism.zero, (3,)),
+        ("parallelism.sequence_parallel", recipe.parallelism.sequence_parallel, (False,)),
+        ("parallelism.virtual_stages", recipe.parallelism.virtual_stages, (1,)),
+        ("parallelism.pp_schedule", recipe.parallelism.pp_schedule, ("1f1b",)),
+    ]
+
+
+def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
+    """Raises `LabError` for a layout that this model or this version cannot run, with what to change."""
+    for name in ("pp", "cp", "ep"):
+        size = getattr(parallelism, name)
+        if size > 1:
+            raise LabError(f"parallelism.{name}={size}: the trainer does not do this yet, only the planner does; set {name}=1 and use dp_shard, dp_replicate and tp")  # fmt: skip
+    for name in ("heads", "kv_heads", "ffn"):
+        size = getattr(model, name)
+        if size % parallelism.tp:
+            raise LabError(f"parallelism.tp={parallelism.tp} does not divide the model's {name}={size}; use a tp that divides {model.heads} heads, {model.kv_heads} kv_heads and ffn {model.ffn}")  # fmt: skip
