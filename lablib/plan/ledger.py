@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from lablib.plan import formulas, goodput, memory, money
 from lablib.plan.efficiency import Calibration
@@ -10,11 +11,11 @@ from lablib.plan.goodput import Goodput
 from lablib.plan.machine import Machine
 from lablib.plan.ranges import Range
 from lablib.plan.work import Work
-from lablib.specs import Spec
 from lablib.specs.units import show_count, show_flops, show_seconds
 
 
-class Entry(Spec):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """One number: what it is, what it came to, and why."""
 
     name: str
@@ -33,10 +34,7 @@ def entries(
     mfu: float | None,
 ) -> tuple[Entry, ...]:
     """The whole account, in the order of the calculation."""
-    return tuple(
-        Entry(name=name, value=value, formula=formula, inputs=inputs, source=source)
-        for name, value, formula, inputs, source in _rows(work, machine, hours, useful, price, mfu)
-    )
+    return tuple(Entry(*row) for row in _rows(work, machine, hours, useful, price, mfu))
 
 
 Row = tuple[str, str, str, str, str]

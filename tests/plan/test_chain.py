@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from lablib.plan import estimate
@@ -76,11 +74,3 @@ def test_a_stage_that_does_not_fit_spoils_the_chain() -> None:
 def test_an_empty_chain_is_an_error() -> None:
     with pytest.raises(LabError, match="at least one stage"):
         estimate([], H100)
-
-
-def test_a_plan_still_takes_under_a_millisecond() -> None:
-    estimate(CHAIN[0], H100)
-    start = time.perf_counter()
-    for tokens in range(100):
-        estimate(CHAIN[0].replace(tokens=10**11 + tokens), H100)
-    assert (time.perf_counter() - start) / 100 < 3e-3  # three times the bar: the machine may be busy
