@@ -242,6 +242,7 @@ class Chain:
             task=CHAT_TASK,
             prompts_per_step=2,
             group_size=4,
+            batch_size=8,
             max_new_tokens=8,
             steps=self._few(3),
             learning_rate=1e-4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -114,10 +115,10 @@ def estimate(
         from lablib.plan.chain import estimate_chain
 
         return estimate_chain(recipe, cluster, efficiency, root)
-    machine = Machine(cluster, efficiency or constants.of(cluster), recipe.threads, recipe.gpus)
-    work = _work(recipe, machine, root)
+    again = partial(_planned, cluster=cluster, efficiency=efficiency or constants.of(cluster), root=root)
+    work, machine = again(recipe)
     mfu = _mfu(work, recipe, machine)
-    reasons = verdict.obstacles(recipe, work, machine)
+    reasons = verdict.obstacles(recipe, work, machine, again)
     useful = _goodput(work, recipe, machine)
     hours = _hours(work, machine, useful)
     gpu_hours, energy = hours.times(recipe.gpus), money.energy(hours.times(recipe.gpus), cluster)
@@ -146,9 +147,14 @@ def estimate(
         co2e_kg=money.carbon(energy),
         basis=machine.efficiency.basis,
         fits=not reasons,
-        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu), *_rarely(recipe, work, useful), *unpriced),
+        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu, again), *_rarely(recipe, work, useful), *unpriced),
         ledger=ledger.entries(work, machine, hours, useful, price, mfu),
     )
+
+
+def _planned(recipe: Recipe, cluster: Cluster, efficiency: Efficiency, root: Path | None) -> tuple[Work, Machine]:
+    machine = Machine(cluster, efficiency, recipe.threads, recipe.gpus)
+    return _work(recipe, machine, root), machine
 
 
 def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:

@@ -80,6 +80,10 @@ def job_of(recipe: PostTrain, model: ModelSpec, sequence: float, sequences: floa
         step_tokens=max(1, round(sequence * sequences)),
         precision=recipe.precision,
         recompute=recipe.recompute,
+        fused=recipe.compile,
+        optimizer=recipe.optimizer,
+        cross_entropy=recipe.cross_entropy,
+        offload=recipe.offload,
         adapters=recipe.lora is not None,
         reference=reference,
         reference_shared=recipe.lora is not None,
@@ -110,6 +114,7 @@ def work_of(
         precision=recipe.precision,
         assumed=tuple(filter(None, (assumed,))),
         jobs=(one,),
+        longest=most,
     )
 
 
@@ -135,7 +140,8 @@ def sft(recipe: SFT, machine: Machine, root: Path | None) -> Work:
     if recipe.packing:
         rows = recipe.batch_size * tokens / recipe.seq_len
         one = job_of(recipe, model, recipe.seq_len, max(rows, recipe.parallelism.dp), reference=False)
-        return work_of(recipe, one, machine, spread, assumed, recipe.seq_len, {})
+        packed = work_of(recipe, one, machine, spread, assumed, recipe.seq_len, {})
+        return replace(packed, longest=most)  # positions begin anew with each sequence of a row
     size = 1 if isinstance(recipe.data, Task) else recipe.parallelism.micro_batch_size
     one = job_of(recipe, model, padded(tokens, most, size), recipe.batch_size, reference=False)
     return work_of(recipe, one, machine, spread, assumed, most, {})
@@ -193,7 +199,7 @@ def scalar(one: Job) -> Job:
         trainable=one.params.trainable - (0 if one.adapters else spare),
         parts=parts,
     )
-    return replace(one, params=params, engine=one.engine.replace(loss_bytes=0.0))
+    return replace(one, params=params, cross_entropy="full", engine=one.engine.replace(loss_bytes=0.0))
 
 
 DEQUANTISING = 0.3

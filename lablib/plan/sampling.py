@@ -44,6 +44,8 @@ class Sampler(NamedTuple):
     """A serving engine: CUDA graphs, continuous batching, compressed caches of latent attention."""
     eager: bool = False
     """A serving engine without CUDA graphs (vLLM's enforce_eager): the host launches every layer."""
+    resident: float = 0.0
+    """Bytes that a trainer in turns with it keeps on each accelerator while it samples."""
 
 
 def cache_bytes(model: ModelSpec, width: float, latent: bool = False) -> float:
@@ -91,8 +93,7 @@ def step_seconds(model: ModelSpec, batch: float, context: float, sampler: Sample
     if rate is None:
         raise LabError(f"precision={sampler.precision!r}: no rate is known for {machine.cluster.accelerator.name}; run `lab calibrate`")  # fmt: skip
     tp, width = sampler.tp, sampler.width
-    split = tp if model.mla is None else 1  # every rank holds the latent cache whole
-    held = batch * cache(model, context, width, sampler.served) / min(split, max(1, model.kv_heads))
+    held = batch * cache(model, context, width, sampler.served) / split(model, tp)
     read = weights_read(model, batch) + _experts_read(model, batch) * (1 / SMALL_EXPERTS - 1)
     reading = (read * width / tp + held) / machine.bandwidth
     computing = batch * sum(flops.forward(model, context).values()) / tp / (rate * machine.efficiency.matmul.mid)
@@ -142,11 +143,23 @@ def serve_seconds(
     return decoding + prefill_seconds(model, sequences * prompt, sampler, machine)
 
 
+def split(model: ModelSpec, tp: int) -> int:
+    """Tensor-parallel ranks that a cache is divided over: its heads; every rank holds a latent cache whole."""
+    return 1 if model.mla else min(tp, max(1, model.kv_heads))
+
+
+def room(model: ModelSpec, sampler: Sampler, machine: Machine) -> float:
+    """Bytes that one accelerator of a serving engine has for caches: its share of the memory, less the weights, the
+    libraries and what a trainer keeps there."""
+    weights = count(model).total * sampler.width / sampler.tp
+    taken = weights + machine.efficiency.reserve_gib * 2**30 + sampler.resident
+    return SERVING_SHARE * machine.capacity_gib * 2**30 - taken
+
+
 def slots(model: ModelSpec, tokens: float, sampler: Sampler, machine: Machine) -> float:
-    """Sequences of `tokens` that one replica's cache holds."""
-    room = SERVING_SHARE * machine.capacity_gib * 2**30 - count(model).total * sampler.width / sampler.tp
-    split = min(sampler.tp, max(1, model.kv_heads)) if model.mla is None else 1
-    return max(1.0, room * split / max(1.0, cache(model, tokens, sampler.width, sampler.served)))
+    """Sequences of `tokens` that one replica's cache holds; at least one."""
+    one = cache(model, tokens, sampler.width, sampler.served) / split(model, sampler.tp)
+    return max(1.0, room(model, sampler, machine) / max(1.0, one))
 
 
 def generate_seconds(

@@ -44,12 +44,12 @@ def _fsdp(columns: Columns, cluster: Cluster) -> np.ndarray:
 
 
 def _within_node(columns: Columns, cluster: Cluster) -> np.ndarray:
-    tp = np.isin(columns["tp"], (2, 4, 8)) & (columns["tp"] <= cluster.gpus_per_node)
+    tp = np.isin(columns["tp"], (2, 4, 8)) & (columns["tp"] <= cluster.scaleup_domain)
     return tp & (columns["pp"] == 1) & (columns["cp"] == 1) & (columns["dp_replicate"] == 1)
 
 
 def _three_ways(columns: Columns, cluster: Cluster) -> np.ndarray:
-    return (columns["tp"] > 1) & (columns["tp"] <= cluster.gpus_per_node) & (columns["pp"] > 1) & (columns["cp"] == 1)
+    return (columns["tp"] > 1) & (columns["tp"] <= cluster.scaleup_domain) & (columns["pp"] > 1) & (columns["cp"] == 1)
 
 
 RULES = (

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
-from lablib.plan import conventions, memory
+from lablib.plan import candidates, conventions, memory, remedies
+from lablib.plan.candidates import FIELDS
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
+from lablib.plan.params import with_adapters
 from lablib.plan.work import Work
-from lablib.specs import Parallelism, Recipe
+from lablib.specs import LabError, LoRA, ModelSpec, Parallelism, Pretrain, Recipe
+from lablib.specs.recipes import PostTrain
+from lablib.specs.units import show_count, show_seconds
+
+Plan = Callable[[Recipe], tuple[Work, Machine]]
+"""Plans another recipe on the same cluster."""
 
 
-def obstacles(recipe: Recipe, work: Work, machine: Machine) -> list[str]:
-    """Why the recipe cannot run as laid out; empty where it can."""
-    return [
-        *_gpus(recipe, machine),
-        *(reason for job in work.jobs for reason in _divides(job)),
-        *_memory(work, machine),
-    ]
+def obstacles(recipe: Recipe, work: Work, machine: Machine, again: Plan) -> list[str]:
+    """Why the recipe cannot run as laid out; empty where it can. `again` plans the remedies that are tried."""
+    impossible = [*_impossible(recipe, work)]
+    full = [] if work.memory.margin >= memory.MARGIN else [_full(recipe, work, machine, again, bool(impossible))]
+    return [*_gpus(recipe, machine), *impossible, *full, *_host(recipe, work, machine)]
 
 
 def _gpus(recipe: Recipe, machine: Machine) -> Iterator[str]:
@@ -30,72 +34,165 @@ def _gpus(recipe: Recipe, machine: Machine) -> Iterator[str]:
         )
 
 
-def _divides(job: Job) -> Iterator[str]:
-    model, layout = job.model, job.layout
-    for name, value in (("heads", model.heads), ("kv_heads", model.kv_heads), ("ffn", model.ffn)):
-        if value % layout.tp:
-            yield f"tp={layout.tp} does not divide {name}={value}; {_nearest(value, layout.tp)} does"
-    if layout.pp > model.layers:
-        yield f"pp={layout.pp} is more than layers={model.layers}; use at most pp={model.layers}"
-    if job.seq_len % layout.cp:
-        yield f"cp={layout.cp} does not divide seq_len={job.seq_len}; {_nearest(job.seq_len, layout.cp)} does"
-    if layout.ep > 1 and model.moe is None:
+def _impossible(recipe: Recipe, work: Work) -> Iterator[str]:
+    """What does not go together whatever the machine."""
+    for job in work.jobs:
+        yield from _divides(recipe, job)
+        if work.longest > job.model.max_seq_len:
+            yield (
+                f"sequences of {work.longest} tokens are longer than the model's max_seq_len={job.model.max_seq_len}; lower "
+                f"seq_len or longest_tokens to it"
+            )
+    lora = getattr(recipe, "lora", None)
+    if lora and not work.params.trainable:
+        yield f"lora.targets={lora.targets!r} names no linear layer of the model, so nothing would train; use 'all-linear'"
+
+
+def _divides(recipe: Recipe, job: Job) -> Iterator[str]:
+    """The rules of the layout search (`lablib.plan.candidates.obstacles`) for one layout, and that of experts."""
+    layout, moe = job.layout, job.model.moe
+    for number, (text, wrong) in enumerate(_rules(recipe, job, {})):
+        if wrong:
+            yield _mended(recipe, job, number, text)
+    if layout.ep > 1 and moe is None:
         yield f"ep={layout.ep} needs experts, which this model has not; set ep=1"
-    elif model.moe and model.moe.experts % layout.ep:
-        yield f"ep={layout.ep} does not divide experts={model.moe.experts}; {_nearest(model.moe.experts, layout.ep)} does"
+    elif moe and moe.experts % layout.ep:
+        fitting = min(candidates.divisors(moe.experts), key=lambda degree: abs(degree - layout.ep))
+        yield f"ep={layout.ep} does not divide experts={moe.experts}; {fitting} does"
 
 
-def _nearest(value: int, wanted: int) -> int:
-    """The divisor of `value` nearest to `wanted`."""
-    return min((d for d in range(1, value + 1) if value % d == 0), key=lambda d: abs(d - wanted))
+def _rules(recipe: Recipe, job: Job, changes: dict[str, int]) -> list[tuple[str, bool]]:
+    """Each rule's words, and whether the layout, with some degrees changed, breaks it."""
+    row = {name: getattr(job.layout, name) for name in FIELDS} | changes
+    longest = recipe.seq_len if isinstance(recipe, Pretrain | PostTrain) else int(job.seq_len)
+    whole = job.micro_batches * job.layout.micro_batch_size * job.layout.dp * longest
+    asked = recipe.batch_tokens if isinstance(recipe, Pretrain) else whole
+    made = show_count(int(candidates.step_tokens(row, asked, longest)))
+    found = candidates.obstacles(job.model, row, asked, longest)
+    return [(text.format(**row, tokens=made), bool(wrong)) for text, wrong in found]
 
 
-def _memory(work: Work, machine: Machine) -> Iterator[str]:
+def _mended(recipe: Recipe, job: Job, number: int, text: str) -> str:
+    """A broken rule with the nearest value that keeps it."""
+    field, layout = text.partition("=")[0], job.layout
+    if field not in FIELDS:
+        sequences = layout.micro_batch_size * layout.dp * layout.pp
+        return (
+            f"virtual_stages={layout.virtual_stages} takes micro-batches in multiples of pp={layout.pp}, and a step has "
+            f"{job.micro_batches}; make its batch a multiple of {sequences} sequences"
+        )
+    field = "virtual_stages" if "virtual_stages" in text else field
+    now = getattr(layout, field)
+    for degree in sorted(range(1, 2 * now), key=lambda degree: (abs(degree - now), degree)):
+        if not _rules(recipe, job, {field: degree})[number][1]:
+            return (
+                f"{text}; {degree} does"
+                if f"{field}={now} does not" in text and field != "virtual_stages"
+                else f"{text}; take {field}={degree}"
+            )
+    return text
+
+
+def _full(recipe: Recipe, work: Work, machine: Machine, again: Plan, is_impossible: bool) -> str:
+    """What needs most memory, and the nearest recipe that fits."""
     used = work.memory
-    if used.margin >= memory.MARGIN:
-        return
     largest = max(used.parts, key=lambda name: used.parts[name])
-    remedy = _remedy(work, machine)
-    yield (
+    needs = (
         f"needs {used.peak_gib:.1f} GiB of {used.capacity_gib:.0f} GiB a process (largest part: {largest}, "
-        f"{used.parts[largest]:.1f} GiB); {remedy}"
+        f"{used.parts[largest]:.1f} GiB)"
+    )
+    if is_impossible:
+        return needs
+    mended = remedies.nearest(recipe, machine, lambda other: _fits(other, again))
+    return f"{needs}; {mended.words if mended else 'use a smaller model, shorter sequences or accelerators with more memory'}"
+
+
+def _fits(recipe: Recipe, again: Plan) -> bool:
+    """Whether a recipe fits on as many accelerators as it takes."""
+    try:
+        work, machine = again(recipe)
+    except LabError:
+        return False
+    return (
+        work.memory.margin >= memory.MARGIN
+        and not any(_impossible(recipe, work))
+        and not any(_host(recipe, work, machine))
     )
 
 
-def _remedy(work: Work, machine: Machine) -> str:
-    """The first single change that makes the plan fit, cheapest in speed first."""
-    for job in work.jobs[:1]:
-        for what, changed in _changes(job):
-            if memory.peak(changed, machine.efficiency, machine.capacity_gib).margin >= memory.MARGIN:
-                return f"{what} would fit"
-    return "use more accelerators with dp_shard, a shorter sequence or a smaller model"
+def _on_a_node(recipe: Recipe, work: Work, machine: Machine) -> float:
+    """GiB of host memory that the processes of one node take together."""
+    return 0.0 if machine.is_cpu else work.memory.host_gib * min(recipe.gpus, machine.cluster.gpus_per_node)
 
 
-def _changes(job: Job) -> Iterator[tuple[str, Job]]:
-    layout = job.layout
-    assert isinstance(layout, Parallelism)
-    size = layout.micro_batch_size
-    while size > 1:
-        size //= 2
-        yield f"micro_batch_size={size}", replace(job, layout=layout.replace(micro_batch_size=size))
-    if job.cross_entropy == "full":
-        yield "cross_entropy='chunked'", replace(job, cross_entropy="chunked")
-    smallest = layout.replace(micro_batch_size=1)
-    for recompute in ("selective", "full"):
-        if recompute != job.recompute and job.recompute != "full":
-            yield f"recompute={recompute!r} with micro_batch_size=1", replace(job, layout=smallest, recompute=recompute)
-    for factor in (2, 4, 8, 16, 32, 64):
-        wider = smallest.replace(dp_shard=layout.dp_shard * factor)
-        yield f"dp_shard={wider.dp_shard} with recompute='full'", replace(job, layout=wider, recompute="full")
+def _host(recipe: Recipe, work: Work, machine: Machine) -> Iterator[str]:
+    needed, there = _on_a_node(recipe, work, machine), machine.cluster.host_memory_gib
+    if there is not None and needed > there:
+        yield (
+            f"needs {needed:,.0f} GiB of host memory a node, which has {there:,.0f}; spread what is offloaded over more "
+            f"nodes (dp_shard, sampler_tp), or offload less"
+        )
 
 
-def cautions(recipe: Recipe, work: Work, machine: Machine, mfu: float | None) -> Iterator[str]:
+def cautions(recipe: Recipe, work: Work, machine: Machine, mfu: float | None, again: Plan) -> Iterator[str]:
     """What the user should know although the plan can run."""
     yield from work.assumed
-    layout, cluster = recipe.parallelism, machine.cluster
-    if layout.tp > cluster.gpus_per_node and not machine.is_cpu:
-        yield f"tp={layout.tp} crosses nodes of {cluster.gpus_per_node}; its all-reduces then run over the network"
-    if machine.is_cpu and recipe.gpus * recipe.threads > cluster.gpus:
-        yield f"{recipe.gpus} processes × {recipe.threads} threads share {cluster.gpus} cores; it runs, but no faster"
-    if mfu is not None and recipe.stage == "pretrain" and not machine.is_cpu:
+    yield from _targets(recipe, work)
+    yield from _accelerator(recipe, machine)
+    yield from _crossing(recipe, work, machine, again)
+    needed = _on_a_node(recipe, work, machine)
+    if needed:
+        yield f"needs {needed:,.0f} GiB of host memory a node ({work.memory.host_gib:,.1f} GiB a process)"
+    if machine.is_cpu and recipe.gpus * recipe.threads > machine.cluster.gpus:
+        yield f"{recipe.gpus} processes × {recipe.threads} threads share {machine.cluster.gpus} cores; it runs, but no faster"
+    is_dense = isinstance(recipe, Pretrain) and recipe.precision == "bf16" and recipe.model.moe is None
+    if mfu is not None and is_dense and not machine.is_cpu:  # the band is that of dense bf16 runs
         yield from filter(None, [conventions.verdict(mfu)])
+
+
+def _targets(recipe: Recipe, work: Work) -> Iterator[str]:
+    """Names among LoRA's targets that the model has not: the adapters' library passes over them in silence."""
+    lora = getattr(recipe, "lora", None)
+    if isinstance(lora, LoRA) and not isinstance(lora.targets, str) and work.params.trainable:
+        model = work.jobs[0].model
+        unknown = [name for name in lora.targets if not _adapts(model, lora.replace(targets=(name,)))]
+        if unknown:
+            yield f"lora.targets={lora.targets!r}: the model has no linear layer {', '.join(map(repr, unknown))}, which stays untrained"
+
+
+def _adapts(model: ModelSpec, lora: LoRA) -> bool:
+    return with_adapters(model, lora).parts["adapters"] > 0
+
+
+def _accelerator(recipe: Recipe, machine: Machine) -> Iterator[str]:
+    card = machine.cluster.accelerator
+    if not card.runnable:
+        yield f"{card.name} is planned, not runnable: the lab cannot run on it"
+    if getattr(recipe, "precision", "") == "bf16" and machine.architecture in ("volta", "turing"):
+        yield (
+            f"{card.name} has no tensor cores for bf16: the plan's rate is that of precision='fp16', and bf16 itself is no "
+            f"faster there than fp32"
+        )
+
+
+def _crossing(recipe: Recipe, work: Work, machine: Machine, again: Plan) -> Iterator[str]:
+    """The price of tensor parallelism that leaves the scale-up domain, beside the same ranks as dp_shard."""
+    layout, domain = recipe.parallelism, machine.domain
+    if layout.tp <= domain or machine.is_cpu:
+        return
+    said = f"tp={layout.tp} crosses domains of {domain} accelerators; its all-reduces then run over the network"
+    sent = work.step_parts.get("tp", 0.0)
+    yield f"{said} and take {show_seconds(sent)} of a step of {show_seconds(work.step_seconds)}{_inside(recipe, work, domain, again)}"
+
+
+def _inside(recipe: Recipe, work: Work, domain: int, again: Plan) -> str:
+    layout: Parallelism = recipe.parallelism
+    if layout.tp % domain:
+        return ""
+    shard = layout.dp_shard * layout.tp // domain
+    try:
+        other, _ = again(recipe.replace(parallelism=layout.replace(tp=domain, dp_shard=shard)))
+    except LabError:
+        return ""
+    ratio = work.step_seconds / other.step_seconds
+    return f": {ratio:.2g} times as long as with tp={domain} and dp_shard={shard}, which takes {show_seconds(other.step_seconds)}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from lablib.plan import flops, step
+from lablib.plan import anatomy, communication, flops, step
 from lablib.plan.flops import Flops
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
@@ -36,6 +36,8 @@ class Work:
     assumed: tuple[str, ...] = ()
     """Assumptions that the user should see among the warnings."""
     jobs: tuple[Job, ...] = ()
+    longest: int = 0
+    """Tokens of the longest sequence that the memory holds, where the recipe alone does not say it."""
     checkpoint_bytes: float = 0.0
     """One checkpoint of the whole job; what it costs in time is `lablib.plan.goodput`'s on accelerators."""
 
@@ -62,7 +64,34 @@ def training_flops(job: Job, tokens: float) -> Flops:
 
 
 def forward_seconds(job: Job, tokens: float, machine: Machine) -> float:
-    """Seconds of a forward pass alone over `tokens`, all ranks together: a third of a training pass."""
-    training = sum(step.micro_batch(job, machine).values()) + step.tensor_parallel(job, machine)
+    """Seconds of a forward pass alone over `tokens`, all ranks together: whatever trains, and is recomputed, in training."""
     micro_tokens = job.seq_len * job.layout.micro_batch_size * job.layout.dp
-    return tokens / micro_tokens * training / 3
+    plain = replace(job, recompute="none", reference=False)
+    # A reference model runs forward once: what it adds to a step's kernels is a forward pass.
+    alone, beside = (step.micro_batch(replace(plain, reference=there), machine) for there in (False, True))
+    kernels = {name: float(beside[name] - alone[name]) for name in alone}
+    return tokens / micro_tokens * (_computing(plain, kernels, machine) + _collectives(plain, kernels, machine))
+
+
+def _computing(job: Job, kernels: dict[str, float], machine: Machine) -> float:
+    """Seconds of a micro-batch's forward kernels, of which the host launches a third of what it does for training."""
+    if machine.is_cpu:
+        return sum(kernels.values())
+    engine, layers = job.engine, job.model.layers * job.stage_share
+    each = machine.efficiency.layer_seconds if engine.layer_seconds is None else engine.layer_seconds
+    waiting = engine.moe_seconds * anatomy.layers(job.model).moe / job.model.layers
+    working = sum(seconds for name, seconds in kernels.items() if name != "launch")
+    return float(max(working, each * layers / 3) + waiting * layers / 3)
+
+
+def _collectives(job: Job, kernels: dict[str, float], machine: Machine) -> float:
+    """Seconds of a micro-batch's forward collectives: a half of tensor-parallel all-reduces, experts' all-to-all and
+    stages' hand-overs, whose other half are gradients, and a third of the rings of keys and values, which go twice."""
+    layers = job.model.layers * job.stage_share
+    both = (
+        communication.tensor_parallel(job, machine, layers),
+        communication.expert_parallel(job, machine, layers),
+        communication.pipeline(job, machine),
+    )
+    rings = communication.context_parallel(job, machine, 3 * kernels["attention"], layers)
+    return float(sum(both) / 2 + rings / 3)

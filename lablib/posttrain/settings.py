@@ -43,7 +43,12 @@ def check(recipe: PostTrain) -> None:
 def _settings(recipe: PostTrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
     """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
     return [
+        ("precision", recipe.precision, ("bf16", "fp32")),
         ("recompute", recipe.recompute, ("none",)),
+        ("compile", recipe.compile, (False,)),
+        ("cross_entropy", recipe.cross_entropy, ("full",)),
+        ("offload", recipe.offload, ("none",)),
+        ("optimizer", recipe.optimizer, ("adamw",)),
         ("lora.base", recipe.lora.base if recipe.lora else "fp32", ("fp32",)),
         ("packing", getattr(recipe, "packing", False), (False,)),
         ("precompute_reference", getattr(recipe, "precompute_reference", False), (False,)),
@@ -57,8 +62,6 @@ def common(recipe: PostTrain, run: Recorder, schedule: str) -> dict[str, Any]:
     """What every stage's config says: budget, batch, AdamW, precision, checkpoints, and no report to anyone."""
     import torch
 
-    if recipe.precision == "fp8":
-        raise LabError("precision='fp8' is not offered for post-training; use 'bf16' or 'fp32'")
     return {
         "output_dir": str(run.folder("checkpoints")),
         "max_steps": recipe.steps,

@@ -14,7 +14,17 @@ from lablib.specs.base import Spec
 from lablib.specs.data import Mixture, Ref, Slug, Task
 from lablib.specs.errors import LabError, teach
 from lablib.specs.model import ModelSpec
-from lablib.specs.recipe import CrossEntropy, LoRA, Offload, Optimizer, Precision, Recipe, Recompute, Schedule
+from lablib.specs.recipe import (
+    CrossEntropy,
+    LoRA,
+    Offload,
+    Optimizer,
+    OptimizerKind,
+    Precision,
+    Recipe,
+    Recompute,
+    Schedule,
+)
 from lablib.specs.units import Bytes, Count
 
 
@@ -119,7 +129,7 @@ class Pretrain(Recipe):
 class PostTrain(Recipe):
     """What SFT, preference and RL recipes share."""
 
-    EXECUTION = Recipe.EXECUTION | {"mean_tokens", "longest_tokens"}
+    EXECUTION = Recipe.EXECUTION | {"mean_tokens", "longest_tokens", "cross_entropy", "offload"}
     model: ModelInput
     steps: int = Field(default=100, gt=0)
     batch_size: int = Field(default=16, gt=0)
@@ -135,6 +145,10 @@ class PostTrain(Recipe):
     lora: LoRA | None = None
     precision: Precision = "bf16"
     recompute: Recompute = "none"
+    compile: bool = False
+    cross_entropy: CrossEntropy = "full"
+    offload: Offload = "none"
+    optimizer: OptimizerKind = "adamw"
     checkpoint_every: int | None = Field(default=None, gt=0)
     log_every: int = Field(default=1, gt=0)
 
@@ -144,6 +158,16 @@ class PostTrain(Recipe):
         if self.mean_tokens and self.mean_tokens > longest:
             raise ValueError(
                 f"mean_tokens={self.mean_tokens} is more than the longest sequence of {longest} tokens; raise seq_len and longest_tokens, or lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        together = self.parallelism.micro_batch_size * self.parallelism.dp
+        if self.batch_size % together and not getattr(self, "packing", False):  # packed rows are not sequences
+            raise ValueError(
+                f"batch_size={self.batch_size} is not a multiple of micro_batch_size × data-parallel ranks = {together}; "
+                f"{max(1, round(self.batch_size / together)) * together} is the nearest"
             )
         return self
 
@@ -178,6 +202,8 @@ class Reward(PostTrain):
     stage: Literal["reward"] = "reward"
     data: Task | str
     """A task, or a .jsonl file of prompt, chosen, rejected."""
+    cross_entropy: Literal["full"] = "full"
+    """A scalar head has no logits over a vocabulary."""
 
 
 class Sampled(PostTrain):
@@ -192,6 +218,15 @@ class Sampled(PostTrain):
     """Tensor-parallel ranks of one sampler."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What samples: the trainer's own `generate`, or a serving engine with CUDA graphs and continuous batching."""
+    task: Task
+    max_new_tokens: int = Field(default=64, gt=0)
+    """Longest completion; with its prompt it must fit into `seq_len`."""
+
+    @model_validator(mode="after")
+    def _room_for_a_prompt(self) -> Self:
+        if self.max_new_tokens >= self.seq_len:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens} leaves no room for a prompt; raise seq_len={self.seq_len}, or lower it")  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _samplers(self) -> Self:
@@ -216,30 +251,33 @@ class GRPO(Sampled):
     """Group-relative policy optimisation (arXiv 2402.03300) against a verifiable reward."""
 
     stage: Literal["grpo"] = "grpo"
-    task: Task
     prompts_per_step: int = Field(default=8, gt=0)
     group_size: int = Field(default=8, gt=1)
     """Completions of one prompt; their rewards are compared with each other."""
-    max_new_tokens: int = Field(default=64, gt=0)
     temperature: float = Field(default=1.0, gt=0)
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty to the starting model; 0 loads no reference."""
     epsilon: float = Field(default=0.2, gt=0, lt=1)
     """Clipping of the probability ratio."""
 
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Self:
+        sampled = self.prompts_per_step * self.group_size
+        if sampled % self.batch_size:
+            raise ValueError(f"batch_size={self.batch_size} does not divide prompts_per_step×group_size={sampled}; set batch_size={sampled} for one update on what was just sampled")  # fmt: skip
+        return self
+
 
 class PPO(Sampled):
     """Proximal policy optimisation with a reward model, a reference and a critic of the policy's size (arXiv 2203.02155)."""
 
     stage: Literal["ppo"] = "ppo"
-    task: Task
     reward: ModelInput
     """The model with a scalar head that scores completions."""
     prompts_per_step: int = Field(default=64, gt=0)
     """Prompts sampled at once, with one completion each."""
     passes: int = Field(default=1, gt=0)
     """Times that policy and critic train on what was sampled; optimiser steps of `batch_size` completions."""
-    max_new_tokens: int = Field(default=64, gt=0)
 
 
 class Evaluate(Recipe):

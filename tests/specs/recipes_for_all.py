@@ -80,12 +80,15 @@ def pretrains(draw: st.DrawFn) -> Pretrain:
 adapters = st.none() | st.builds(
     LoRA, rank=st.integers(1, 64), targets=st.sampled_from(["all-linear", ("q_proj", "v_proj")])
 )
+WHOLE = 864
+"""A multiple of every layout's data-parallel ranks × micro-batch."""
 post = {
     "model": refs | texts,
     "lora": adapters,
     "steps": st.integers(1, 9),
     "learning_rate": st.floats(1e-8, 1),
     "parallelism": layouts,
+    "batch_size": st.just(WHOLE),
 }
 recipes: st.SearchStrategy[Recipe] = st.one_of(
     st.builds(
@@ -106,7 +109,9 @@ recipes: st.SearchStrategy[Recipe] = st.one_of(
     ),
     st.builds(Reward, data=tasks | texts, **post),
     st.builds(PPO, task=tasks, reward=refs | texts, passes=st.integers(1, 4), **post),
-    st.builds(GRPO, task=tasks, beta=st.floats(0, 1), group_size=st.integers(2, 9), **post),
+    st.builds(
+        GRPO, task=tasks, beta=st.floats(0, 1), group_size=st.integers(2, 9), prompts_per_step=st.just(WHOLE), **post
+    ),
     st.builds(
         Evaluate,
         models=st.dictionaries(slugs, refs | texts, min_size=1, max_size=3),
