@@ -16,6 +16,7 @@ COMMANDS = {
     "estimate": "what a recipe takes: FLOPs, memory, step time, hours and dollars",
     "layouts": "every layout of a model's training on a cluster, fastest first, and why the others lose",
     "plan": "from a budget in dollars or days to the sizes, tokens and layouts that it buys",
+    "thumb": "rules of thumb, typical costs and compute budgets, reckoned today",
     "cluster": "where recipes can run: list and show profiles, draft one from a Slurm login node",
     "submit": "start a recipe here or as a Slurm job, and return at once",
     "jobs": "the runs with state, progress, ETA, loss and money",

@@ -6,6 +6,8 @@ lab estimate recipe.toml --profile slurm-h100          on the cluster of a profi
 lab estimate recipe.toml --explain                     every number with its formula, inputs and source
 lab estimate pretrain.toml sft.toml dpo.toml --accelerator h100-sxm      a chain, and each stage's share of it
 lab estimate recipe.toml --accelerator h100-sxm --providers              at every provider's price, cheapest first
+lab estimate recipe.toml --accelerator h100-sxm --contexts               what longer sequences cost
+lab estimate recipe.toml --accelerator h100-sxm --grids                  what its electricity emits, country by country
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from lab.show import console, emit, target
-from lablib.plan import estimate
-from lablib.specs import AnyRecipe, Cluster, LabError, load_recipe
+from lab.show import console, emit, table, target
+from lablib.plan import Estimate, estimate
+from lablib.plan.chain import ChainEstimate
+from lablib.specs import AnyRecipe, Cluster, LabError, Pretrain, load_recipe
+from lablib.specs.units import show_dollars, show_seconds
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -31,6 +35,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--providers", action="store_true", help="price one recipe at every provider that lists the accelerator"
     )
+    command.add_argument(
+        "--contexts", action="store_true", help="price the same tokens in sequences of 8K, 32K and 128K"
+    )
+    command.add_argument("--grids", action="store_true", help="carbon on each listed country's grid, cleanest first")
     command.add_argument("--json", action="store_true", help="print the whole estimate as JSON")
 
 
@@ -41,9 +49,15 @@ def run(args: argparse.Namespace) -> None:
     if args.providers:
         _providers(recipes, cluster, args.json)
         return
+    if args.contexts:
+        _contexts(recipes, cluster, args.json)
+        return
     plan = estimate(recipes[0] if len(recipes) == 1 else recipes, cluster)
     if args.explain and not args.json:
         console.print(plan.explain(), markup=False, highlight=False)
+        return
+    if args.grids:
+        _grids(plan, args.json)
         return
     emit(args.json, plan.to_json(), str(plan))
 
@@ -67,3 +81,36 @@ def _providers(recipes: Sequence[AnyRecipe], cluster: Cluster, as_json: bool) ->
         raise LabError(f"--providers prices one recipe, not {len(recipes)}; give the stages one by one")
     rows = market.offers(recipes[0], cluster)
     emit(as_json, json.dumps([row.model_dump(mode="json") for row in rows], indent=1), market.text(rows))
+
+
+def _contexts(recipes: Sequence[AnyRecipe], cluster: Cluster, as_json: bool) -> None:
+    from lablib.plan import market
+
+    (recipe,) = recipes if len(recipes) == 1 else (None,)
+    if not isinstance(recipe, Pretrain):
+        raise LabError("--contexts prices one pretrain recipe in longer sequences; give that one")
+    made = market.contexts(recipe, cluster)
+    first = made[0].plan.gpu_hours.mid
+    if as_json:
+        said = [{"seq_len": one.seq_len, "recipe": json.loads(one.recipe.to_json()), "estimate": json.loads(one.plan.to_json())} for one in made]  # fmt: skip
+        print(json.dumps(said, indent=1))
+        return
+    rows = [
+        [f"{one.seq_len:,}", str(one.cp), one.recipe.recompute, f"{one.plan.memory.peak_gib:.1f}{'' if one.plan.fits else ' (does not fit)'}",
+         show_seconds(one.plan.days.mid * 86400), show_dollars(one.plan.dollars.mid) if one.plan.dollars else "", f"×{one.plan.gpu_hours.mid / first:.2f}"]
+        for one in made
+    ]  # fmt: skip
+    console.print(table(["sequence", "cp", "recompute", "GiB", "time", "money", "GPU-hours"], rows))
+
+
+def _grids(plan: Estimate | ChainEstimate, as_json: bool) -> None:
+    from lablib.plan import market
+
+    if isinstance(plan, ChainEstimate) or plan.energy_kwh is None:
+        raise LabError("--grids takes one recipe, on an accelerator whose rated power is known")
+    found = market.co2(plan)
+    if as_json:
+        print(json.dumps({grid: value.model_dump() for grid, value in found.items()}, indent=1))
+        return
+    rows = [[grid, f"{value.mid:,.3g}", f"{value.low:,.3g} to {value.high:,.3g}"] for grid, value in found.items()]
+    console.print(table(["grid", "kg CO₂e", "80 % band"], rows))

@@ -49,3 +49,25 @@ def test_a_profile_is_the_cluster_that_it_submits_to(
     assert plan["dollars"]["mid"] == pytest.approx(1.5 * plan["gpu_hours"]["mid"])
     assert main(["estimate", saved, "--profile", "ours", "--gpus", "8"]) == 2
     assert "leave out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("what", "word"), [("costs", "QLoRA"), ("kpis", "Chinchilla"), ("budgets", "405B"), ("rules", "ZeRO-1")])  # fmt: skip
+def test_rules_of_thumb_are_reckoned(what: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["thumb", what]) == 0
+    assert word in capsys.readouterr().out
+    assert main(["thumb", what, "--json"]) == 0
+    assert any(word in str(row) for row in json.loads(capsys.readouterr().out))
+
+
+def test_longer_sequences_and_other_grids_have_their_price(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = str(tmp_path / "r.toml")
+    where = ["--accelerator", "h100-sxm"]
+    assert main(["layouts", "llama-3-8b", *where, "--tokens", "1B", "--save", saved]) == 0
+    capsys.readouterr()
+    assert main(["estimate", saved, *where, "--contexts", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    hours = [one["estimate"]["gpu_hours"]["mid"] for one in made]
+    assert [one["seq_len"] for one in made] == [8192, 32768, 131072] and hours == sorted(hours)
+    assert main(["estimate", saved, *where, "--grids"]) == 0
+    said = capsys.readouterr().out
+    assert said.index("norway") < said.index("india")
