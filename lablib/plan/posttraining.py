@@ -165,7 +165,8 @@ def preference(recipe: Preference, machine: Machine, root: Path | None) -> Work:
     made = work_of(recipe, one, machine, spread, assumed, longest(recipe, recipe.data, tokens), {})
     once = dict(made.once)
     if not beside:
-        once["reference"] = work.forward_seconds(one, recipe.steps * one.step_tokens, machine)
+        plain = replace(one, adapters=False)
+        once["reference"] = work.forward_seconds(plain, recipe.steps * one.step_tokens, machine)
     if isinstance(recipe.data, Task):
         once["pairs"] = sampling.generate_seconds(
             one.model, recipe.pairs * PAIR_TRIES, PAIR_BATCH, tokens, PAIR_TOKENS, "fp32", machine

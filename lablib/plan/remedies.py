@@ -85,18 +85,15 @@ def _samplers(recipe: Recipe) -> Iterator[Settings]:
 
 
 def _layouts(recipe: Recipe, machine: Machine) -> Iterator[list[Settings]]:
-    """Other layouts and samplers, those on as many accelerators together: as it is, on the recipe's own, on the
+    """Layouts and samplers, those on as many accelerators together: on the recipe's own, as it is first, on the
     cluster's, and on ever more."""
-    samplers = list(_samplers(recipe))
-    yield [{}]
-    yield samplers
+    samplers = [{}, *_samplers(recipe)]
     given, layout = machine.cluster.gpus, recipe.parallelism
-    places: dict[int, list[Settings]] = {}
+    places: dict[int, list[Settings]] = {recipe.gpus: [{}]}
     for wanted in _degrees(layout, machine):
         gpus = recipe.gpus - layout.gpus + layout.replace(**wanted).gpus
         places.setdefault(gpus if gpus == recipe.gpus or gpus > given else given, []).append(wanted)
     for _, alike in sorted(places.items()):
-        yield alike
         yield [{**wanted, **sampler} for wanted, sampler in product(alike, samplers)]
 
 

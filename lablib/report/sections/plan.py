@@ -13,6 +13,7 @@ from lablib.report.record import Record, RunRecord
 from lablib.report.section import Section
 from lablib.report.spans import planned
 from lablib.specs import Cluster, LabError, Pretrain, parse_recipe
+from lablib.specs.recipes import PostTrain
 
 WORDS = "Estimates and forecasts were written into each run's folder when it was submitted, before it started."
 
@@ -55,7 +56,7 @@ def _what_if(run: RunRecord) -> Markup | None:
     """What each switch would change, as the memory planner says it; None for stages that have none."""
     try:
         recipe = parse_recipe(run["recipe"])
-        if not isinstance(recipe, Pretrain) or run["cluster"] is None:
+        if not isinstance(recipe, Pretrain | PostTrain) or run["cluster"] is None:
             return None
         found = switches(recipe, Cluster(**run["cluster"]))
     except LabError:
