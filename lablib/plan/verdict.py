@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from lablib.plan import candidates, conventions, memory, remedies
 from lablib.plan.candidates import FIELDS
@@ -12,7 +13,7 @@ from lablib.plan.params import with_adapters
 from lablib.plan.work import Work
 from lablib.specs import LabError, LoRA, ModelSpec, Parallelism, Pretrain, Recipe
 from lablib.specs.recipes import PostTrain
-from lablib.specs.units import show_count, show_seconds
+from lablib.specs.units import show_seconds
 
 Plan = Callable[[Recipe], tuple[Work, Machine]]
 """Plans another recipe on the same cluster."""
@@ -51,9 +52,10 @@ def _impossible(recipe: Recipe, work: Work) -> Iterator[str]:
 def _divides(recipe: Recipe, job: Job) -> Iterator[str]:
     """The rules of the layout search (`lablib.plan.candidates.obstacles`) for one layout, and that of experts."""
     layout, moe = job.layout, job.model.moe
-    for number, (text, wrong) in enumerate(_rules(recipe, job, {})):
+    row = {name: getattr(layout, name) for name in FIELDS}
+    for number, (text, wrong) in enumerate(_rules(recipe, job, row)):
         if wrong:
-            yield _mended(recipe, job, number, text)
+            yield _mended(recipe, job, row, number, text)
     if layout.ep > 1 and moe is None:
         yield f"ep={layout.ep} needs experts, which this model has not; set ep=1"
     elif moe and moe.experts % layout.ep:
@@ -61,36 +63,26 @@ def _divides(recipe: Recipe, job: Job) -> Iterator[str]:
         yield f"ep={layout.ep} does not divide experts={moe.experts}; {fitting} does"
 
 
-def _rules(recipe: Recipe, job: Job, changes: dict[str, int]) -> list[tuple[str, bool]]:
-    """Each rule's words, and whether the layout, with some degrees changed, breaks it."""
-    row = {name: getattr(job.layout, name) for name in FIELDS} | changes
+def _rules(recipe: Recipe, job: Job, row: dict[str, int]) -> list[tuple[str, Any]]:
+    """Each rule's words, with the row's fields to fill in, and whether a layout of these degrees breaks it."""
     longest = recipe.seq_len if isinstance(recipe, Pretrain | PostTrain) else int(job.seq_len)
     whole = job.micro_batches * job.layout.micro_batch_size * job.layout.dp * longest
     asked = recipe.batch_tokens if isinstance(recipe, Pretrain) else whole
-    made = show_count(int(candidates.step_tokens(row, asked, longest)))
-    found = candidates.obstacles(job.model, row, asked, longest)
-    return [(text.format(**row, tokens=made), bool(wrong)) for text, wrong in found]
+    return candidates.obstacles(job.model, row, asked, longest)  # type: ignore[arg-type]  # numbers are arrays of one
 
 
-def _mended(recipe: Recipe, job: Job, number: int, text: str) -> str:
+def _mended(recipe: Recipe, job: Job, row: dict[str, int], number: int, text: str) -> str:
     """A broken rule with the nearest value that keeps it."""
-    field, layout = text.partition("=")[0], job.layout
-    if field not in FIELDS:
-        sequences = layout.micro_batch_size * layout.dp * layout.pp
+    field = "virtual_stages" if "virtual_stages" in text else text.partition("=")[0]
+    if field not in row:
         return (
-            f"virtual_stages={layout.virtual_stages} takes micro-batches in multiples of pp={layout.pp}, and a step has "
-            f"{job.micro_batches}; make its batch a multiple of {sequences} sequences"
+            f"virtual_stages={row['virtual_stages']} takes micro-batches in multiples of pp={row['pp']}, and a step has "
+            f"{job.micro_batches}; make its batch a multiple of {row['micro_batch_size'] * job.layout.dp * row['pp']} sequences"
         )
-    field = "virtual_stages" if "virtual_stages" in text else field
-    now = getattr(layout, field)
-    for degree in sorted(range(1, 2 * now), key=lambda degree: (abs(degree - now), degree)):
-        if not _rules(recipe, job, {field: degree})[number][1]:
-            return (
-                f"{text}; {degree} does"
-                if f"{field}={now} does not" in text and field != "virtual_stages"
-                else f"{text}; take {field}={degree}"
-            )
-    return text
+    degrees = sorted(range(1, 2 * row[field]), key=lambda degree: (abs(degree - row[field]), degree))
+    kept = next((one for one in degrees if not _rules(recipe, job, {**row, field: one})[number][1]), 1)
+    divides = text.startswith(f"{field}={{{field}}} does not divide")
+    return f"{text.format(**row)}; {kept} does" if divides else f"{text.format(**row)}; take {field}={kept}"
 
 
 def _full(recipe: Recipe, work: Work, machine: Machine, again: Plan, is_impossible: bool) -> str:
