@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
 
 from lablib.data.documents import Document, Report, Source, silent
@@ -44,24 +45,61 @@ def key(sources: Sequence[Source], limit: int | None = None) -> str:
 def build(sources: Sequence[Source], folder: Path, report: Report = silent) -> None:
     """Read all sources into `folder`. Where two documents are equal, the first in order of sources stays."""
     funnels: dict[str, Funnel] = {}
-    licences: dict[str, Counter[tuple[str, str]]] = {}
-    lines: list[str] = []
     total = 0
-    with ExitStack() as stack:
-        files: dict[str, TextIO] = {}
+    writer = Writer(folder)
+    with writer:
         for document in _kept(sources, funnels):
-            if document.domain not in files:
-                path = folder / f"{check_domain(document.domain)}.jsonl"
-                files[document.domain] = stack.enter_context(path.open("w", encoding="utf-8"))
-            digested = document.sha256
-            files[document.domain].write(_row(document, digested))
-            lines.append(f"{document.domain} {digested}")
-            licences.setdefault(document.domain, Counter())[_origin(document), document.licence] += 1
+            writer.add(document)
             total += len(document.text)
             report(total, 0)
-    if not lines:
+    if not total:
         raise LabError("The corpus has no document: its sources hold no readable text of at least 32 characters")
-    _describe(folder, funnels, licences, lines)
+    writer.describe({name: vars(funnel) for name, funnel in funnels.items()})
+
+
+class Writer(AbstractContextManager["Writer"]):
+    """Writes a corpus document by document, and at its end says what is in it."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` exists and is empty."""
+        self.folder = folder
+        self._files: dict[str, TextIO] = {}
+        self._licences: dict[str, Counter[tuple[str, str]]] = {}
+        self._sizes: dict[str, list[int]] = {}
+        self._lines: list[str] = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def add(self, document: Document) -> None:
+        """Append a document to its domain."""
+        name, digested = document.domain, document.sha256
+        if name not in self._files:
+            path = self.folder / f"{check_domain(name)}.jsonl"
+            self._files[name] = path.open("w", encoding="utf-8")
+        self._files[name].write(_row(document, digested))
+        self._lines.append(f"{name} {digested}")
+        self._licences.setdefault(name, Counter())[_origin(document), document.licence] += 1
+        docs, size = self._sizes.get(name, [0, 0])
+        self._sizes[name] = [docs + 1, size + len(document.text.encode())]
+
+    def describe(self, read: Mapping[str, dict[str, Any]], funnel: Sequence[dict[str, Any]] = ()) -> None:
+        """Write ``corpus.json``: the hash, each domain's counts and licences, beside what was counted when it was `read`,
+        and the rows of the funnel's steps so far."""
+        domains = {}
+        for name, counted in sorted(read.items()):
+            docs, size = self._sizes.get(name, [0, 0])
+            sources = [
+                {"source": source, "licence": licence, "docs": number}
+                for (source, licence), number in sorted(self._licences.get(name, {}).items())
+            ]
+            domains[name] = {**counted, "docs": docs, "bytes": size, "sources": sources}
+        hashed = hashlib.sha256("\n".join(sorted(self._lines)).encode()).hexdigest()
+        facts = {"hash": hashed, "domains": domains, **({"funnel": list(funnel)} if funnel else {})}
+        write_atomic(self.folder / "corpus.json", json.dumps(facts, indent=1, ensure_ascii=False))
 
 
 def _kept(sources: Sequence[Source], funnels: dict[str, Funnel]) -> Iterator[Document]:
@@ -87,23 +125,6 @@ def _origin(document: Document) -> str:
 def _row(document: Document, sha256: str) -> str:
     row = {"source": document.source, "licence": document.licence, "sha256": sha256, "text": document.text}
     return json.dumps({**row, "label": document.label} if document.label else row, ensure_ascii=False) + "\n"
-
-
-def _describe(
-    folder: Path, funnels: dict[str, Funnel], licences: dict[str, Counter[tuple[str, str]]], lines: list[str]
-) -> None:
-    domains = {
-        name: {
-            **vars(funnel),
-            "sources": [
-                {"source": source, "licence": licence, "docs": docs}
-                for (source, licence), docs in sorted(licences.get(name, {}).items())
-            ],
-        }
-        for name, funnel in sorted(funnels.items())
-    }
-    hashed = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-    write_atomic(folder / "corpus.json", json.dumps({"hash": hashed, "domains": domains}, indent=1, ensure_ascii=False))
 
 
 def check_domain(name: str) -> str:
@@ -134,6 +155,11 @@ class Corpus:
     def hash(self) -> str:
         """64 hex digits over all (domain, text), whatever their order."""
         return str(self.facts["hash"])
+
+    @property
+    def funnel(self) -> list[dict[str, Any]]:
+        """What each step of the funnel counted, in order; empty for a corpus as it was read."""
+        return list(self.facts.get("funnel", []))
 
     @property
     def domains(self) -> list[str]:
