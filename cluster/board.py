@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,13 @@ def row(run: Run) -> dict[str, Any]:
     It reads the ends of files, never a whole metrics file, so that hundreds of long runs list at once.
     """
     try:
-        recipe, progress, seconds, view = run.recipe, run.progress, run.seconds, run.view
-    except (LabError, ValueError) as error:
-        return {"run": run.id, "stage": "?", "state": f"unreadable: {error}".partition("\n")[0]}
+        return _row(run)
+    except (LabError, ValueError, LookupError, TypeError, OSError) as error:
+        return {"run": run.id, "stage": "?", "state": f"unreadable: {error or type(error).__name__}".partition("\n")[0]}
+
+
+def _row(run: Run) -> dict[str, Any]:
+    recipe, progress, seconds, view = run.recipe, run.progress, run.seconds, run.view
     losses = [one["loss"] for one in jsonl.last(run.path / "metrics" / "train.jsonl") if one.get("loss") is not None]
     state, price = run.state, run.order.profile.price_per_gpu_hour
     if price is None and run.cluster is not None:
@@ -45,10 +50,12 @@ def row(run: Run) -> dict[str, Any]:
         "total": progress.get("total"),
         "eta_seconds": None if state.finished else progress.get("eta_seconds"),
         "seconds": round(seconds, 1),
-        "planned_seconds": _planned_seconds(run),
+        "planned_seconds": _planned(run, "days", 86400),
         "loss": sum(losses[-10:]) / len(losses[-10:]) if losses else None,
         "peak_gib": round(max((pulse.peak_gib for pulse in run.pulses), default=0.0), 2),
         "dollars": None if price is None else seconds / 3600 * recipe.gpus * price,
+        "planned_dollars": _planned(run, "dollars"),
+        "last_event": _last_event(run),
     }
 
 
@@ -61,14 +68,21 @@ def _why_it_waits(run: Run, view: View | None) -> str:
     return ""
 
 
-def _planned_seconds(run: Run) -> float | None:
-    plan = run.estimate
-    return None if plan is None else round(plan["days"]["mid"] * 86400, 1)
+def _planned(run: Run, what: str, unit: float = 1.0) -> float | None:
+    """The middle of a range of the registered estimate."""
+    found = (run.estimate or {}).get(what)
+    return None if found is None else round(found["mid"] * unit, 4)
+
+
+def _last_event(run: Run) -> str:
+    """What happened last, and when by this machine's clock."""
+    events = jsonl.last(run.path / "events.jsonl")
+    return f"{events[-1]['kind']} {time.strftime('%m-%d %H:%M', time.localtime(events[-1]['time']))}" if events else ""
 
 
 def jobs(root: Path | None = None) -> pd.DataFrame:
     """The board as a data frame: run, stage, state, why, done, total, eta_seconds, seconds beside planned_seconds,
-    loss, peak_gib, dollars."""
+    loss, peak_gib, dollars beside planned_dollars, last_event."""
     import pandas as pd
 
     return pd.DataFrame([row(run) for run in find_runs(root)])

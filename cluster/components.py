@@ -114,9 +114,19 @@ def carry(run: Run, name: str) -> int:
         )
     signal.signal(signal.SIGTERM, lambda *_: _end(server))
     write_atomic(run.path / "components" / f"{name}.json", json.dumps({"host": host, "port": port, "pid": server.pid}))
-    code = server.wait()
+    code = _wait(server, os.getppid() if alone else 0)
     write_atomic(run.path / "components" / f"{name}.exit", str(code))
     return code
+
+
+def _wait(server: subprocess.Popen[bytes], parent: int) -> int:
+    """Until the server ends; on this machine also until the supervisor that started us is gone, with which it ends."""
+    while True:
+        try:
+            return server.wait(1.0 if parent else None)
+        except subprocess.TimeoutExpired:
+            if os.getppid() != parent:
+                _end(server)
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

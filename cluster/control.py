@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from cluster.submission import start
 from lablib.runs import Recorder, Run, RunState, jsonl, mirror, orders, provenance
 from lablib.specs import LabError, write_atomic
 from lablib.specs.units import parse_dollars, parse_seconds
+
+MINUTE = 60
 
 
 def resume(run: Run) -> Run:
@@ -24,23 +29,49 @@ def resume(run: Run) -> Run:
     if mirror.origin(run.path):
         far.ask(run, "resume")
         return Run.open(far.url(run))
-    state = run.state
-    if not state.finished:
-        raise LabError(f"run {run.id} is {state}; stop it first with `lab stop {run.id}`")
-    if state is RunState.COMPLETED:
-        raise LabError(f"run {run.id} has completed; submit its recipe again for another run")
-    Recorder(run.path).account_for_lost_attempts()
-    attempt = 1 + max((event.get("attempt", 0) for event in run.events() if event["kind"] == "started"), default=-1)
-    for name in (orders.STOP, "scheduler.json", "view.json", "settled.json"):
-        (run.path / name).unlink(missing_ok=True)
-    for pulse in (run.path / "heartbeat").glob("*.json"):
-        pulse.unlink()
-    order = run.order.replace(code=snapshot.take(run.path.parent))
-    order.save(run.path / "order.json")
-    write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
-    jsonl.event(run.path, "resubmitted", attempt=attempt, code=order.code)
-    start([run], attempt)
+    with _alone(run):
+        state = run.state
+        if not state.finished:
+            raise LabError(f"run {run.id} is {state}; stop it first with `lab stop {run.id}`")
+        if state is RunState.COMPLETED:
+            raise LabError(f"run {run.id} has completed; submit its recipe again for another run")
+        Recorder(run.path).account_for_lost_attempts()
+        attempt = 1 + max((event.get("attempt", 0) for event in run.events() if event["kind"] == "started"), default=-1)
+        order = run.order.replace(code=snapshot.take(run.path.parent), exclude=())  # nodes may have been mended
+        with _put_back_unless_held(run):
+            order.save(run.path / "order.json")
+            start([run], attempt)
+        write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
+        jsonl.event(run.path, "resubmitted", attempt=attempt, code=order.code)
     return run
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Two people, or two shells, do not resume one run at a time. Raises `LabError` for the second."""
+    with (run.path / ".resuming").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LabError(f"run {run.id} is being resumed already") from None
+        yield
+
+
+@contextmanager
+def _put_back_unless_held(run: Run) -> Iterator[None]:
+    """What an ended submission left goes; it comes back where the new one is not accepted, or is interrupted before."""
+    names = [run.path / name for name in (orders.STOP, "scheduler.json", "view.json", "settled.json", "order.json")]
+    kept = {file: file.read_bytes() for file in [*names, *(run.path / "heartbeat").glob("*.json")] if file.is_file()}
+    for file in kept:
+        if file.name != "order.json":
+            file.unlink()
+    try:
+        yield
+    except BaseException:
+        if run.held_by is None:
+            for file, content in kept.items():
+                file.write_bytes(content)
+        raise
 
 
 def stop(run: Run, now: bool = False) -> int:
@@ -56,6 +87,7 @@ def stop(run: Run, now: bool = False) -> int:
     write_atomic(run.path / orders.STOP, json.dumps({"at": time.time()}))
     if held is None or held.system == "local":
         return here.stop(run, now)
+    query.check_ours(run.path, held)
     waiting = now or run.view is None or run.view.pending
     query.command("scancel", *([] if waiting else ["--signal=USR2"]), held.job_id)
     query.forget()
@@ -76,6 +108,7 @@ def requeue(run: Run) -> Run:
     if held is None or held.system == "local":
         here.end_attempt(run)
     else:
+        query.check_ours(run.path, held)
         query.command("scontrol", "requeue", held.job_id)
         query.forget()
     return run
@@ -89,8 +122,9 @@ def extend(
 ) -> Run:
     """Change what a run may spend and how long one job of it may take; a working run learns of it within seconds.
 
-    Slurm lets only its administrators lengthen a job that has begun: then the new limit holds from the next attempt.
-    Raises `LabError` where nothing is given, or a limit is below what was spent.
+    Slurm lets only its administrators lengthen a job that it has: else the new limit holds once the run is resumed, which
+    an ``extended`` event says. Raises `LabError` where nothing is given or cannot be read, or a limit is below what was
+    spent.
     """
     if mirror.origin(run.path):
         far.ask(run, "extend", max_dollars=max_dollars, max_gpu_hours=max_gpu_hours, time_limit=time_limit)
@@ -98,23 +132,41 @@ def extend(
     order = run.order
     changed: dict[str, Any] = {}
     if max_dollars is not None:
-        changed["max_dollars"] = parse_dollars(max_dollars)
+        changed["max_dollars"] = _read("max_dollars", max_dollars, parse_dollars)
     if max_gpu_hours is not None:
         changed["max_gpu_hours"] = max_gpu_hours
     if time_limit is not None:
-        changed["profile"] = order.profile.replace(time=parse_seconds(time_limit))
+        changed["profile"] = order.profile.replace(time=_read("time_limit", time_limit, parse_seconds))
     if not changed:
         raise LabError("extend: give max_dollars, max_gpu_hours or time_limit")
     wanted = order.replace(**changed)
     _refuse_spent(run, wanted)
     wanted.save(run.path / "order.json")
     told = {name: value for name, value in changed.items() if name != "profile"}
-    jsonl.event(run.path, "extended", **told, **({} if time_limit is None else {"time": str(time_limit)}))
-    held = run.held_by
-    if "profile" in changed and held and held.system == "slurm" and not run.state.finished:
-        minutes = max(1, int(changed["profile"].time / 60))
-        query.command("scontrol", "update", f"JobId={held.job_id}", f"TimeLimit={minutes}", check=False)
+    if time_limit is not None:
+        told |= {"time": str(time_limit), "holds": _lengthen(run, changed["profile"].time)}
+    jsonl.event(run.path, "extended", **told)
     return run
+
+
+def _read(name: str, value: str | float, parse: Callable[[object], float]) -> float:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise LabError(f"{name}={value!r} {error}") from None
+
+
+def _lengthen(run: Run, seconds: float) -> str:
+    """Ask Slurm for another time limit of the job that it has; from when the new one holds."""
+    held = run.held_by
+    if held is None or held.system == "local" or run.state.finished:
+        return "from the next attempt"
+    query.check_ours(run.path, held)
+    try:
+        query.command("scontrol", "update", f"JobId={held.job_id}", f"TimeLimit={max(1, int(seconds / MINUTE))}")
+    except LabError:
+        return "once it is stopped and resumed: Slurm does not let you lengthen the job"
+    return "at once"
 
 
 def _refuse_spent(run: Run, wanted: orders.Order) -> None:

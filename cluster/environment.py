@@ -25,7 +25,8 @@ def of(run: Run, code: Path) -> dict[str, str]:
     # NCCL and gloo keep what each collective did, so that a hang can be read afterwards.
     recorder = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", FLIGHT_RECORDER: str(run.path / "logs" / "collectives-")}  # fmt: skip
     # What the hub has was fetched before; a job that asks it again may wait for ever on a node without a network.
-    streams = isinstance(run.recipe, Prepare) and run.recipe.corpus.startswith("hf:")
+    corpus = run.recipe.corpus if isinstance(run.recipe, Prepare) else getattr(run.recipe, "data", None)
+    streams = isinstance(corpus, str) and corpus.startswith("hf:")
     hub = {} if streams else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return {
         **kept,

@@ -92,7 +92,8 @@ def _call(host: Host, profile: Profile, root: Path, what: str, order: bytes) -> 
 def _send(host: Host, root: Path, name: str) -> None:
     """This machine's code, unless it lies there already."""
     target = snapshot.folder(root, name)
-    if host.shell(f"[ -d {shlex.quote(str(target))} ] && echo there || true").strip():
+    said = host.shell(f"[ -d {shlex.quote(str(target))} ] && echo there || true").split()
+    if said[-1:] == [b"there"]:  # a login shell may print lines of its own before
         return
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:

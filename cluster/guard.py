@@ -15,10 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster import components
+from cluster.slurm import query
 from lablib.runs import Run, jsonl
 
 STACKS = 3.0
 """Seconds that ranks get to write their stacks."""
+SETTLING = 15.0
+"""Seconds before its time limit at which a Slurm job's ranks are ended: Python starts, and the job is queued again."""
+AGAIN = 10.0
+"""Seconds after which ranks that still live are told to end once more."""
 SIGNS = ("progress.json", "events.jsonl", "metrics")
 
 
@@ -82,9 +87,41 @@ def main(folder: str, job: str) -> None:
         subprocess.run(["scancel", f"--signal={name}", step], check=False)
 
     guard, every = Guard(run), min(2.0 if run.order.components else 10.0, run.order.profile.hang / 10)
-    while not (why := guard.wrong()):
-        time.sleep(every)
+    limit = Deadline(job, run.order.profile.signal_seconds)
+    while not (why := guard.wrong() or limit.passed()):
+        time.sleep(min(every, max(0.5, limit.seconds)))
+    if why == "overdue":
+        jsonl.event(run.path, "overdue", seconds_left=limit.reserve)
     end(why, signal_ranks)
+    while True:  # the step may not have heard: a scancel can fail while the controller restarts
+        time.sleep(AGAIN)
+        signal_ranks("KILL")
+
+
+class Deadline:
+    """The last moment at which ranks that have not ended by themselves are ended, so that the batch script can still settle
+    before Slurm ends it too."""
+
+    def __init__(self, job: str, signal_seconds: float) -> None:
+        """Leaves half of the time between the warning and the end to settle, at most `SETTLING`."""
+        self._job, self.reserve = job, min(SETTLING, signal_seconds / 2)
+        self._at = self._ask()
+
+    @property
+    def seconds(self) -> float:
+        """Until then."""
+        return self._at - time.monotonic()
+
+    def passed(self) -> str:
+        """ "overdue" once it has come; Slurm is asked again first, for limits are lengthened."""
+        if self.seconds > 0:
+            return ""
+        self._at = self._ask()
+        return "overdue" if self.seconds <= 0 else ""
+
+    def _ask(self) -> float:
+        left = query.seconds_left(self._job)
+        return float("inf") if left is None else time.monotonic() + left - self.reserve
 
 
 if __name__ == "__main__":

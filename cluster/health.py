@@ -26,6 +26,8 @@ PATIENCE = 120.0
 SLOW = 0.5
 """Share of the expected matmul rate below which a GPU is not well; CPUs, which others use too, are measured only."""
 SIZE = 4096
+BROKEN_LINK = 0.01
+"""Share of a link's rate below which an all-reduce of 16 MiB says that it is not in use."""
 MIB = 16
 """Edge of the matmul and size of the all-reduce on GPUs; an eighth of each on CPUs."""
 
@@ -40,10 +42,11 @@ def examine(recorder: Recorder) -> None:
     if run.order.profile.scheduler == "local":
         return
     reasons = list(_node(run)) if recorder.leads else []
-    if recorder.recipe.gpus > 1 and not reasons:
-        measured = _exercise()
+    ranks = recorder.recipe.gpus
+    if (ranks > 1 or run.order.profile.ask_for_gpus) and not reasons:
+        measured = _exercise(ranks)
         recorder.event("health", **measured)
-        reasons += _failings(measured, run.cluster)
+        reasons += _failings(measured, run.cluster, ranks)
     if not reasons:
         return
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
@@ -90,8 +93,9 @@ def _passes(command: str) -> Iterator[str]:
         yield f"`{command}` ended with {done.returncode}{': ' + said[-1][:200] if said else ''}"
 
 
-def _exercise() -> dict[str, Any]:
-    """TFLOP/s of a matmul of this rank, and GB/s that an all-reduce over all ranks moves through each (0: a wrong sum)."""
+def _exercise(ranks: int) -> dict[str, Any]:
+    """TFLOP/s of a matmul of this rank, and GB/s that an all-reduce over all ranks, where there are several, moves through
+    each (0: a wrong sum)."""
     import torch
     import torch.distributed as dist
 
@@ -100,6 +104,8 @@ def _exercise() -> dict[str, Any]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     device, share = torch.device("cuda" if cuda else "cpu"), 1 if cuda else 8
     rate = _matmul(torch, device, SIZE // share)
+    if ranks == 1:
+        return {"tflops": rate, "device": device.type}
     begun = time.monotonic()
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=PATIENCE))
     try:
@@ -140,14 +146,19 @@ def _timed(torch: Any, device: Any, work: Any) -> float:
     return time.perf_counter() - begun
 
 
-def _failings(measured: dict[str, Any], cluster: Cluster | None) -> list[str]:
-    """A wrong sum anywhere; on GPUs also a slow matmul. How fast an all-reduce should be depends on the nodes that the job
-    got, so that its rate is recorded for people and not judged."""
-    if measured["all_reduce_gb_s"] == 0.0:
+def _failings(measured: dict[str, Any], cluster: Cluster | None, ranks: int) -> list[str]:
+    """A wrong sum anywhere; on GPUs also a slow matmul, and an all-reduce so slow that no placement explains it: so small a
+    one is far from the link's rate in any case."""
+    speed = measured.get("all_reduce_gb_s")
+    if speed == 0.0:
         return ["an all-reduce gave a wrong sum"]
     if measured["device"] != "cuda" or cluster is None:
         return []
     card = cluster.accelerator
+    inside = ranks <= cluster.scaleup_domain and card.scaleup_gb_s
+    link = card.scaleup_gb_s if inside else cluster.network.bytes_s / 1e9
+    if speed is not None and link and speed < BROKEN_LINK * link:
+        return [f"an all-reduce moved {speed:.2g} GB/s, and the link has {link:.3g}"]
     expected = card.measured_tflops.get("bf16") or card.peak("bf16")
     if expected and measured["tflops"] < SLOW * expected:
         return [f"a matmul ran at {measured['tflops']:.0f} TFLOP/s, and {expected:.0f} is usual for {card.name}"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import environment
+from cluster import child, environment
 from lablib.runs import Run, heartbeat
 from lablib.specs import LabError
 
@@ -17,14 +17,11 @@ def start(run: Run, attempt: int, code: Path) -> None:
     """Start attempt number `attempt` and those that follow it. Raises `LabError` where the supervisor does not start."""
     (run.path / "logs").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "cluster.launch", str(run.path), str(_gpus(run.recipe.gpus)), str(attempt)]
-    log = (run.path / "logs" / "launch.log").open("ab")
-    with log:
-        done = subprocess.run(
-            command, env=environment.of(run, code), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )  # fmt: skip
-    if done.returncode:
+    with (run.path / "logs" / "launch.log").open("ab") as log:
+        status, _ = child.finish(command, environment.of(run, code), log=log)
+    if status:
         said = (run.path / "logs" / "launch.log").read_text(errors="replace").strip().splitlines()
-        raise LabError(f"run {run.id} could not be started: {said[-1] if said else done.returncode}")
+        raise LabError(f"run {run.id} could not be started: {said[-1] if said else status}")
 
 
 def stop(run: Run, now: bool = False) -> int:

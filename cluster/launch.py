@@ -20,7 +20,7 @@ from cluster import components
 from cluster.guard import Guard, end
 from cluster.job import Job
 from cluster.settle import settle
-from lablib.runs import Run, heartbeat, orders
+from lablib.runs import Run, heartbeat, jsonl, orders
 from lablib.specs import write_atomic
 
 FOREVER_MINUTES = 60 * 24 * 30
@@ -77,6 +77,10 @@ def _attempt(run: Run, gpus: int) -> None:
         if limit and not told and time.monotonic() - begun > limit - run.order.profile.signal_seconds:
             _tell(run, signal.SIGUSR2)
             told = True
+        if limit and told and time.monotonic() - begun > limit:
+            jsonl.event(run.path, "overdue", seconds_left=0.0)
+            _tell(run, signal.SIGKILL)
+            limit = None
         time.sleep(POLL)
     components.end(servers)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.slurm import query
 from cluster.slurm.query import Partition
+from lablib.data.catalogue import sources_of
 from lablib.plan import Estimate
-from lablib.specs import LabError, Profile, Recipe
+from lablib.specs import LabError, Prepare, Profile, Recipe
+from lablib.specs.recipes import PostTrain
 from lablib.specs.units import show_seconds
 
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -45,9 +47,16 @@ def _reasons(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path
     else:
         yield from _asks(recipe, profile, more_nodes)
         yield from _paths(profile, root)
+    yield from _inputs(recipe)
     if plan is not None and profile.time is not None:
         yield from _time(recipe, profile, plan)
     yield from _room(root)
+
+
+def bears(recipes: Sequence[Recipe]) -> int:
+    """How many of these runs this machine's cores hold at a time."""
+    widest = max(recipe.gpus * recipe.threads for recipe in recipes)
+    return max(1, (os.cpu_count() or 1) // widest)
 
 
 def _here(recipe: Recipe) -> Iterator[str]:
@@ -62,7 +71,8 @@ def _asks(recipe: Recipe, profile: Profile, more_nodes: int) -> Iterator[str]:
     most = profile.nodes * profile.gpus_per_node
     if recipe.gpus > most:
         yield f"parallelism takes {recipe.gpus} processes, and the profile has {profile.nodes} nodes of {profile.gpus_per_node} = {most}; shrink dp_shard or raise nodes"
-    nodes = -(-recipe.gpus // profile.gpus_per_node) + more_nodes
+    ranks = -(-recipe.gpus // profile.gpus_per_node)
+    nodes = ranks + more_nodes
     if more_nodes and nodes > profile.nodes:
         yield f"with its components it takes {nodes} nodes, and the profile has {profile.nodes}; raise nodes, or give components nodes=0 to share the ranks'"
     if profile.ssh:
@@ -74,6 +84,9 @@ def _asks(recipe: Recipe, profile: Profile, more_nodes: int) -> Iterator[str]:
         yield f"partition={name!r} is not one of {', '.join(sorted(known))}"
         return
     yield from _against(partition, nodes, profile)
+    tasks, each = -(-recipe.gpus // ranks), profile.cpus_per_gpu or recipe.threads
+    if partition.cpus and tasks * each > partition.cpus:
+        yield f"it takes {tasks} × {each} CPUs a node, and partition {partition.name}'s nodes have {partition.cpus}; lower cpus_per_gpu or gpus_per_node"
 
 
 def _against(partition: Partition, nodes: int, profile: Profile) -> Iterator[str]:
@@ -95,6 +108,21 @@ def _paths(profile: Profile, root: Path) -> Iterator[str]:
         return
     if any(root.is_relative_to(folder) for folder in NODE_LOCAL):
         yield f"root={root} is a folder of this machine alone; set root to one on the shared filesystem"
+
+
+def _inputs(recipe: Recipe) -> Iterator[str]:
+    """Data that is not there. What other runs make is looked at where the run is linked to them."""
+    corpus = recipe.corpus if isinstance(recipe, Prepare) else getattr(recipe, "data", None)
+    if not isinstance(corpus, str):
+        return
+    if isinstance(recipe, PostTrain):
+        if not Path(corpus).expanduser().is_file():
+            yield f"data={corpus!r} is not a file here; give a .jsonl file, or a task"
+        return
+    try:
+        sources_of(corpus)
+    except LabError as error:
+        yield str(error)
 
 
 def _time(recipe: Recipe, profile: Profile, plan: Estimate) -> Iterator[str]:

@@ -36,7 +36,12 @@ STATUS: dict[Outcome, int] = {
 cancelled): what becomes of the job is then Slurm's to say."""
 
 
-BROKEN = {"hang": "it hung", "component": "a component ended", "unwell": "a node is not well"}
+BROKEN = {
+    "hang": "it hung",
+    "component": "a component ended",
+    "unwell": "a node is not well",
+    "overdue": "it had not saved when its time ended",
+}
 """Events that explain why an attempt was ended from outside, or did not begin."""
 
 
@@ -105,9 +110,13 @@ def settle(run: Run, number: int, taken: bool = False) -> Decision:
         progressed=_progressed(events, number),
         failures=_failures(events),
     )
+    none_left = done.why == "unwell" and not _node_is_left(run, events, number)
     taken = taken or (order.profile.scheduler == "slurm" and done.why == "signal")
     found = decide(done, order.profile.retries, (run.path / orders.STOP).exists(), taken)
-    _exclude(run, events, number)
+    if none_left:
+        found = Decision("failed", "no node is left that is well; `lab resume` looks at all of them again")
+    else:
+        _exclude(run, events, number)
     jsonl.event(
         run.path, "attempt", attempt=number, outcome=found.outcome, reason=found.reason, progressed=done.progressed
     )
@@ -116,9 +125,23 @@ def settle(run: Run, number: int, taken: bool = False) -> Decision:
     return found
 
 
+def _bad(events: list[dict[str, Any]], number: int) -> set[str]:
+    return {event["node"] for event in events[_since(events, number) :] if event["kind"] == "unwell"}
+
+
+def _node_is_left(run: Run, events: list[dict[str, Any]], number: int) -> bool:
+    """Whether the partition has enough nodes without those found bad; yes where Slurm cannot be asked."""
+    profile, bad = run.order.profile, _bad(events, number) | set(run.order.exclude)
+    if profile.scheduler != "slurm":
+        return True
+    nodes = query.nodes(profile.partition)
+    needed = -(-run.recipe.gpus // profile.gpus_per_node) + sum(one.nodes for one in run.order.components)
+    return not nodes or len(nodes - bad) >= needed
+
+
 def _exclude(run: Run, events: list[dict[str, Any]], number: int) -> None:
     """Keep later attempts away from nodes that this one found bad."""
-    bad = {event["node"] for event in events[_since(events, number) :] if event["kind"] == "unwell"}
+    bad = _bad(events, number)
     if bad - set(run.order.exclude):
         run.order.replace(exclude=(*run.order.exclude, *sorted(bad - set(run.order.exclude)))).save(
             run.path / "order.json"
@@ -161,9 +184,22 @@ def _failures(events: list[dict[str, Any]]) -> int:
     return count
 
 
+def settle_lost(run: Run, number: int) -> bool:
+    """Account for the attempt before `number` where nothing did, because its nodes were lost with the batch script; whether
+    another one may follow."""
+    events = run.events()
+    last = max((event.get("attempt", 0) for event in events if event["kind"] == "started"), default=-1)
+    if not 0 <= last < number or any(one["kind"] == "attempt" and one["attempt"] >= last for one in events):
+        return True
+    return settle(run, last).outcome in ("again", "released")
+
+
 def main(folder: str, code: str, job: str) -> int:
-    """Settle and say so in the job's log; gives the exit status for the batch script."""
+    """Settle and say so in the job's log; gives the exit status for the batch script. With "before" for a code, at the
+    start of an attempt: 0 where it may begin."""
     run = Run(Path(folder))
+    if code == "before":
+        return 0 if settle_lost(run, int(os.environ["LAB_ATTEMPT"])) else GAVE_UP
     found = settle(run, int(os.environ["LAB_ATTEMPT"]), query.taken_away(job))
     sys.stderr.write(f"attempt ended with status {code}: {found.outcome} {found.reason}\n")
     if found.outcome == "again":

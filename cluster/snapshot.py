@@ -25,10 +25,8 @@ def take(root: Path, source: Path = SOURCE) -> str:
     """Copy the code to ``root/.code/<hash>`` unless it is there; gives the hash."""
     name = fingerprint(source)
     target = folder(root, name)
-    if target.is_dir():
-        if fingerprint(target) == name:
-            return name
-        target.rename(target.with_name(f".changed-{name}-{time.time_ns()}"))  # kept: a job may be importing from it
+    if target.is_dir() and fingerprint(target) == name:
+        return name
     target.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(dir=target.parent, prefix=".half-"))
     half.chmod(0o755)
@@ -39,6 +37,10 @@ def take(root: Path, source: Path = SOURCE) -> str:
     except OSError:  # a full disk
         shutil.rmtree(half, ignore_errors=True)
         raise
+    name = fingerprint(half)  # an editor may have saved while files were copied: the copy is what runs
+    target = folder(root, name)
+    if target.is_dir() and fingerprint(target) != name:
+        target.rename(target.with_name(f".changed-{name}-{time.time_ns()}"))  # kept: a job may be importing from it
     try:
         half.rename(target)
     except OSError:  # another submission was faster
@@ -64,7 +66,7 @@ def check(run: Path, wanted: str) -> None:
     """Raises `LabError` where this process has imported other code than the run was submitted with, or it was changed."""
     if not wanted:
         return
-    if folder(run.parent, wanted) != SOURCE:
+    if folder(run.parent, wanted).resolve() != SOURCE:
         raise LabError(f"this job imports {SOURCE}, not the code that it was submitted with; does the profile's setup change PYTHONPATH?")  # fmt: skip
     if fingerprint(SOURCE) != wanted:
         raise LabError(f"the code in {SOURCE} was changed after it was copied; `lab resume` takes a fresh copy")

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lablib.specs import Evaluate, Export, Prepare, Recipe, Ref
+from lablib.data.catalogue import sources_of
+from lablib.data.documents import Source
+from lablib.specs import Evaluate, Export, Prepare, Pretrain, Recipe, Ref
 from lablib.specs.recipes import PostTrain
 
 
 def stage(recipes: Iterable[Recipe]) -> None:
     """Fetch the corpora and the pretrained models that recipes name. Raises `LabError` where they cannot be had."""
-    from lablib.data.catalogue import sources_of
     from lablib.models import pretrained
 
     for recipe in recipes:
         for model in _models(recipe):
             pretrained.resolve(model)
-        if isinstance(recipe, Prepare):
-            for source in sources_of(recipe.corpus, recipe.max_bytes):
-                source.fetch()
+        for source in _sources(recipe):
+            source.fetch()
+
+
+def _sources(recipe: Recipe) -> tuple[Source, ...]:
+    """Corpora that the job reads itself."""
+    if isinstance(recipe, Prepare):
+        return sources_of(recipe.corpus, recipe.max_bytes)
+    if isinstance(recipe, Pretrain) and isinstance(recipe.data, str):
+        return sources_of(recipe.data)
+    return ()
 
 
 def _models(recipe: Recipe) -> list[str]:

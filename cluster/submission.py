@@ -56,7 +56,7 @@ def submit_all(
     report: bool = False,
 ) -> list[Run]:
     """`submit` for seeds, sweeps and ladders: on Slurm as arrays, split where they are too large, elsewhere one by one;
-    `at_once` limits how many run at a time (0: all). The budgets are each run's own.
+    `at_once` limits how many run at a time (0: as many as there is room for). The budgets are each run's own.
 
     Nothing is started unless all of them can be. Raises `LabError` as `submit` does.
     """
@@ -88,13 +88,14 @@ def submit_all(
     shared = orders.Order(profile=where, max_dollars=dollars, max_gpu_hours=max_gpu_hours, code=snapshot.take(root),
                           components=tuple(components), report=report)  # fmt: skip
     runs: list[Run] = []
-    for recipe, waits, plan in plans:
-        behind = runs[-at_once].id if at_once and len(runs) >= at_once and where.scheduler == "local" else ""
-        runs.append(_create(recipe, root, cluster, plan, shared.replace(after=waits, behind=behind)))
+    turns = (at_once or preflight.bears(recipes)) if where.scheduler == "local" else 0
     try:
+        for recipe, waits, plan in plans:
+            behind = runs[-turns].id if turns and len(runs) >= turns else ""
+            runs.append(_create(recipe, root, cluster, plan, shared.replace(after=waits, behind=behind)))
         for block in _alike(runs):
             start(block, 0, at_once)
-    except LabError:
+    except BaseException:
         for run in runs:
             if run.held_by is None:  # what was never queued is no run
                 shutil.rmtree(run.path)
@@ -141,6 +142,12 @@ def _predecessors(recipe: Recipe, after: Run | Iterable[Run] | None, root: Path)
     for name in names:
         if not (root / name / "recipe.json").is_file():
             raise LabError(f"the recipe refers to run {name}, which is not in {root}")
+    for ref in recipe.refs():
+        before = Run(root / ref.run)
+        if ref.artefact not in before.artefacts and before.state is RunState.COMPLETED:
+            raise LabError(
+                f"{ref}: run {ref.run} has completed without it; it made {', '.join(before.artefacts) or 'nothing'}"
+            )
     return tuple(names)
 
 
@@ -185,4 +192,6 @@ def _jobs(run: Run) -> list[str]:
             raise LabError(f"run {run.id} needs run {before.id}, which is {state}; resume that one first")
         if held and held.system == "slurm" and not state.finished:
             waits.append(held.job_id)
+        elif not state.finished and run.order.profile.scheduler == "slurm":
+            raise LabError(f"run {run.id} needs run {before.id}, which works on this machine and is {state}: a job would hold its nodes and wait; submit it when that one has completed")  # fmt: skip
     return waits

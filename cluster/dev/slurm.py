@@ -48,16 +48,25 @@ class DevSlurm:
     def __init__(self, folder: Path | None = None, shape: Shape | None = None) -> None:
         """`folder` keeps everything of it (``~/.cache/llm-lab/dev-slurm``); `shape` is the one it has, or the default."""
         self.folder = (folder or home() / "dev-slurm").absolute()
-        kept = self.folder / "shape.json"
-        self.shape = shape or (Shape(**json.loads(kept.read_text())) if kept.is_file() else Shape())
+        self.shape = shape or self._kept or Shape()
         self.conf = self.folder / "etc" / "slurm.conf"
         self._daemons = Daemons(self.folder, {**os.environ, "PATH": _PATH, "SLURM_CONF": str(self.conf)})
+
+    @property
+    def _kept(self) -> Shape | None:
+        """The shape that the folder was set up with."""
+        kept = self.folder / "shape.json"
+        return Shape(**json.loads(kept.read_text())) if kept.is_file() else None
 
     def up(self) -> None:
         """Start what does not run. Raises `LabError` where Slurm is not installed or a daemon does not come up."""
         reason = missing(self.shape.accounting)
         if reason:
             raise LabError(f"no development Slurm here: {reason}")
+        if any(letter.isspace() for letter in str(self.folder)):
+            raise LabError(f"folder={str(self.folder)!r}: slurm.conf takes no spaces in paths; choose another folder")
+        if self._kept not in (None, self.shape) and self.running:
+            raise LabError(f"it runs with another shape, {self._kept}; end it first (down), or leave the options out")
         for name in ("etc", "state", "spool", "log", "run", "dev", "db"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._start_munge()
@@ -79,6 +88,8 @@ class DevSlurm:
         for name in [*(name for name in ours if name not in last), *(name for name in last if name in ours)]:
             self._daemons.kill(name)
         self._name_nodes([])
+        if self.shape.cgroups:
+            _remove_cgroups(self.shape.names)
         if DEFAULT.is_symlink() and DEFAULT.readlink() == self.conf:
             DEFAULT.unlink()
         if wipe:
@@ -207,6 +218,15 @@ class DevSlurm:
         done = self._done(*words)
         if done.returncode:
             raise LabError(f"{words[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+
+
+def _remove_cgroups(nodes: list[str]) -> None:
+    """Folders that slurmd made for its jobs; those of another Slurm's live jobs are not empty and stay."""
+    for node in nodes:
+        for top in Path("/sys/fs/cgroup").glob(f"*/slurm_{node}"):
+            for folder in [*sorted(top.rglob("*/"), reverse=True), top]:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def _processes_of(node: str) -> list[int]:

@@ -17,12 +17,18 @@ from lablib.runs import orders
 from lablib.runs.orders import Record, View
 from lablib.specs import LabError
 
+ARRAYS = ".arrays"
+"""Below the folder of runs: what the tasks of an array share."""
 FRESH = 2.0
 """Seconds that an answer serves."""
 PATIENCE = 20.0
 """Seconds that a command of Slurm may take: its controller may be restarting."""
-FIELDS = "%i|%T|%r|%N|%S|%Z"
-_cache: dict[str, Any] = {"at": -1e9, "jobs": {}, "restarts_at": -1e9, "restarts": {}}
+FIELDS = "%i|%T|%r|%N|%S|%j"
+GONE = "UNKNOWN"
+"""State of a job that neither the queue nor accounting knows any more: Slurm forgets only what has ended."""
+YOUNG = 60.0
+"""Seconds in which a controller that restarts may not know a job yet."""
+_cache: dict[str, Any] = {"at": -1e9, "jobs": {}, "names": {}, "restarts_at": -1e9, "restarts": {}}
 
 
 def command(*words: str, check: bool = True, stderr: bool = False) -> str:
@@ -150,6 +156,20 @@ def partitions() -> dict[str, Partition]:
     )
 
 
+def nodes(partition: str | None) -> set[str]:
+    """Names of a partition's nodes (of all, where none is named); empty where Slurm does not answer."""
+    where = ["-p", partition] if partition else []
+    return set(command("sinfo", "-h", "-N", *where, "-o", "%N", check=False).split())
+
+
+def seconds_left(job: str) -> float | None:
+    """Seconds until the job's time limit; None where it has none, or Slurm does not answer."""
+    try:
+        return seconds_of(command("squeue", "-h", "-j", job, "-o", "%L").strip())
+    except LabError:
+        return None
+
+
 def largest_array() -> int:
     """How many tasks an array may have; Slurm's own default where it does not say."""
     for line in command("scontrol", "show", "config", check=False).splitlines():
@@ -195,9 +215,35 @@ def taken_away(job: str) -> bool:
 def queue() -> dict[str, View]:
     """Every job that squeue knows of this user, by id; asked at most every `FRESH` seconds."""
     if time.monotonic() - _cache["at"] > FRESH:
-        _cache["jobs"] = parse_queue(command("squeue", "--me", "--array", "--noheader", "--states=all", "-o", FIELDS))
+        told = command("squeue", "--me", "--array", "--noheader", "--states=all", "-o", FIELDS)
+        _cache["jobs"], _cache["names"] = parse_queue(told), parse_names(told)
         _cache["at"] = time.monotonic()
     return dict(_cache["jobs"])
+
+
+def parse_names(text: str) -> dict[str, str]:
+    """Names of jobs by id from ``squeue -o FIELDS``."""
+    rows = (line.strip().split("|", 5) for line in text.splitlines())
+    return {cells[0]: cells[5] for cells in rows if len(cells) == 6}
+
+
+def name_of(run: Path, held: Record) -> str:
+    """What a run's job is called: its id, or that of the first run of its array."""
+    folder = Path(held.logs)
+    return folder.name if folder.parent.name == ARRAYS else run.name
+
+
+def _is_strangers(run: Path, held: Record) -> bool:
+    """Whether Slurm, made anew or past its largest number, has given the id to another job."""
+    return _cache["names"].get(held.job_id, name_of(run, held)) != name_of(run, held)
+
+
+def check_ours(run: Path, held: Record) -> None:
+    """Raises `LabError` where the job of that id is not this run's any more."""
+    if held.job_id in queue() and _is_strangers(run, held):
+        raise LabError(
+            f"job {held.job_id} is {_cache['names'][held.job_id]!r} now, not run {run.name}: Slurm has used the number again"
+        )
 
 
 def forget() -> None:
@@ -227,10 +273,19 @@ def see(run: Path, held: Record) -> View | None:
         found = queue().get(held.job_id)
     except LabError:
         return None
-    if found is None or (found.final and found.state == "FAILED"):
+    stranger = _is_strangers(run, held)
+    if stranger:
+        found = None
+    if found is None and last is not None and last.final:
+        return last  # a job that goes on after its end is in the queue
+    if (found is None and not stranger) or (
+        found is not None and found.state == "FAILED" and not (last is not None and last.final)
+    ):
         found = accounts([held.job_id]).get(held.job_id) or found
     if found is None:
-        return None
+        if time.time() - held.submitted < YOUNG:
+            return None
+        found = View(state=GONE, reason="neither the queue nor accounting knows the job any more")
     if not found.final or last is None or last.restarts:
         found = found.replace(restarts=restarts(held.job_id) if _has_begun(run) else 0)
     orders.keep_view(run, found)

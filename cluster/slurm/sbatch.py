@@ -10,23 +10,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import environment
+from cluster import child, environment
 from cluster.job import Job
-from cluster.settle import AGAIN
+from cluster.settle import AGAIN, GAVE_UP
 from cluster.slurm import query
 from lablib.runs import Run, orders
 from lablib.specs import LabError, Profile, Recipe, write_atomic
 
 MINUTES = 60
 STARTS = re.compile(r"to start at (\S+)")
-ARRAYS = ".arrays"
-"""Below the folder of runs: what the tasks of an array share."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Batch:
     def folder(self) -> Path:
         """Where the script, the pickles and the ranks' logs go."""
         first = self.runs[0]
-        return first.path / "logs" if len(self.runs) == 1 else first.path.parent / ARRAYS / first.id
+        return first.path / "logs" if len(self.runs) == 1 else first.path.parent / query.ARRAYS / first.id
 
 
 def start(batch: Batch) -> None:
@@ -57,13 +54,12 @@ def start(batch: Batch) -> None:
     """
     batch.folder.mkdir(parents=True, exist_ok=True)
     said = {**vars(batch), "runs": [str(run.path) for run in batch.runs], "code": str(batch.code)}
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster.slurm.sbatch"], input=json.dumps(said), capture_output=True, text=True, check=False,
-        env=environment.of(batch.runs[0], batch.code),
-    )  # fmt: skip
+    command = [sys.executable, "-m", "cluster.slurm.sbatch"]
+    code, told = child.finish(command, environment.of(batch.runs[0], batch.code), json.dumps(said))
     query.forget()
-    if done.returncode:
-        raise LabError(f"Slurm refused run {batch.runs[0].id}: {done.stderr.strip().splitlines()[-1]}")
+    if code:
+        last = told.strip().splitlines()[-1] if told.strip() else f"exit status {code}"
+        raise LabError(f"Slurm refused run {batch.runs[0].id}: {last}")
 
 
 def queue(batch: Batch) -> None:
@@ -94,7 +90,7 @@ def asks(recipe: Recipe, profile: Profile, more_nodes: int = 0) -> dict[str, Any
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint,
-        "mem": f"{memory * tasks / profile.gpus_per_node:.0f}G" if memory else None,
+        "mem": f"{max(1, round(memory * 1024 * tasks / profile.gpus_per_node))}M" if memory else None,
         "gpus_per_node": tasks if profile.ask_for_gpus else None,
         "time": max(1, int(profile.time / MINUTES)) if profile.time else None,
         "nodes": nodes + more_nodes,
@@ -162,6 +158,8 @@ def lines(batch: Batch) -> list[str]:
         # The last task of an array has the array's own id: alone it would name all of them.
         "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}; job=${job:-$SLURM_JOB_ID}",
         f"export LAB_ATTEMPT=$(({batch.attempt} + ${{SLURM_RESTART_COUNT:-0}}))",
+        # An attempt that its node took along could not account for itself; it counts against the retries too.
+        f'if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then {python} -m cluster.settle "$run" before "$job" || exit {GAVE_UP}; fi',
         *_servers(batch.runs[0], python),
         f'{python} -m cluster.guard "$run" $job & guard=$!',
         "trap : TERM",  # else the shell would be gone, and settle, while its ranks still save

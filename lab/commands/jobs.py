@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
         console.print(f"No runs in {runs_root()} yet; `lab tour` makes some.")
         return
     console.print(
-        table(["run", "state", "done", "eta", "time / plan", "loss", "money", "why"], [_cells(item) for item in rows])
+        table(["run", "state", "done", "eta", "time / plan", "loss", "money / plan", "last", "why"], [_cells(item) for item in rows])
     )
 
 
@@ -40,9 +40,16 @@ def _cells(item: dict[str, object]) -> list[str]:
         show_seconds(eta) if isinstance(eta, float) else "",
         _against_the_plan(item),
         f"{loss:.3f}" if isinstance(loss, float) else "",
-        show_dollars(dollars) if isinstance(dollars, float) else "",
+        _money(dollars, item.get("planned_dollars")),
+        str(item.get("last_event") or ""),
         str(item.get("why") or ""),
     ]
+
+
+def _money(spent: object, planned: object) -> str:
+    if not isinstance(spent, float):
+        return ""
+    return f"{show_dollars(spent)} / {show_dollars(planned)}" if isinstance(planned, float) else show_dollars(spent)
 
 
 def _against_the_plan(item: dict[str, object]) -> str:

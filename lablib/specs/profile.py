@@ -87,6 +87,11 @@ class Profile(Spec):
             raise ValueError(f"{value!r} has characters that Slurm's options do not take")
         return value
 
+    @field_validator("root", "scratch")
+    @classmethod
+    def _at_home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None
+
     @field_validator("accelerator", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:

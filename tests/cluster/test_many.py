@@ -207,8 +207,10 @@ def test_runs_are_requeued_extended_and_ended_from_anywhere(slurm: DevSlurm, dat
     until(lambda: "resumed" in kinds(run))
     with pytest.raises(LabError, match="spent already"):
         extend(run, max_gpu_hours=1e-9)
-    with pytest.raises(LabError, match="spent already"):
+    with pytest.raises(LabError, match="no price_per_gpu_hour"):
         extend(run, max_dollars=1e-9)
+    with pytest.raises(LabError, match="time_limit='soon'"):
+        extend(run, time_limit="soon")
     (run.path / "order.json").write_text(run.order.replace(max_gpu_hours=1e-7).to_json())
     until(lambda: run.state.finished)  # a working run reads the new budget
     assert run.state is RunState.STOPPED

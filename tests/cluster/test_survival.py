@@ -123,12 +123,33 @@ def test_a_stopped_rank_is_noticed_and_its_stacks_are_kept(lab: Lab) -> None:
 def test_a_time_limit_shorter_than_the_training(lab: Lab) -> None:
     """Slurm may send its warning up to a minute early, so some attempts are short; each goes on where the last one saved."""
     plain = submit(lab.recipe(Parallelism(dp_shard=1, micro_batch_size=2), steps=LONG), root=lab.root)
-    run = lab.start(steps=LONG, time=60.0, signal_seconds=30, retries=3)
+    run = lab.start(steps=LONG, time=60.0, signal_seconds=30, retries=6)
     until(lambda: run.state.finished, 400)
     assert run.state is RunState.COMPLETED, (run.view, run.failure, outcomes(run))
     assert resumed(run) and set(outcomes(run)) <= {"again", "completed"}
     assert plain.wait() is RunState.COMPLETED
     assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
+
+
+def test_a_rank_that_hangs_until_the_time_limit(lab: Lab) -> None:
+    """The guard's patience is longer than what is left: the ranks are ended in time for the run to be queued again."""
+    run = lab.start(steps=300, time=60.0, signal_seconds=30, hang=600.0, retries=6)
+    until(lambda: steps(run))
+    stop_rank(run, 1)
+    until(lambda: "overdue" in outcomes_of(run), 120)
+    until(lambda: run.state.finished, 300)
+    assert run.state is RunState.COMPLETED, (run.view, run.failure, outcomes(run))
+    assert resumed(run)
+
+
+def stop_rank(run: Run, rank: int) -> None:
+    """SIGSTOP: alive, silent, deaf to every other signal but KILL."""
+    pulse = next(one for one in run.pulses if one.rank == rank)
+    os.kill(pulse.pid, signal.SIGSTOP)
+
+
+def outcomes_of(run: Run) -> list[str]:
+    return [event["kind"] for event in run.events()]
 
 
 def test_requeued_by_an_administrator(lab: Lab) -> None:
@@ -198,15 +219,15 @@ time.sleep(60)
 
 
 def test_stopped_on_request_and_by_its_budget(lab: Lab) -> None:
-    asked, poor = lab.start(steps=LONG), lab.start(steps=LONG)
-    poor.order.replace(max_gpu_hours=20 / 3600).save(poor.path / "order.json")
+    asked, poor = lab.start(steps=10 * LONG), lab.start(steps=10 * LONG)
+    poor.order.replace(max_gpu_hours=60 / 3600).save(poor.path / "order.json")
     until(lambda: steps(asked))
     assert stop(asked) == 1
     for run, why in ((asked, "asked"), (poor, "budget")):
         until(lambda run=run: run.state.finished, 200)
         assert run.state is RunState.STOPPED, (run.view, run.failure)
         assert [event["why"] for event in run.events() if event["kind"] == "stopped"] == [why]
-        assert 0 < steps(run)[-1] < LONG
+        assert 0 < steps(run)[-1] < 10 * LONG
 
 
 def test_what_depends_on_a_failed_run_is_told_why_and_resumes_after_it(lab: Lab) -> None:
