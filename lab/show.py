@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -83,6 +83,16 @@ def cluster_of(args: argparse.Namespace) -> Cluster:
     return Cluster(
         accelerator=args.accelerator, nodes=args.nodes, gpus_per_node=args.gpus_per_node, fabric=args.fabric, **price
     )
+
+
+def amount(option: str, text: str | None, parse: Callable[[object], float]) -> float | None:
+    """An option's text as a number by `parse`; None where it was not given. Raises `LabError` that names the option."""
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise LabError(f"{option} {text!r} {error}") from None
 
 
 def machines(args: argparse.Namespace) -> str:

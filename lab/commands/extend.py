@@ -15,7 +15,7 @@ from lablib.runs import Run
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    command.add_argument("run", help="id or folder of a run")
+    command.add_argument("run", help="id or folder of a run, or ssh://host/folder of a far one")
     command.add_argument("--max-dollars", metavar="$", help="save and stop when this much is spent")
     command.add_argument("--max-gpu-hours", type=float, metavar="HOURS", help="save and stop after so many")
     command.add_argument("--time", help="longest that one job may take, e.g. '12 hours'")

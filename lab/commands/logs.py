@@ -19,7 +19,7 @@ LOOK = 0.5
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    command.add_argument("run", help="id or folder of a run")
+    command.add_argument("run", help="id or folder of a run, or ssh://host/folder of a far one")
     command.add_argument("--rank", type=int, default=0, help="which process (default 0)")
     command.add_argument("--lines", type=int, default=40, help="how many (default 40)")
     command.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")

@@ -11,7 +11,7 @@ from lablib.runs import Run
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    command.add_argument("run", help="id or folder of a run")
+    command.add_argument("run", help="id or folder of a run, or ssh://host/folder of a far one")
     command.add_argument("--now", action="store_true", help="end it without saving: back to its last checkpoint")
 
 

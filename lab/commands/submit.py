@@ -17,10 +17,11 @@ import json
 
 from cluster import submit_all
 from cluster.slurm import sbatch
-from lab.show import console
+from lab.show import amount, console
 from lablib.plan import estimate
 from lablib.runs import Run
 from lablib.specs import AnyRecipe, LabError, Profile, load_recipe, variants
+from lablib.specs.units import parse_dollars
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -52,16 +53,17 @@ def run(args: argparse.Namespace) -> None:
     if args.test_only:
         _foretell(recipe, profile, args.json)
         return
-    limits = {"max_dollars": args.max_dollars, "max_gpu_hours": args.max_gpu_hours}
+    dollars = amount("--max-dollars", args.max_dollars, parse_dollars)
+    limits = {"max_dollars": dollars, "max_gpu_hours": args.max_gpu_hours}
     after = [Run.open(name) for name in args.after]
     with console.status("pricing, fetching what the nodes will need, queueing"):
         made = submit_all(recipes, profile, after, at_once=args.at_once, report=args.report, **limits)
     if args.json:
-        told = [{"run": one.id, "path": str(one.path)} for one in made]
+        told = [{"run": one.address, "path": str(one.path)} for one in made]
         print(json.dumps(told if args.vary else told[0]))
         return
     for one in made:
-        console.print(f"{one}\n  lab watch {one.id}", markup=False, highlight=False)
+        console.print(f"{one}\n  lab watch {one.address}", markup=False, highlight=False)
 
 
 def _values(text: str) -> tuple[str, list[object]]:

@@ -12,7 +12,7 @@ from lablib.specs.units import show_seconds
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    command.add_argument("run", help="id or folder of a run")
+    command.add_argument("run", help="id or folder of a run, or ssh://host/folder of a far one")
     command.add_argument("--stream", default="train", help="metrics to follow: train (default) or eval")
     command.add_argument("--json", action="store_true", help="print each metric row as JSON, for scripts")
 

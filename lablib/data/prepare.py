@@ -15,7 +15,7 @@ from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, Source, file_sha256
 from lablib.data.progress import Progress, Stopped
 from lablib.runs import Recorder
-from lablib.specs import LabError, Prepare, digest, write_atomic
+from lablib.specs import LabError, Prepare, digest, paths, write_atomic
 
 SAMPLE = 8_000_000
 """Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by 0.3 % (docs/data.md)."""
@@ -41,11 +41,13 @@ def _prepare(recipe: Prepare, run: Recorder, progress: Progress) -> None:
     built = _corpus(sources, recipe, run, progress)
     _check_mixture(recipe, built)
     tokens = cache.made("tokenizers", _key(recipe, built, "tokenizer"), lambda to: _train(recipe, built, to, progress))
+    progress.kept(tokens)
     run.event("tokenizer", vocab=_vocab(tokens), asked=recipe.vocab)
     key = _key(recipe, built, "shards")
     if not shards.whole(cache.folder("shards", key)):
         cache.drop("shards", key)
     data = cache.made("shards", key, lambda to: _shards(recipe, built, tokens, to, progress))
+    progress.kept(data)
     cache.put(tokens, run.path / "tokenizer")
     cache.put(data, run.path / "data")
     _register(run, built)
@@ -64,12 +66,16 @@ def _fetch(sources: tuple[Source, ...], run: Recorder, progress: Progress) -> No
                 raise Stopped from None
             raise
         done += source.download_bytes
+        if source.download_bytes:
+            progress.kept(paths.assets())
         progress.at("fetch", done, total)
 
 
 def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progress: Progress) -> Corpus:
     key = corpus.key(sources, recipe.max_bytes if recipe.corpus.startswith("hf:") else None)
-    built = Corpus(cache.made("corpora", key, lambda to: corpus.build(sources, to, progress.reading)))
+    folder = cache.made("corpora", key, lambda to: corpus.build(sources, to, progress.reading))
+    built = Corpus(folder)
+    progress.kept(folder)
     run.event("corpus", hash=built.hash, domains={name: built.bytes(name) for name in built.domains})
     return built
 

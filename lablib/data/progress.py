@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lablib.data.documents import Report
 from lablib.runs import Recorder
 
@@ -20,7 +22,12 @@ class Progress:
 
     def __init__(self, run: Recorder) -> None:
         """Says nothing yet."""
-        self._run = run
+        self._run, self._kept = run, 0
+
+    def kept(self, path: Path) -> None:
+        """Say that one more product lies in the cache, whoever made it: a next attempt finds it there."""
+        self._kept += 1
+        self._run.saved(self._kept, path)
 
     def at(self, phase: str, done: float, total: float) -> None:
         """`done` of `total` in a phase. Raises `Stopped` where the run was asked to stop."""

@@ -23,19 +23,34 @@ _WARMTH = 0.8
 """Temperature of shown continuations; greedy text of a small model repeats itself."""
 
 
+class Stopped(Exception):
+    """The job was asked to stop; what is scored is kept, the task at hand begins again."""
+
+
 def evaluate(recipe: Evaluate, run: Recorder) -> None:
     """Write ``evals/items.jsonl`` and the artefact "scores". A resumed run keeps the (model, task) pairs it has.
 
-    Returns early, with what is done saved, where the run is asked to stop. Raises `LabError`.
+    Returns early, after the batch at hand and with those pairs saved, where the run is asked to stop. Raises `LabError`.
     """
+    try:
+        _evaluate(recipe, run)
+    except Stopped:
+        run.event("stopping", at="evaluation")
+
+
+def _heed(run: Recorder) -> None:
+    if run.stop_requested:
+        raise Stopped
+
+
+def _evaluate(recipe: Evaluate, run: Recorder) -> None:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     folder = run.folder("evals")
     found = Scored.read(folder / ITEMS)
     pieces = _pieces(recipe, run)
     for label in recipe.models:
-        if run.stop_requested:
-            return
+        _heed(run)
         _one_model(recipe, run, label, found, pieces)
     references = [{"task": task.name, "name": "most common answer", "value": _constant(task)} for task in recipe.tasks]
     write_atomic(folder / "scores.json", json.dumps(summarise(recipe, found, references), indent=1))
@@ -59,13 +74,14 @@ def _one_model(recipe: Evaluate, run: Recorder, label: str, found: Scored, piece
     model, tokenizer = load_pair(path)
     _ready(tokenizer)
     for task in tasks:
-        _keep(recipe, run, found, _answer(recipe, label, task, model, tokenizer))
+        _keep(recipe, run, found, _answer(recipe, run, label, task, model, tokenizer))
     if needs_text:
-        _keep(recipe, run, found, _measure(recipe, label, pieces, model, tokenizer))
+        _keep(recipe, run, found, _measure(recipe, run, label, pieces, model, tokenizer))
 
 
 def _keep(recipe: Evaluate, run: Recorder, found: Scored, rows: list[dict[str, Any]]) -> None:
     found.add(run.path / "evals" / ITEMS, rows)
+    run.saved(sum(map(len, found.rows.values())), run.path / "evals" / ITEMS)
     parts = len(recipe.tasks) + (recipe.data is not None)
     run.progress(len(found.rows), len(recipe.models) * parts, "measurements")
 
@@ -78,12 +94,12 @@ def _ready(tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _answer(recipe: Evaluate, label: str, task: Task, model: Any, tokenizer: Any) -> list[dict[str, Any]]:
+def _answer(recipe: Evaluate, run: Recorder, label: str, task: Task, model: Any, tokenizer: Any) -> list[dict[str, Any]]:  # fmt: skip
     """Greedy completions of a task's test items, scored."""
     items = split_items(task, "test")
     prompts = [encode_prompt(tokenizer, item.prompt, item.is_chat) for item in items]
     settings = generation_settings(tokenizer, recipe.max_new_tokens)
-    said = generate(model, tokenizer, prompts, settings, recipe.batch_size)
+    said = generate(model, tokenizer, prompts, settings, recipe.batch_size, lambda _: _heed(run))
     with Verifier(task) as verifier:
         verifier.check(items[:8])
         verdicts = verifier.score(items, said)
@@ -106,13 +122,13 @@ def _row(label: str, task: Task, item: Item, text: str, verdict: Any) -> dict[st
     }
 
 
-def _measure(recipe: Evaluate, label: str, pieces: list[heldout.Piece], model: Any, tokenizer: Any) -> list[dict[str, Any]]:  # fmt: skip
+def _measure(recipe: Evaluate, run: Recorder, label: str, pieces: list[heldout.Piece], model: Any, tokenizer: Any) -> list[dict[str, Any]]:  # fmt: skip
     """Bits and bytes of each held-out piece, the first `recipe.samples` of them with a continuation to look at."""
-    totals, sizes = heldout.bits(model, tokenizer, pieces, recipe.batch_size)
+    totals, sizes = heldout.bits(model, tokenizer, pieces, recipe.batch_size, lambda _: _heed(run))
     begun = [tokenizer(piece.text, add_special_tokens=False)["input_ids"][:_CONTEXT] for piece in pieces]
     settings = generation_settings(tokenizer, recipe.max_new_tokens, _WARMTH)
     torch.manual_seed(recipe.seed)
-    said = generate(model, tokenizer, begun[: recipe.samples], settings, recipe.batch_size)
+    said = generate(model, tokenizer, begun[: recipe.samples], settings, recipe.batch_size, lambda _: _heed(run))
     said += [""] * (len(pieces) - len(said))
     rows = zip(pieces, begun, said, totals, sizes, strict=True)
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +63,15 @@ def _heads(shard: shards.ShardData) -> Iterator[list[int]]:
 
 
 @torch.no_grad()
-def bits(model: PreTrainedModel, tokenizer: Any, pieces: list[Piece], batch_size: int) -> tuple[list[float], list[int]]:
-    """For each piece (total bits, bytes they describe). The first token has no context and is left out of both."""
+def bits(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    pieces: list[Piece],
+    batch_size: int,
+    report: Callable[[int], None] = lambda done: None,
+) -> tuple[list[float], list[int]]:
+    """For each piece (total bits, bytes they describe). The first token has no context and is left out of both; `report`
+    gets the number done."""
     model.eval()
     encoded = [tokenizer(piece.text, add_special_tokens=False)["input_ids"] for piece in pieces]
     totals = [0.0] * len(pieces)
@@ -73,6 +80,7 @@ def bits(model: PreTrainedModel, tokenizer: Any, pieces: list[Piece], batch_size
         chosen = order[start : start + batch_size]
         for i, nats in zip(chosen, _nats(model, [encoded[i] for i in chosen], tokenizer.pad_token_id), strict=True):
             totals[i] = nats / math.log(2)
+        report(start + len(chosen))
     first = [len(tokenizer.decode(ids[:1]).encode()) for ids in encoded]
     return totals, [len(piece.text.encode()) - skipped for piece, skipped in zip(pieces, first, strict=True)]
 

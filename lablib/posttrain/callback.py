@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lablib.runs import Recorder
@@ -69,16 +71,27 @@ class RunCallback(TrainerCallback):
         return {"step_seconds": seconds / steps, "tokens_per_second": rate}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Progress; and on a stop request, save and end after this step."""
+        """Progress; and where any rank was asked to stop, have all of them save and end after this step."""
         self.run.progress(state.global_step, args.max_steps)
-        if self.run.stop_requested:
+        if agreed(self.run.stop_requested, args.device):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint as whole: the trainer writes its files one by one, and a kill may fall between them."""
         if self.run.is_main:
-            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _DONE).touch()
-            self.run.event("checkpoint", step=state.global_step)
+            folder = Path(str(args.output_dir)).absolute() / f"checkpoint-{state.global_step}"
+            (folder / _DONE).touch()
+            self.run.saved(state.global_step, folder)
+
+
+def agreed(wish: bool, device: torch.device) -> bool:
+    """Whether any rank wishes so, the same answer on each: what rank 0 alone knows (the budget) must end all of them, for
+    those that go on would wait for its gradients for ever."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return wish
+    wishes = torch.tensor(float(wish), device=device)
+    dist.all_reduce(wishes)
+    return bool(wishes.item())
 
 
 def last_checkpoint(folder: Path) -> Path | None:

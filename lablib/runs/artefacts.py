@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lablib.runs import documents
 from lablib.specs import LabError, Ref, write_atomic
 
 REGISTER = "artefacts.json"
@@ -43,12 +44,13 @@ def fingerprint(path: Path) -> tuple[str, int]:
 
 
 def load(run: Path) -> dict[str, Artefact]:
-    """The register of a run folder; empty before anything was registered."""
-    try:
-        rows = json.loads((run / REGISTER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return {row["name"]: Artefact(**row) for row in rows}
+    """The register of a run folder; empty before anything was registered. Raises `LabError` for a damaged one."""
+    text = documents.text(run / REGISTER)
+    return {} if text is None else documents.parsed(run / REGISTER, text, _parse)
+
+
+def _parse(text: str) -> dict[str, Artefact]:
+    return {row["name"]: Artefact(**row) for row in json.loads(text)}
 
 
 def register(run: Path, name: str, path: Path, kind: str) -> Artefact:

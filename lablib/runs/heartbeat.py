@@ -47,12 +47,28 @@ class Pulse:
     reason: str = ""
     attempt: int = 0
     """Which start of the run's ranks this process belongs to."""
+    machine: str = ""
+    """The machine's own id; empty where it has none."""
+
+    @classmethod
+    def mine(cls, rank: int, phase: str, attempt: int = 0) -> Pulse:
+        """The first one of this process."""
+        me, now = os.getpid(), time.time()
+        return cls(socket.gethostname(), boot_id(), me, born(me), rank, phase, 0, now, now, attempt=attempt, machine=machine_id())  # fmt: skip
 
 
 def boot_id() -> str:
     """What the kernel calls this boot; empty where it has no name."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def machine_id() -> str:
+    """What the machine is called by itself since it was installed (machine-id(5)); empty where it has no such name."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
     except OSError:
         return ""
 
@@ -78,12 +94,20 @@ def exists(pid: int) -> bool:
 
 
 def same_machine(pulse: Pulse) -> bool:
-    """Whether the process runs (or ran) on this machine since its last boot."""
-    return pulse.host == socket.gethostname() and pulse.boot == boot_id()
+    """Whether the process runs, or ran, on this machine: since its boot, or by the machine's id before it.
+
+    A host name alone decides nothing, for two machines of one name may share a filesystem. Machines that were copied with
+    their id and given one name would be taken for each other.
+    """
+    if pulse.host != socket.gethostname():
+        return False
+    return pulse.boot == boot_id() or (pulse.machine != "" and pulse.machine == machine_id())
 
 
 def alive(pulse: Pulse) -> bool:
-    """Whether the very process still exists; only meaningful on its own machine."""
+    """Whether the very process still exists; only meaningful on its own machine. None outlives a boot."""
+    if pulse.boot != boot_id():
+        return False
     if not Path("/proc/self/stat").exists():
         return exists(pulse.pid)
     return bool(pulse.born) and born(pulse.pid) == pulse.born
@@ -106,9 +130,7 @@ class Heart:
     def __init__(self, run: Path, rank: int, phase: str, attempt: int = 0, leads: bool = True) -> None:
         """Writes the first beat at once; only the process that `leads` its node goes on writing by the clock."""
         self._file = run / "heartbeat" / f"{rank}.json"
-        now = time.time()
-        self.pulse = Pulse(socket.gethostname(), boot_id(), os.getpid(), born(os.getpid()), rank, phase, 0, now, now,
-                           attempt=attempt)  # fmt: skip
+        self.pulse = Pulse.mine(rank, phase, attempt)
         self._lock, self._done = threading.Lock(), threading.Event()
         self.beat()
         if leads:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lablib.specs import LabError
+
 
 def _clean(value: Any) -> Any:
     """JSON has no NaN or infinity; they become null."""
@@ -35,6 +37,16 @@ def append(path: Path, row: dict[str, Any]) -> None:
 def event(run: Path, kind: str, **details: Any) -> None:
     """Append what happened to a run, with the time, to the ``events.jsonl`` of its folder."""
     append(run / "events.jsonl", {"kind": kind, "time": time.time(), **details})
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    """What happened to a run, in order. Raises `LabError` for a row that is no event: it has no kind."""
+    file = run / "events.jsonl"
+    rows = read(file)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("kind"), str):
+            raise LabError(f"{file} is damaged (row {number} has no kind: {row!r:.60}); take the row out")
+    return rows
 
 
 class Tail:

@@ -13,10 +13,12 @@ import shlex
 import tarfile
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from lablib.runs import documents
 from lablib.runs.orders import CODE, ORIGIN
 from lablib.runs.ssh import Host
 from lablib.specs import LabError, write_atomic
@@ -56,11 +58,8 @@ def open_mirror(url: str) -> Path:
 
 def origin(run: Path) -> tuple[Host, str] | None:
     """Host and path that a folder mirrors; None for a run of this machine."""
-    try:
-        told = json.loads((run / ORIGIN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return Host(told["host"]), str(told["path"])
+    told = documents.table(run / ORIGIN, "host", "path")
+    return None if told is None else (Host(str(told["host"])), str(told["path"]))
 
 
 def pull(folder: Path) -> None:
@@ -81,9 +80,20 @@ def pull(folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def keep(run: Run) -> None:
-    """Pull every few seconds from a daemon thread while `run` is held by somebody and has not finished."""
+def refresh(folder: Path) -> bool:
+    """Whether the folder mirrors a run; brings what has changed, unless the network is away: what is here can still be read."""
+    if origin(folder) is None:
+        return False
+    with suppress(LabError):
+        pull(folder)
+    return True
+
+
+def keep(run: Run) -> Run:
+    """Pull every few seconds from a daemon thread while `run`, which is given back, is held by somebody and has not
+    finished."""
     threading.Thread(target=_keep, args=(weakref.ref(run), threading.Event()), name="mirror", daemon=True).start()
+    return run
 
 
 def _keep(seen: weakref.ref[Run], wake: threading.Event) -> None:
@@ -99,9 +109,8 @@ def _keep(seen: weakref.ref[Run], wake: threading.Event) -> None:
 
 def _look(folder: Path) -> str:
     """The line that has the far side refresh what its scheduler says, with the code that the run itself uses."""
-    try:
-        order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    order = documents.table(folder / "order.json", "profile")
+    if order is None:
         return ":"
     code, python = order.get("code"), order["profile"].get("python") or "python3"
     return (

@@ -6,14 +6,15 @@ Three small JSON files of a run folder: ``order.json`` is written at submission 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from lablib.runs import documents
 from lablib.runs.heartbeat import Pulse
 from lablib.specs import Spec, write_atomic
 from lablib.specs.component import Component
@@ -38,6 +39,8 @@ PENDING = (
 )
 ACTIVE = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED")
 """Slurm's states of a job that will still do something (slurm 22.05, squeue(1)); every other one is final."""
+UNKNOWN = "UNKNOWN"
+"""Not Slurm's: the scheduler answers, and does not know the job any more."""
 
 
 class Order(Spec):
@@ -80,6 +83,12 @@ class Record(Spec):
         """The local supervisor's process."""
         return None if self.pulse is None else Pulse(**self.pulse)
 
+    @classmethod
+    def from_file(cls, fields: dict[str, Any]) -> Record:
+        """A record of the fields that this version knows. Raises `LabError` or `TypeError` for wrong ones."""
+        held = cls(**{name: value for name, value in fields.items() if name in cls.model_fields})
+        return held if held.supervisor is None else held.replace(pulse=asdict(held.supervisor))
+
 
 class View(Spec):
     """How the scheduler saw the job when it was last asked."""
@@ -107,6 +116,8 @@ class View(Spec):
 
 
 _watchers: dict[str, Callable[[Path, Record], View | None]] = {}
+_unwritten: dict[Path, View] = {}
+"""Views of runs whose folders this process may not write in: another user's, or on a full disk."""
 
 
 def watch_with(system: str, ask: Callable[[Path, Record], View | None]) -> None:
@@ -116,17 +127,15 @@ def watch_with(system: str, ask: Callable[[Path, Record], View | None]) -> None:
 
 def order(run: Path) -> Order:
     """What the run was submitted with; the defaults for a run from before there were orders."""
-    text = _read(run / "order.json")
-    return Order() if text is None else Order.from_json(text)
+    text = documents.text(run / "order.json")
+    return Order() if text is None else documents.parsed(run / "order.json", text, Order.from_json)
 
 
 def record(run: Path) -> Record | None:
     """Who has the run in hand; None before it is submitted."""
-    text = _read(run / "scheduler.json")
-    if text is None:
-        return None
-    known = {name: value for name, value in json.loads(text).items() if name in Record.model_fields}
-    return Record(**known)
+    file = run / "scheduler.json"
+    found = documents.table(file)
+    return None if found is None else documents.parsed(file, found, Record.from_file)
 
 
 def view(run: Path, held: Record | None) -> View | None:
@@ -135,21 +144,24 @@ def view(run: Path, held: Record | None) -> View | None:
         return None
     ask = None if (run / ORIGIN).is_file() else _watchers.get(held.system)
     fresh = ask(run, held) if ask else None
-    if fresh is not None:
-        return fresh
-    text = _read(run / "view.json")
-    return None if text is None else View.from_json(text)
+    return kept_view(run) if fresh is None else fresh
+
+
+def kept_view(run: Path) -> View | None:
+    """The view as it was last kept, by whomever; None before that."""
+    if run in _unwritten:
+        return _unwritten[run]
+    text = documents.text(run / "view.json")
+    return None if text is None else documents.parsed(run / "view.json", text, View.from_json)
 
 
 def keep_view(run: Path, seen: View) -> None:
-    """Write a view where it says something new."""
-    text = _read(run / "view.json")
-    if text is None or View.from_json(text).replace(at=seen.at) != seen:
-        write_atomic(run / "view.json", seen.to_json())
-
-
-def _read(file: Path) -> str | None:
+    """Write a view where it says something new; a reader that may not write there keeps it in memory."""
+    last = kept_view(run)
+    if last is not None and last.replace(at=seen.at) == seen:
+        return
     try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
+        write_atomic(run / "view.json", seen.to_json())
+        _unwritten.pop(run, None)
+    except OSError:
+        _unwritten[run] = seen

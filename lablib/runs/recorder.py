@@ -15,14 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lablib.runs import artefacts, heartbeat, jsonl, orders, provenance
-from lablib.runs.state import HOPELESS, STOPPED
+from lablib.runs import artefacts, documents, heartbeat, jsonl, orders, provenance, signals
+from lablib.runs.state import ENDED, HOPELESS, STOPPED
 from lablib.specs import AnyRecipe, LabError, Recipe, Ref, parse_recipe, write_atomic
 
 DETERMINED = (LabError, ImportError, TypeError, ValueError, LookupError, AttributeError, NotImplementedError)
 """Errors that another attempt would only repeat; everything else may be the machine's fault."""
 LOOK = 2.0
-"""Seconds between looks at the marker that asks a run to stop, and at the budget."""
+"""Seconds between looks of a node's first rank at the marker that asks a run to stop, and at the budget."""
+LOOK_BESIDE = 5.0
+"""The same for the node's other ranks: a shared filesystem answers each of them."""
+PROGRESS = 2.0
+"""Seconds between two writings of ``progress.json``."""
 
 
 class Recorder:
@@ -60,7 +64,7 @@ class Recorder:
     @property
     def stop_requested(self) -> bool:
         """Whether the job is to save and return: a signal came, somebody asked (`orders.STOP`), or the budget is spent."""
-        if not self._stop.is_set() and time.monotonic() - self._looked > LOOK:
+        if not self._stop.is_set() and time.monotonic() - self._looked > (LOOK if self.leads else LOOK_BESIDE):
             self._looked = time.monotonic()
             if (self.path / orders.STOP).exists():
                 self.request_stop("asked")
@@ -96,16 +100,25 @@ class Recorder:
         if self.is_main:
             jsonl.event(self.path, kind, **details)
 
+    def saved(self, at_step: int, path: Path) -> None:
+        """Say that everything up to `at_step` is kept at `path` and need not be done again.
+
+        Every stage says so by this, in steps or whatever it counts: an attempt that kept more than those before it made
+        progress (`cluster.settle`), and one that did not may be the run's last.
+        """
+        inside = path.is_relative_to(self.path)
+        self.event("checkpoint", at_step=at_step, path=str(path.relative_to(self.path) if inside else path))
+
     def progress(self, done: float, total: float, unit: str = "steps") -> None:
-        """How far the stage is, and how fast since this attempt began; written at most twice a second and at the end."""
+        """How far the stage is, and how fast since this attempt began; written every `PROGRESS` seconds and at the end."""
         now = time.monotonic()
         self._first = self._first or (done, now)
-        if self.is_main and (done >= total or now - self._progressed > 0.5):
+        if self.is_main and (done >= total or now - self._progressed > PROGRESS):
             self._progressed = now
             before, begun = self._first
             rate = (done - before) / (now - begun) if done > before else None
             state = {"done": done, "total": total, "unit": unit, "time": time.time(), "per_second": rate}
-            write_atomic(self.path / "progress.json", json.dumps(state))
+            write_atomic(self.path / "progress.json", json.dumps(state), durable=False)
 
     def folder(self, name: str) -> Path:
         """A subfolder of the run, made if need be."""
@@ -146,11 +159,7 @@ class Recorder:
             self._update_manifest(notes={**self._manifest().get("notes", {}), **facts})
 
     def _manifest(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        return found
+        return documents.table(self.path / "manifest.json") or {}
 
     def _update_manifest(self, **changes: Any) -> None:
         write_atomic(self.path / "manifest.json", json.dumps({**self._manifest(), **changes}, indent=1, default=str))
@@ -162,26 +171,29 @@ class Recorder:
         A `LabError` or any other exception is recorded with its traceback and raised again.
         """
         self.account_for_lost_attempts()
-        previous = self._catch_signals()  # before anybody can see that the run lives, and ask it to stop
+        self._dump_stacks_on_request()
+        with signals.told_to(self.request_stop):  # before anybody can see that the run lives, and ask it to stop
+            heart = self._begin(phase)
+            try:
+                yield self
+            except BaseException as error:
+                reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+                self.event("failed", reason=reason, traceback=traceback.format_exc(), seconds=self._worked())
+                heart.stop(HOPELESS if isinstance(error, DETERMINED) else 1, reason)
+                raise
+            stopped = self.stop_requested
+        why = {"why": self._why} if self._why else {}
+        self.event("stopped" if stopped else "completed", seconds=self._worked(), peak_gib=heart.pulse.peak_gib, **why)
+        heart.stop(STOPPED if stopped else 0)
+
+    def _begin(self, phase: str) -> heartbeat.Heart:
+        """The first heartbeat, and where the run comes from."""
         self._heart = heartbeat.Heart(self.path, self.rank, phase, self.attempt, self.leads)
         self._since = time.monotonic()
-        self._spent_before = ended_seconds(jsonl.read(self.path / "events.jsonl")) if self.is_main else 0.0
+        self._spent_before = ended_seconds(jsonl.events(self.path)) if self.is_main else 0.0
         self._describe()
         self.event("started", pid=os.getpid(), rank=self.rank, attempt=self.attempt)
-        try:
-            yield self
-        except BaseException as error:
-            reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-            self.event("failed", reason=reason, traceback=traceback.format_exc(), seconds=self._worked())
-            self._heart.stop(HOPELESS if isinstance(error, DETERMINED) else 1, reason)
-            raise
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-        kind = "stopped" if self.stop_requested else "completed"
-        why = {"why": self._why} if self._why else {}
-        self.event(kind, seconds=self._worked(), peak_gib=self._heart.pulse.peak_gib, **why)
-        self._heart.stop(STOPPED if self.stop_requested else 0)
+        return self._heart
 
     def enter(self, phase: str) -> None:
         """Say what the process is at ("waiting", "running"); time spent waiting does not count as the run's."""
@@ -195,7 +207,7 @@ class Recorder:
 
     def account_for_lost_attempts(self) -> None:
         """Write a "lost" event for an earlier attempt that died without a word, so that its time still counts, once."""
-        known = {(event.get("pid"), event.get("attempt")) for event in jsonl.read(self.path / "events.jsonl") if event["kind"] == "lost"}  # fmt: skip
+        known = {(event.get("pid"), event.get("attempt")) for event in jsonl.events(self.path) if event["kind"] == "lost"}  # fmt: skip
         for old in heartbeat.read_all(self.path):
             if old.rank == self.rank and old.exit is None and (old.pid, old.attempt) not in known:
                 seconds = 0.0 if old.phase == "waiting" else max(0.0, old.at - old.started)
@@ -211,23 +223,13 @@ class Recorder:
 
     def _code(self) -> dict[str, Any]:
         """The commit as the submitter's checkout had it; a job imports a copy, which has no history."""
-        try:
-            found: dict[str, Any] = json.loads((self.path / "code.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return provenance.code()
-        return found
-
-    def _catch_signals(self) -> dict[signal.Signals, Any]:
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-        wanted = {signal.SIGTERM: "signal", signal.SIGINT: "signal", signal.SIGUSR2: "limit"}
-        self._dump_stacks_on_request()
-        return {
-            number: signal.signal(number, lambda *_, why=why: self.request_stop(why)) for number, why in wanted.items()
-        }
+        found = documents.table(self.path / "code.json")
+        return provenance.code() if found is None else found
 
     def _dump_stacks_on_request(self) -> None:
         """SIGUSR1 writes every thread's stack to ``logs/stacks-<rank>.txt``, also where Python itself is stuck."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         logs = self.folder("logs")
         self._stacks = (logs / f"stacks-{self.rank}.txt").open("a", encoding="utf-8")
         faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
@@ -235,6 +237,4 @@ class Recorder:
 
 def ended_seconds(events: list[dict[str, Any]]) -> float:
     """Working seconds of the attempts that have ended."""
-    return sum(
-        event.get("seconds", 0.0) for event in events if event["kind"] in ("completed", "stopped", "failed", "lost")
-    )
+    return sum(event.get("seconds", 0.0) for event in events if event["kind"] in ENDED)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lablib.runs import artefacts, heartbeat, jsonl, mirror, orders, state
+from lablib.runs import artefacts, documents, heartbeat, jsonl, mirror, orders, state
 from lablib.runs.recorder import ended_seconds
 from lablib.runs.state import GLYPHS, RunState
 from lablib.specs import AnyRecipe, Cluster, LabError, Recipe, Ref, parse_recipe, write_atomic
@@ -34,6 +34,7 @@ class Outcome:
     tokens_per_second: float | None
 
 
+UNTOLD = "its processes ended without a word: killed, out of memory, or their machine was restarted"
 _SEEN: dict[Path, tuple[tuple[int, ...], float]] = {}
 """When this process last saw a run's beats change: staleness is judged by the watcher's own clock."""
 
@@ -59,14 +60,13 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """A run by its folder, by its id below the runs folder, or on another machine by ``ssh://user@host/folder``, which
-        is then kept up to date here. Raises `LabError` where there is none."""
+        is then kept up to date here, as the folder of such a copy is. Raises `LabError` where there is none."""
         if str(path).startswith("ssh://"):
-            run = cls(mirror.open_mirror(str(path)))
-            mirror.keep(run)
-            return run
+            return mirror.keep(cls(mirror.open_mirror(str(path))))
         for folder in (Path(path), runs_root() / str(path)):
             if (folder / "recipe.json").is_file():
-                return cls(folder.absolute())
+                run = cls(folder.absolute())
+                return mirror.keep(run) if mirror.refresh(run.path) else run
         raise LabError(f"There is no run at {path}; `lab jobs` lists the runs in {runs_root()}")
 
     @classmethod
@@ -89,25 +89,36 @@ class Run:
         return self.path.name
 
     @property
+    def address(self) -> str:
+        """What `Run.open`, and so every command of ``lab``, finds it by from here: its id, or where it lies by ssh."""
+        found = mirror.origin(self.path)
+        return self.id if found is None else found[0].url(found[1])
+
+    @property
     def recipe(self) -> AnyRecipe:
         """What was asked."""
-        return parse_recipe(self._json("recipe") or {})
+        return documents.parsed(self._file("recipe"), self._json("recipe") or {}, parse_recipe)
 
     @property
     def cluster(self) -> Cluster | None:
         """The machines that the run is priced on."""
         found = self._json("cluster")
-        return None if found is None else Cluster(**found)
+        return None if found is None else documents.parsed(self._file("cluster"), found, lambda fields: Cluster(**fields))  # fmt: skip
 
     @property
     def estimate(self) -> dict[str, Any] | None:
         """The plan as it was registered before the start, as JSON (`lablib.plan.Estimate.from_json` reads it)."""
-        return self._json("estimate")
+        found = self._json("estimate", "days")
+        if found is not None and not (
+            isinstance(found["days"], dict) and {"low", "mid", "high"} <= found["days"].keys()
+        ):
+            raise documents.damaged(self._file("estimate"), f"days={found['days']!r} is no range")
+        return found
 
     @property
     def forecast(self) -> dict[str, Any] | None:
         """The loss curve that was forecast before the start."""
-        return self._json("forecast")
+        return self._json("forecast", "low", "mid", "high")
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -119,12 +130,11 @@ class Run:
         """What the run has made so far, by name."""
         return artefacts.load(self.path)
 
-    def _json(self, name: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return found
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.json"
+
+    def _json(self, name: str, *needed: str) -> dict[str, Any] | None:
+        return documents.table(self._file(name), *needed)
 
     def artefact_path(self, name: str) -> Path:
         """Where an artefact lies. Raises `LabError` that lists what there is."""
@@ -167,7 +177,7 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """What happened, in order: started, artefact, checkpoint, failed, ..."""
-        return jsonl.read(self.path / "events.jsonl")
+        return jsonl.events(self.path)
 
     def follow(self, stream: str = "train", every: float = 0.5) -> Iterator[dict[str, Any]]:
         """Yield metric rows as they are written, until the run has finished; `every` seconds between looks."""
@@ -203,29 +213,49 @@ class Run:
 
     @property
     def state(self) -> RunState:
-        """From heartbeats and from whoever has the run in hand; never from a process handle or a clock."""
+        """From heartbeats, from whoever has the run in hand, and from what was decided at its end; never from a process
+        handle or a clock."""
         held, pulses = self.held_by, self.pulses
         ranks = state.of_ranks(pulses, bool(pulses) and self._unchanged_for(pulses) > heartbeat.STALE)
         if held is None:
             return ranks
         attempt = pulses[0].attempt if pulses else -1
-        settled = self._settled >= attempt >= held.attempts_before
+        settled, outcome = self._settled
+        if settled >= attempt >= held.attempts_before:
+            return state.ENDS[outcome]
         seen = orders.view(self.path, held)
         if seen is not None:
-            if seen.state == "CANCELLED" and self._never_began():
+            asked = (self.path / orders.STOP).exists()
+            if seen.state == "CANCELLED" and not asked and self._never_began():
                 return RunState.FAILED
-            return state.with_view(ranks, seen, settled, attempt >= held.attempts_before + seen.restarts)
+            known = attempt >= held.attempts_before + seen.restarts
+            return state.with_view(ranks, seen, known, self._silent_since(seen))
         watched = held.supervisor
         if watched is None or not heartbeat.same_machine(watched):
             return ranks
         if heartbeat.alive(watched):
-            return state.in_hand(ranks, settled, attempt >= held.attempts_before)
+            return state.in_hand(ranks, attempt >= held.attempts_before)
         return RunState.LOST if not pulses or attempt < held.attempts_before else ranks
 
     @property
-    def _settled(self) -> int:
-        """The last attempt after which the run was left at its end; -1 before that."""
-        return int((self._json("settled") or {}).get("attempt", -1))
+    def _settled(self) -> tuple[int, str]:
+        """The last attempt after which the run was left at its end, and as what; -1 before that."""
+        found = self._json("settled", "attempt", "outcome")
+        if found is None:
+            return -1, ""
+        if found["outcome"] not in state.ENDS:
+            raise documents.damaged(self._file("settled"), f"outcome {found['outcome']!r} is none")
+        return documents.parsed(self._file("settled"), found["attempt"], int), found["outcome"]
+
+    def _silent_since(self, seen: orders.View) -> bool:
+        """Whether no rank has beaten since `seen` was written, at least `STALE` seconds ago. Times of files are compared,
+        which one file server gives."""
+        try:
+            written = self._file("view").stat().st_mtime
+        except FileNotFoundError:
+            return self._unchanged_for(self.pulses) > heartbeat.STALE
+        beats = [file.stat().st_mtime for file in (self.path / "heartbeat").glob("[!.]*.json")]
+        return time.time() - seen.at > heartbeat.STALE and max(beats, default=0.0) <= written
 
     def _unchanged_for(self, pulses: list[heartbeat.Pulse]) -> float:
         beats, now = tuple(pulse.beat for pulse in pulses), time.monotonic()
@@ -235,25 +265,64 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """Why the last attempt failed, with the remote traceback where there is one; empty where it did not."""
-        ends = [event for event in self.events() if event["kind"] in ("failed", "completed", "stopped")]
-        if ends and ends[-1]["kind"] == "failed":
-            return f"{ends[-1]['reason']}\n\n{ends[-1]['traceback']}"
-        said = next((f"rank {pulse.rank}: {pulse.reason}" for pulse in self.pulses if pulse.reason), "")
-        return said or self._never_began() or self._as_the_scheduler_tells()
+        """Why the run came to a bad end, or why its last attempt did while another one follows, in words and with the
+        remote traceback where there is one; else empty."""
+        now = self.state
+        if now in (RunState.COMPLETED, RunState.STOPPED):
+            return ""
+        last = self._last_end()
+        told = str(last["reason"]) if last.get("reason") else self._as_a_rank_tells()
+        if now.finished:
+            given_up = self._given_up()
+            silent = "" if last.get("kind") in ("stopped", "failed") else UNTOLD
+            told = self._never_began() or told or self._as_the_scheduler_tells(given_up != "") or silent
+            told = "; ".join(filter(None, [told, given_up]))
+        return f"{told}\n\n{last['traceback']}" if last.get("traceback") else told
+
+    def _last_end(self) -> dict[str, Any]:
+        """The event with which the newest attempt ended; empty where it left none."""
+        found: dict[str, Any] = {}
+        for event in self.events():
+            if event["kind"] == "started":
+                found = {}
+            elif event["kind"] in state.ENDED:
+                found = event
+        return found
+
+    def _as_a_rank_tells(self) -> str:
+        return next((f"rank {pulse.rank}: {pulse.reason}" for pulse in self.pulses if pulse.reason), "")
+
+    def _given_up(self) -> str:
+        """Why there is no further attempt, as `cluster.settle` left it; empty where the error itself says so."""
+        told = [event for event in self.events() if event["kind"] in ("attempt", "resubmitted")]
+        if (
+            not told
+            or told[-1].get("outcome") != "failed"
+            or any(pulse.exit == state.HOPELESS for pulse in self.pulses)
+        ):
+            return ""
+        return str(told[-1].get("reason", ""))
 
     def _never_began(self) -> str:
-        """Why a run was not even started: one that it needs came to a bad end."""
+        """Why a run was not even started: one that it needs came to a bad end, be it that it was resumed since."""
+        held = self.held_by
         for before in self._predecessors() if not self.pulses else ():
             if before.state.finished and before.state is not RunState.COMPLETED:
                 reason = before.failure.partition("\n")[0]
                 return f"it needs run {before.id}, which is {before.state}{': ' + reason if reason else ''}; resume that one, then this"  # fmt: skip
+            again = [event["time"] for event in before.events() if event["kind"] == "resubmitted"]
+            if held is not None and again and again[-1] > held.submitted:
+                return f"it needs run {before.id}, which had come to a bad end and was resumed since; resume this one too"  # fmt: skip
         return ""
 
-    def _as_the_scheduler_tells(self) -> str:
+    def _as_the_scheduler_tells(self, given_up: bool) -> str:
         seen = self.view
         if seen is None or not seen.final or seen.state in ("COMPLETED", "CANCELLED"):
             return ""
+        if given_up and seen.state == "FAILED" and seen.reason in ("", "NonZeroExitCode"):
+            return ""  # it is how the job's script ends when it gives up
+        if seen.state == orders.UNKNOWN:
+            return "its processes fell silent, and Slurm no longer knows the job"
         return f"Slurm ended the job: {seen.state}{', ' + seen.reason if seen.reason else ''}{' on ' + seen.nodes if seen.nodes else ''}"
 
     def _predecessors(self) -> list[Run]:
@@ -262,7 +331,7 @@ class Run:
     @property
     def progress(self) -> dict[str, Any]:
         """done, total, unit, per_second of this attempt, and eta_seconds where that can be told."""
-        found = self._json("progress") or {}
+        found = self._json("progress", "done", "total") or {}
         if found.get("per_second"):
             found["eta_seconds"] = (found["total"] - found["done"]) / found["per_second"]
         return found

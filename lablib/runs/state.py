@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from lablib.runs.heartbeat import Pulse, alive, same_machine
-from lablib.runs.orders import View
+from lablib.runs.orders import UNKNOWN, View
 
 STOPPED = 75
 """Exit status of a rank that was asked to stop and saved first (EX_TEMPFAIL: try again)."""
 HOPELESS = 78
 """Exit status of a rank that failed in a way that another attempt would repeat (EX_CONFIG)."""
+
+ENDED = ("completed", "stopped", "failed", "lost")
+"""Events that a process leaves at its end, or another one for it."""
 
 
 class RunState(StrEnum):
@@ -60,29 +63,34 @@ def of_ranks(pulses: Sequence[Pulse], stale: bool = False) -> RunState:
     return RunState.WAITING if pulses[0].phase == "waiting" else RunState.RUNNING
 
 
-def in_hand(ranks: RunState, settled: bool, attempt_known: bool) -> RunState:
-    """While a supervisor or Slurm has the run: an attempt that ended is not the run's end until that is settled."""
+ENDS = {"completed": RunState.COMPLETED, "stopped": RunState.STOPPED, "failed": RunState.FAILED}
+"""A run at its end (`cluster.settle`) is what was decided then, whatever its last ranks could still write."""
+
+
+def in_hand(ranks: RunState, attempt_known: bool) -> RunState:
+    """While a supervisor or Slurm has the run, and has not settled it: an attempt that ended is not the run's end."""
     if not attempt_known:
         return RunState.QUEUED
-    if ranks.finished and not settled and ranks is not RunState.COMPLETED:
+    if ranks.finished and ranks is not RunState.COMPLETED:
         return RunState.QUEUED
     return ranks
 
 
-def with_view(ranks: RunState, seen: View, settled: bool, attempt_known: bool) -> RunState:
-    """The ranks' word together with the scheduler's.
+def with_view(ranks: RunState, seen: View, attempt_known: bool, silent: bool = False) -> RunState:
+    """The ranks' word together with the scheduler's, for a run that is not settled.
 
     What ranks wrote of their end stands; where they could not (killed, node gone, cancelled), the scheduler's final
-    state decides, and a job that waits again is queued whatever its last attempt said.
+    state decides, and a job that waits again is queued whatever its last attempt said. One that the scheduler has
+    forgotten is lost once its ranks are `silent`.
     """
-    if settled and ranks.finished:
-        return ranks
     if seen.pending:
         return RunState.WAITING if seen.reason.startswith("Dependency") else RunState.QUEUED
     if not seen.final:
-        return in_hand(ranks, settled, attempt_known)
+        return in_hand(ranks, attempt_known)
     if attempt_known and ranks in (RunState.COMPLETED, RunState.STOPPED, RunState.FAILED):
         return ranks
+    if seen.state == UNKNOWN:
+        return RunState.LOST if silent else in_hand(ranks, attempt_known)
     if seen.state == "COMPLETED":
         return RunState.COMPLETED if ranks is RunState.COMPLETED else RunState.LOST
     if seen.state == "CANCELLED":

@@ -21,15 +21,19 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a text file in one step: a reader sees the old content or the new, never a part."""
+def write_atomic(path: Path, text: str, durable: bool = True) -> None:
+    """Replace a text file in one step: a reader sees the old content or the new, never a part.
+
+    What need not survive a power failure is not `durable`: a file server is spared the wait for its disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

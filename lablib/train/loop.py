@@ -73,7 +73,7 @@ def resume(recipe: Pretrain, run: Recorder, parts: Parts) -> Position:
 def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
     """Publish a checkpoint of where the run stands."""
     path = parts.checkpoints.save(parts.stepper.model, parts.stepper.optimizer, at, str(recipe.parallelism))
-    run.event("checkpoint", at_step=at.step, path=str(path.relative_to(run.path)))
+    run.saved(at.step, path)
 
 
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:

@@ -15,9 +15,9 @@ def _code(text: object) -> Markup:
 
 def _commit(manifest: dict[str, Any]) -> str:
     found = manifest.get("code") or {}
-    if not found:
-        return "not a git checkout"
-    return found["commit"][:12] + (" with uncommitted changes" if found["dirty"] else "")
+    if found.get("commit"):
+        return found["commit"][:12] + (" with uncommitted changes" if found.get("dirty") else "")
+    return f"snapshot {found['snapshot']}, not a git checkout" if found.get("snapshot") else "not a git checkout"
 
 
 def _hardware(run: RunRecord) -> str:
