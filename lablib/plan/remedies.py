@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from math import prod
 from typing import Any, NamedTuple
 
+from lablib.plan import candidates
 from lablib.plan.machine import Machine
 from lablib.specs import LabError, Parallelism, Recipe
 from lablib.specs.recipes import Sampled
@@ -91,7 +93,8 @@ def _layouts(recipe: Recipe, machine: Machine) -> Iterator[list[Settings]]:
     given, layout = machine.cluster.gpus, recipe.parallelism
     places: dict[int, list[Settings]] = {recipe.gpus: [{}]}
     for wanted in _degrees(layout, machine):
-        gpus = recipe.gpus - layout.gpus + layout.replace(**wanted).gpus
+        degrees = (wanted.get(name, getattr(layout, name)) for name in candidates.DEGREES)
+        gpus = recipe.gpus - layout.gpus + prod(degrees)
         places.setdefault(gpus if gpus == recipe.gpus or gpus > given else given, []).append(wanted)
     for _, alike in sorted(places.items()):
         yield [{**wanted, **sampler} for wanted, sampler in product(alike, samplers)]

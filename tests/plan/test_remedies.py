@@ -79,7 +79,7 @@ LAYOUTS = st.builds(
     Parallelism,
     dp_shard=st.sampled_from([1, 2, 8]), dp_replicate=st.sampled_from([1, 2]), tp=st.sampled_from([1, 2]),
     micro_batch_size=st.sampled_from([1, 2, 4]),
-)  # fmt: skip
+).flatmap(lambda it: st.sampled_from([it, it.replace(ep=it.dp_shard * it.tp)]))  # fmt: skip
 SHARED = {"batch_size": st.just(64), "seq_len": st.sampled_from([1024, 4096]), "parallelism": LAYOUTS,
           "recompute": st.sampled_from(["none", "selective", "full"])}  # fmt: skip
 TUNED = {**SHARED, "model": MODELS, "data": st.just("x.jsonl"), "lora": st.sampled_from([None, LoRA()])}
@@ -125,6 +125,13 @@ def test_a_sampler_that_is_too_large_is_spread() -> None:
     recipe = GRPO(model="deepseek-v3", task=TASK, engine="vllm", parallelism=Parallelism(dp_shard=512, ep=8), recompute="full",
                   prompts_per_step=64, batch_size=512, max_new_tokens=512)  # fmt: skip
     assert "sampler_tp=32 would fit" in check(recipe, NODE.replace(nodes=64))
+
+
+def test_remedies_keep_layouts_of_experts_whole() -> None:
+    recipe = pretrain(
+        model="qwen3-30b-a3b", seq_len=4096, batch_tokens=64 * 4096, parallelism=Parallelism(dp_shard=8, ep=8)
+    )
+    assert "would fit" in check(recipe, NODE.replace(nodes=8))
 
 
 def test_remedies_stay_on_the_cluster_where_they_can() -> None:
