@@ -147,7 +147,12 @@ def estimate(
         co2e_kg=money.carbon(energy),
         basis=machine.efficiency.basis,
         fits=not reasons,
-        warnings=(*reasons, *verdict.cautions(recipe, work, machine, mfu, again), *_rarely(recipe, work, useful), *unpriced),
+        warnings=(
+            *reasons,
+            *verdict.cautions(recipe, work, machine, mfu, again),
+            *_rarely(recipe, work, useful),
+            *unpriced,
+        ),
         ledger=ledger.entries(work, machine, hours, useful, price, mfu),
     )
 
