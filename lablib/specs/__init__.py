@@ -8,6 +8,7 @@ from lablib.specs.data import Mixture, Ref, Task
 from lablib.specs.errors import LabError
 from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
+from lablib.specs.mixtures import Curriculum as Curriculum
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
 from lablib.specs.parallelism import Parallelism
 from lablib.specs.profile import Profile

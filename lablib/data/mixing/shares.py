@@ -1,0 +1,143 @@
+"""Shares of tokens by rule: natural, temperature, UniMax, and the nearest shares that keep limits.
+
+Everything here is a pure function from domain → number to domain → share; shares sum to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lablib.specs import LabError
+
+Shares = dict[str, float]
+
+
+def _checked(available: Mapping[str, float]) -> dict[str, float]:
+    wrong = [name for name, tokens in available.items() if not (np.isfinite(tokens) and tokens >= 0)]
+    if wrong:
+        raise LabError(f"available[{wrong[0]!r}]={available[wrong[0]]}: tokens are a finite number, 0 or more")
+    if not sum(available.values()):
+        raise LabError("available: no domain has a token; give the tokens that there are of each")
+    return dict(available)
+
+
+def natural(available: Mapping[str, float]) -> Shares:
+    """Each domain in proportion to the tokens that there are of it. Raises `LabError` where there are none."""
+    tokens = _checked(available)
+    whole = sum(tokens.values())
+    return {name: count / whole for name, count in tokens.items()}
+
+
+def temperature(available: Mapping[str, float], heat: float) -> Shares:
+    """Shares in proportion to p^(1/T), p natural: 1 is natural, more lifts small domains, infinity is uniform.
+
+    As in multilingual training (arXiv 1907.05019). A domain without tokens stays at 0. Raises `LabError` for T ≤ 0.
+    """
+    if not heat > 0:
+        raise LabError(f"temperature={heat}: must be above 0; 1 is natural, larger is flatter")
+    shares = natural(available)
+    top = max(shares.values())
+    raised = {name: (share / top) ** (1 / heat) if share else 0.0 for name, share in shares.items()}
+    whole = sum(raised.values())
+    return {name: value / whole for name, value in raised.items()}
+
+
+def unimax_tokens(available: Mapping[str, float], tokens: float, max_epochs: float) -> dict[str, float]:
+    """Tokens of each domain by UniMax (arXiv 2304.09151, Algorithm 1): as even as an epoch cap allows.
+
+    From the smallest domain up, each gets an equal part of what is left, or `max_epochs` passes where that is less. They
+    sum to `tokens`, or to all that the cap allows where that is less. Raises `LabError` for limits that are not positive.
+    """
+    if not (tokens > 0 and max_epochs > 0):
+        raise LabError(f"tokens={tokens}, max_epochs={max_epochs}: both must be above 0")
+    left, given = float(tokens), {}
+    order = sorted(_checked(available).items(), key=lambda item: item[1])
+    for rank, (name, count) in enumerate(order):
+        given[name] = min(left / (len(order) - rank), max_epochs * count)
+        left -= given[name]
+    return {name: given[name] for name in available}
+
+
+def unimax(available: Mapping[str, float], tokens: float, max_epochs: float = 4.0) -> Shares:
+    """`unimax_tokens` as shares. Where the cap allows fewer than `tokens`, ask `most_tokens` how many there are."""
+    return natural(unimax_tokens(available, tokens, max_epochs))
+
+
+def epochs(weights: Mapping[str, float], tokens: float, available: Mapping[str, float]) -> dict[str, float]:
+    """Domain → passes over its tokens in a run of `tokens`; infinite where a weight falls on a domain without tokens."""
+    return {
+        name: tokens * weight / available[name] if available.get(name) else float("inf")
+        for name, weight in weights.items()
+        if weight > 0
+    }
+
+
+def most_tokens(weights: Mapping[str, float], available: Mapping[str, float], max_epochs: float) -> float:
+    """Tokens at which the first domain reaches `max_epochs`."""
+    return max_epochs * min(available.get(name, 0.0) / weight for name, weight in weights.items() if weight > 0)
+
+
+def limits(
+    names: tuple[str, ...],
+    low: Mapping[str, float] | None = None,
+    high: Mapping[str, float] | None = None,
+    tokens: float | None = None,
+    available: Mapping[str, float] | None = None,
+    max_epochs: float = 4.0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(Least, greatest) share of each name, each (names,): the box, and `max_epochs` passes over what is available.
+
+    Raises `LabError` where no shares keep them, with what the limits come to.
+    """
+    least = np.array([(low or {}).get(name, 0.0) for name in names])
+    most = np.array([(high or {}).get(name, 1.0) for name in names])
+    if tokens is not None and available is not None:
+        most = np.minimum(most, [max_epochs * available.get(name, 0.0) / tokens for name in names])
+    for name, bottom, top in zip(names, least, most, strict=True):
+        if not 0 <= bottom <= top + 1e-12:
+            raise LabError(f"{name}: a share of at least {bottom:.3g} and at most {top:.3g} cannot be; lower `low`, raise `high` or max_epochs, or train on fewer tokens")  # fmt: skip
+    if most.sum() < 1 - 1e-9 or least.sum() > 1 + 1e-9:
+        raise LabError(f"the limits allow shares that sum to between {least.sum():.3g} and {most.sum():.3g}, never 1; {'train on fewer tokens, add data or raise max_epochs' if most.sum() < 1 else 'lower `low`'}")  # fmt: skip
+    return np.minimum(least, most), most
+
+
+def constrain(
+    weights: Mapping[str, float],
+    low: Mapping[str, float] | None = None,
+    high: Mapping[str, float] | None = None,
+    tokens: float | None = None,
+    available: Mapping[str, float] | None = None,
+    max_epochs: float = 4.0,
+) -> Shares:
+    """The shares nearest to `weights` (in Kullback-Leibler divergence) that keep a box and an epoch cap.
+
+    They are clip(λ·weight, low, high) with the λ at which they sum to one: what a cap takes from one domain goes to the
+    others in proportion. Raises `LabError` where nothing keeps the limits.
+    """
+    names = tuple(weights)
+    least, most = limits(names, low, high, tokens, available, max_epochs)
+    wanted = np.array([weights[name] for name in names])
+    if np.where(wanted > 0, most, least).sum() < 1 - 1e-9:
+        raise LabError("the domains with a weight cannot take all tokens under their limits; give another domain a weight")  # fmt: skip
+    return dict(zip(names, fit_into(wanted, least, most).tolist(), strict=True))
+
+
+def fit_into(wanted: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`constrain` on arrays (names,), for limits that can be kept."""
+    low, high = 0.0, 1.0
+    while np.clip(high * wanted, least, most).sum() < 1 - 1e-12 and high < 1e300:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.clip(middle * wanted, least, most).sum() < 1 else (low, middle)
+    return _whole(np.clip(high * wanted, least, most), least, most)
+
+
+def _whole(shares: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The last digits of the sum, put where there is room."""
+    for index in np.argsort(-(most - shares), kind="stable"):
+        shares[index] = np.clip(shares[index] + 1 - shares.sum(), least[index], most[index])
+    return shares
