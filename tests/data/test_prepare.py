@@ -131,6 +131,13 @@ def test_stop_request_ends_it_and_loses_nothing(texts: Path, home: Path, tmp_pat
     assert set(Run.open(run.path).artefacts) == {"tokenizer", "data"}
 
 
+def test_each_product_in_the_cache_counts_as_progress(texts: Path, home: Path, tmp_path: Path) -> None:
+    run = execute(tmp_path / "runs", recipe(texts))
+    kept = [event for event in Run.open(run.path).events() if event["kind"] == "checkpoint"]
+    assert [event["at_step"] for event in kept] == [1, 2, 3]
+    assert [Path(event["path"]).parent.name for event in kept] == ["corpora", "tokenizers", "shards"]
+
+
 def test_a_client_that_the_same_ctrl_c_killed_is_no_failure(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ def test_a_resumed_evaluation_keeps_what_it_has(
     half.folder("evals").joinpath("items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part) + '{"torn')
     asked = []
     honest = stage._answer
-    monkeypatch.setattr(stage, "_answer", lambda *args: asked.append(args[1]) or honest(*args))
+    monkeypatch.setattr(stage, "_answer", lambda *args: asked.append(args[2]) or honest(*args))
     evaluate(recipe, half)
     assert asked == ["sft", "same"]
     assert read(half) == read(whole)
@@ -87,6 +87,35 @@ def test_a_stop_request_ends_between_models(recipe: Evaluate, tmp_path: Path) ->
     run._stop.set()
     evaluate(recipe, run)
     assert not (run.path / "evals" / "scores.json").exists()
+
+
+def test_a_stop_request_ends_within_a_task_after_the_batch_and_what_is_scored_counts_as_progress(
+    recipe: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recipe.replace(batch_size=8)
+    run = Recorder.create(tmp_path, wanted)
+    real, batches = stage.generate, []
+
+    def stopped_in_the_second_model(*args: Any) -> list[str]:
+        heed = args[5]
+
+        def report(done: int) -> None:
+            batches.append(done)
+            if len(batches) == 10:  # the first model's 60 items are 8 batches
+                run.request_stop("limit")
+            heed(done)
+
+        return real(*args[:5], report)
+
+    monkeypatch.setattr(stage, "generate", stopped_in_the_second_model)
+    evaluate(wanted, run)
+    assert len(batches) == 10 and not (run.path / "evals" / "scores.json").exists()
+    kept = [row["at_step"] for row in lines(run.path / "events.jsonl") if row["kind"] == "checkpoint"]
+    assert kept == [60] and {row["model"] for row in lines(run.path / "evals" / "items.jsonl")} == {"base"}
+    again = Recorder(run.path)
+    evaluate(wanted, again)
+    kept = [row["at_step"] for row in lines(run.path / "events.jsonl") if row["kind"] == "checkpoint"]
+    assert kept == [60, 120, 180] and (run.path / "evals" / "scores.json").exists()
 
 
 @pytest.mark.parametrize(

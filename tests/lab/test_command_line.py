@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lab.__main__ import COMMANDS
-from lablib.specs import Accelerator, Cluster, Parallelism, Pretrain
+from lablib.runs import Run
+from lablib.specs import Accelerator, Cluster, Parallelism, Prepare, Pretrain
 
 
 def lab(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -101,6 +102,21 @@ def test_an_unknown_accelerator_lists_the_nearest(folder: Path) -> None:
 def test_a_run_that_does_not_exist(folder: Path) -> None:
     for command in ("watch", "stop", "resume", "report"):
         refused(lab(command, "nothing-here"), "nothing-here", "lab jobs")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("extend", "RUN", "--time", "zzz"), ["time", "zzz", "10 min"]),
+        (("extend", "RUN", "--max-dollars", "abc"), ["abc", "$50k"]),
+        (("submit", "RECIPE", "--max-dollars", "abc"), ["--max-dollars", "abc", "$50k"]),
+    ],
+)
+def test_an_amount_that_cannot_be_read(folder: Path, words: tuple[str, ...], told: list[str]) -> None:
+    recipe = Prepare(corpus=str(folder))
+    recipe.save(folder / "r.toml")
+    places = {"RUN": str(Run.create(recipe, folder / "runs").path), "RECIPE": str(folder / "r.toml")}
+    refused(lab(*(places.get(word, word) for word in words)), *told)
 
 
 def test_a_machine_that_was_not_measured_says_how(folder: Path) -> None:
