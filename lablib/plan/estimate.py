@@ -17,7 +17,7 @@ from lablib.plan.memory import Memory
 from lablib.plan.others import calibrate, evaluate, export, prepare
 from lablib.plan.params import Params
 from lablib.plan.posttraining import preference, reward, sft
-from lablib.plan.pretraining import CHECKPOINTS, pretrain
+from lablib.plan.pretraining import CHECKPOINTS, held, pretrain
 from lablib.plan.ranges import Range
 from lablib.plan.reinforcing import grpo, ppo
 from lablib.plan.work import Work
@@ -115,10 +115,11 @@ def estimate(
         from lablib.plan.chain import estimate_chain
 
         return estimate_chain(recipe, cluster, efficiency, root)
-    again = partial(_planned, cluster=cluster, efficiency=efficiency or constants.of(cluster), root=root)
+    shares = efficiency or constants.of(cluster)
+    again = partial(_planned, cluster=cluster, efficiency=shares, root=root)
     work, machine = again(recipe)
     mfu = _mfu(work, recipe, machine)
-    reasons = verdict.obstacles(recipe, work, machine, again)
+    reasons = verdict.obstacles(recipe, work, machine, partial(_held, cluster=cluster, efficiency=shares, root=root))
     useful = _goodput(work, recipe, machine)
     hours = _hours(work, machine, useful)
     gpu_hours, energy = hours.times(recipe.gpus), money.energy(hours.times(recipe.gpus), cluster)
@@ -160,6 +161,14 @@ def estimate(
 def _planned(recipe: Recipe, cluster: Cluster, efficiency: Efficiency, root: Path | None) -> tuple[Work, Machine]:
     machine = Machine(cluster, efficiency, recipe.threads, recipe.gpus)
     return _work(recipe, machine, root), machine
+
+
+def _held(recipe: Recipe, cluster: Cluster, efficiency: Efficiency, root: Path | None) -> tuple[Work, Machine]:
+    """What a recipe takes, as far as its verdict needs it: of a pretraining, which is tried in many forms, memory alone."""
+    if not isinstance(recipe, Pretrain):
+        return _planned(recipe, cluster, efficiency, root)
+    machine = Machine(cluster, efficiency, recipe.threads, recipe.gpus)
+    return held(recipe, machine), machine
 
 
 def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:

@@ -57,3 +57,16 @@ def pretrain(recipe: Pretrain, machine: Machine) -> Work:
         jobs=(one,),
         checkpoint_bytes=size,
     )
+
+
+def held(recipe: Pretrain, machine: Machine) -> Work:
+    """The memory of a Pretrain recipe, without its time."""
+    one = job(recipe)
+    return Work(
+        steps=recipe.steps,
+        step_parts={},
+        memory=memory.peak(one, machine.efficiency, machine.capacity_gib),
+        params=one.params,
+        precision=recipe.precision,
+        jobs=(one,),
+    )
