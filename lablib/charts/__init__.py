@@ -6,6 +6,8 @@ from lablib.charts.bars import memory_parts, plan_vs_actual, shares, sweep
 from lablib.charts.bundle import bundle, svg
 from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
 from lablib.charts.figure import Figure
+from lablib.charts.funnel import funnel, rules
+from lablib.charts.s_curve import edits, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
 from lablib.charts.trade_off import trade_off
@@ -16,6 +18,8 @@ __all__ = [
     "accuracy",
     "bundle",
     "columns",
+    "edits",
+    "funnel",
     "grad_norm",
     "learning_rate",
     "loss",
@@ -24,6 +28,8 @@ __all__ = [
     "metric",
     "plan_vs_actual",
     "reward",
+    "rules",
+    "s_curve",
     "scores",
     "series",
     "shares",

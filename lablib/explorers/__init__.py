@@ -3,21 +3,25 @@
 from lablib.explorers.accuracy import Accuracy
 from lablib.explorers.budget import BudgetPlan
 from lablib.explorers.explorer import Explorer, knob
+from lablib.explorers.funnel import FunnelPlan
 from lablib.explorers.layouts import LayoutPlan
 from lablib.explorers.memory import MemoryPlan
 from lablib.explorers.mini import MiniPlan
 from lablib.explorers.monitor import Monitor
+from lablib.explorers.s_curve import SCurve
 from lablib.explorers.view import Headline, Status, Table, View
 
 __all__ = [
     "Accuracy",
     "BudgetPlan",
     "Explorer",
+    "FunnelPlan",
     "Headline",
     "LayoutPlan",
     "MemoryPlan",
     "MiniPlan",
     "Monitor",
+    "SCurve",
     "Status",
     "Table",
     "View",

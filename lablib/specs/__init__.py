@@ -2,6 +2,7 @@
 
 from lablib.specs.base import Spec, digest, write_atomic
 from lablib.specs.catalog import catalog
+from lablib.specs.cleaning import Clean
 from lablib.specs.component import Component
 from lablib.specs.container import Container
 from lablib.specs.data import Mixture, Ref, Task
@@ -41,6 +42,7 @@ __all__ = [
     "Accelerator",
     "AnyRecipe",
     "Calibrate",
+    "Clean",
     "Cluster",
     "Component",
     "Container",

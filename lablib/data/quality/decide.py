@@ -11,6 +11,7 @@ import polars as pl
 
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Report, silent
+from lablib.data.quality.classifier import Classifier, with_scores
 from lablib.data.quality.table import VERSION, signals
 from lablib.specs import LabError, digest
 from lablib.specs.cleaning import Clean
@@ -115,6 +116,8 @@ class Quality:
     """The funnel's step of heuristics (`lablib.data.funnel.Step`)."""
 
     clean: Clean
+    classifier: Classifier | None = None
+    """Scores documents where ``min_quality`` is set."""
 
     @property
     def name(self) -> str:
@@ -125,8 +128,14 @@ class Quality:
         """Of the thresholds that are set and of how signals are measured; a preset's name does not count."""
         rules = {rule.name: rule.value for rule in self.clean.rules()}
         clean = self.clean
-        return digest([VERSION, clean.splitter, sorted(clean.languages), sorted(clean.blocked_hosts), rules])
+        judge = self.classifier.key if self.classifier and clean.min_quality is not None else ""
+        return digest([VERSION, clean.splitter, sorted(clean.languages), sorted(clean.blocked_hosts), rules, judge])
 
     def decide(self, before: Corpus, report: Report = silent) -> Mapping[str, str]:
-        """The reasons by SHA-256; signals are measured unless they are stored."""
-        return reasons(signals(before, self.clean.splitter, report), self.clean)
+        """The reasons by SHA-256; signals are measured unless they are stored. Raises `LabError` where a score is bounded
+        and there is no classifier."""
+        table = signals(before, self.clean.splitter, report)
+        if self.classifier and self.clean.min_quality is not None:
+            every = (document for domain in before.domains for document in before.documents(domain))
+            table = with_scores(table, every, self.classifier)
+        return reasons(table, self.clean)
