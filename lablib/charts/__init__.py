@@ -7,7 +7,7 @@ from lablib.charts.bundle import bundle, svg
 from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
 from lablib.charts.figure import Figure
 from lablib.charts.funnel import funnel, rules
-from lablib.charts.s_curve import edits, s_curve
+from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
 from lablib.charts.trade_off import trade_off
@@ -18,7 +18,7 @@ __all__ = [
     "accuracy",
     "bundle",
     "columns",
-    "edits",
+    "edit_curve",
     "funnel",
     "grad_norm",
     "learning_rate",
