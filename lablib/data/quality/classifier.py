@@ -127,7 +127,8 @@ def train(texts: Sequence[str], good: Sequence[bool]) -> Classifier:
 
 def halves(documents: Iterable[Document]) -> tuple[list[Document], list[Document]]:
     """Labelled documents in two halves by their hash: the same halves whatever the order."""
-    first, second = [], []
+    first: list[Document] = []
+    second: list[Document] = []
     for document in documents:
         if document.label:
             (first if int(document.sha256[-1], 16) % 2 else second).append(document)

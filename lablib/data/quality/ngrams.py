@@ -22,10 +22,10 @@ def repetition(words: Words, chars: Ints) -> dict[str, Floats]:
     signals: dict[str, Floats] = {}
     kinds = len(words.distinct)
     edges = np.concatenate([[0], np.cumsum(words.length)])
-    ends = np.cumsum(words.counts)
+    ends = np.cumsum(words.counts)[words.document]
     at, gram = np.arange(len(words.code)), words.document
     for n in range(1, DUPLICATE[-1] + 1):
-        fits = at + n <= ends[words.document[at]]
+        fits = at + n <= ends[at]
         at = at[fits]
         gram = pd.factorize(gram[fits] * kinds + words.code[at + n - 1])[0]
         repeats = np.bincount(gram) > 1
@@ -71,17 +71,34 @@ def _hits(at: Ints, gram: Ints, n: int) -> list[int]:
     first = _firsts(gram)
     later = np.ones(len(at), bool)
     later[first] = False
-    origin = at[first][gram[later]]
+    places, names = at[later], gram[later]
+    after = np.searchsorted(places, places + n)
     inside = bytearray(int(at.max(initial=0)) + n)
     cover = b"\1" * (n - 1)
-    free, met, hits = 0, set(), []
-    for place, begun, name in zip(at[later].tolist(), origin.tolist(), gram[later].tolist(), strict=True):
-        if place < free:
-            continue
-        if inside[begun] and name not in met:
-            met.add(name)
-            continue
-        hits.append(place)
-        free = place + n
-        inside[place + 1 : free] = cover
+    return _read(*map(memoryview, (places, names, at[first][names], after)), inside, cover, len(first))
+
+
+def _read(
+    places: memoryview,
+    names: memoryview,
+    origins: memoryview,
+    after: memoryview,
+    inside: bytearray,
+    cover: bytes,
+    kinds: int,
+) -> list[int]:
+    """The walk of `_hits` over places whose n-gram stands elsewhere to the left, first at its origin. Only the places that
+    are stopped at cost anything: `after` is the index of the next one behind a hit."""
+    index, end, covered = 0, len(places), len(cover) + 1
+    met = bytearray(kinds)
+    hits: list[int] = []
+    while index < end:
+        if inside[origins[index]] and not met[names[index]]:
+            met[names[index]] = 1
+            index += 1
+        else:
+            place = places[index]
+            hits.append(place)
+            inside[place + 1 : place + covered] = cover
+            index = after[index]
     return hits
