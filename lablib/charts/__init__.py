@@ -7,6 +7,7 @@ from lablib.charts.bundle import bundle, svg
 from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
 from lablib.charts.figure import Figure
 from lablib.charts.funnel import funnel, rules
+from lablib.charts.mixture import epochs_by_domain, mixture_over_training
 from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
@@ -19,6 +20,7 @@ __all__ = [
     "bundle",
     "columns",
     "edit_curve",
+    "epochs_by_domain",
     "funnel",
     "grad_norm",
     "learning_rate",
@@ -26,6 +28,7 @@ __all__ = [
     "memory",
     "memory_parts",
     "metric",
+    "mixture_over_training",
     "plan_vs_actual",
     "reward",
     "rules",

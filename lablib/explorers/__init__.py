@@ -7,6 +7,7 @@ from lablib.explorers.funnel import FunnelPlan
 from lablib.explorers.layouts import LayoutPlan
 from lablib.explorers.memory import MemoryPlan
 from lablib.explorers.mini import MiniPlan
+from lablib.explorers.mixture import MixturePlan
 from lablib.explorers.monitor import Monitor
 from lablib.explorers.s_curve import SCurve
 from lablib.explorers.view import Headline, Status, Table, View
@@ -20,6 +21,7 @@ __all__ = [
     "LayoutPlan",
     "MemoryPlan",
     "MiniPlan",
+    "MixturePlan",
     "Monitor",
     "SCurve",
     "Status",

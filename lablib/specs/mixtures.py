@@ -218,12 +218,17 @@ def curricula() -> tuple[str, ...]:
     return tuple(_read()["curricula"])
 
 
+def stages(name: str) -> tuple[Published, ...]:
+    """The published mixtures of a curriculum, in order. Raises `LabError` for an unknown name."""
+    known: dict[str, list[str]] = _read()["curricula"]
+    if name not in known:
+        raise LabError(f"There is no published curriculum {name!r}; there are {', '.join(known)}")
+    return tuple(mixtures[stage] for stage in known[name])
+
+
 def curriculum(name: str) -> Curriculum:
     """A published curriculum: its stages' mixtures in order, over the published tokens.
 
     Warns as `preset` does. Raises `LabError` for an unknown name.
     """
-    known: dict[str, list[str]] = _read()["curricula"]
-    if name not in known:
-        raise LabError(f"There is no published curriculum {name!r}; there are {', '.join(known)}")
-    return Curriculum(phases=tuple(Phase(tokens=round(mixtures[stage].tokens or 0), mixture=preset(stage)) for stage in known[name]))  # fmt: skip
+    return Curriculum.of(*((round(row.tokens or 0), preset(row.name)) for row in stages(name)))
