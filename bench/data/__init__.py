@@ -1,0 +1,1 @@
+"""Measurements of `lablib.data`, one module each."""

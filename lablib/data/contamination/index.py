@@ -1,0 +1,178 @@
+"""`Index`: what is kept of a benchmark: hashes of n-grams and numbers about them, never its text.
+
+The file is one line of JSON (what it is, and the arrays' names, types and lengths), then the arrays one after another,
+little-endian. The same items give the same bytes, in whatever order they came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lablib.data.contamination import grams
+from lablib.data.contamination.items import BenchmarkItem, checked, digest_of
+from lablib.data.dedup.shingles import Batch, Hashes
+from lablib.specs import LabError
+from lablib.specs.contamination import NGRAM
+
+VERSION = 1
+"""Raised when the file's form or the meaning of an array changes."""
+COMMON = 64
+"""An n-gram that more items share than this proposes none of them, so that a document's frequent phrases cost nothing."""
+LEAST_EVIDENCE = 2.5
+"""Sum of the weights of an item's n-grams below which it says too little to be found by itself: its answer must follow."""
+LONGEST_ANSWER = 12
+"""Words of an answer that are looked for."""
+POWER = 2.0
+"""Of the inverse document frequency in an n-gram's weight: what a template's items share says little about one of them."""
+TYPES = {"hashes": "<u8", "weights": "<f4", "offsets": "<i8", "postings": "<i4", "words": "<i4", "evidence": "<f4",
+         "number_offsets": "<i8", "numbers": "<u8", "number_masks": "<u8", "number_weights": "<f4",
+         "answers": "<u8", "answer_words": "<i4"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Index:
+    """One benchmark's index. Item i has the i-th smallest id; n-grams are sorted by hash.
+
+    ``hashes[g]`` is in the items ``postings[offsets[g] : offsets[g + 1]]`` and weighs ``weights[g]``, from 0 to 1.
+    ``numbers`` and ``number_masks`` [item's ``number_offsets``] are its n-grams with a number, as they are and with every
+    number masked.
+    """
+
+    name: str
+    method: str
+    ids: list[str]
+    items_sha256: str
+    normaliser: str
+    uncovered: dict[str, str]
+    """Items that cannot be found, with the reason."""
+    arrays: dict[str, NDArray[Any]]
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        """An array by its name in `TYPES`."""
+        if name in TYPES:
+            return self.arrays[name]
+        raise AttributeError(name)
+
+    @property
+    def sha256(self) -> str:
+        """64 hex digits of the file."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        payload = b"".join(self.arrays[name].astype(kind).tobytes() for name, kind in TYPES.items())
+        facts = {
+            "form": "llm-lab contamination index", "version": VERSION, "name": self.name, "method": self.method,
+            "ngram": NGRAM[self.method], "items": len(self.ids), "items_sha256": self.items_sha256,
+            "normaliser": self.normaliser, "ids": self.ids, "uncovered": self.uncovered,
+            "arrays": [[name, kind, len(self.arrays[name])] for name, kind in TYPES.items()],
+            "sha256": hashlib.sha256(payload).hexdigest(),
+        }  # fmt: skip
+        return json.dumps(facts, ensure_ascii=False, sort_keys=True).encode() + b"\n" + payload
+
+    @classmethod
+    def load(cls, path: Path) -> Index:
+        """Read a file. Raises `LabError` for one that is damaged, of another version, or made with another normaliser."""
+        try:
+            head, _, payload = path.read_bytes().partition(b"\n")
+            facts = json.loads(head)
+            if facts["form"] != "llm-lab contamination index" or facts["version"] != VERSION:
+                raise LabError(
+                    f"{path} is an index of version {facts['version']}, and this lab reads {VERSION}; make it again"
+                )
+            intact = hashlib.sha256(payload).hexdigest() == facts["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LabError(f"{path} is no contamination index ({error}); make it again from the items") from None
+        if not intact:
+            raise LabError(
+                f"{path} is damaged: its content is not what its checksum says; make it again from the items"
+            )
+        if facts["normaliser"] != grams.fingerprint():
+            raise LabError(
+                f"{path} was made with another normaliser or Unicode version ({facts['normaliser']}, here "
+                f"{grams.fingerprint()}), so it would miss what it should find; make it again from the items"
+            )
+        return cls(facts["name"], facts["method"], facts["ids"], facts["items_sha256"], facts["normaliser"],
+                   facts["uncovered"], _arrays(facts["arrays"], payload))  # fmt: skip
+
+
+def _arrays(described: Sequence[tuple[str, str, int]], payload: bytes) -> dict[str, NDArray[Any]]:
+    arrays, begin = {}, 0
+    for name, kind, length in described:
+        arrays[name] = np.frombuffer(payload, kind, length, begin)
+        begin += arrays[name].nbytes
+    return arrays
+
+
+def build(name: str, items: Sequence[BenchmarkItem], method: str = "coverage") -> Index:
+    """The index of a benchmark's items. Raises `LabError` where there is none or an id comes twice."""
+    ordered = checked(items, name)
+    words = grams.words([item.question for item in ordered], method)
+    each = [grams.ngrams(words[at], NGRAM[method]) for at in range(len(ordered))]
+    arrays = _grams([np.unique(one) for one in each])
+    arrays["words"] = np.diff(words.offsets)
+    arrays["evidence"] = np.bincount(
+        arrays["postings"], np.repeat(arrays["weights"], np.diff(arrays["offsets"])), len(ordered)
+    )
+    arrays |= _numbers(ordered, each, arrays, method) | _answers(ordered, method)
+    typed = {key: np.ascontiguousarray(arrays[key], kind) for key, kind in TYPES.items()}
+    uncovered = _uncovered(ordered, typed, method)
+    return Index(name, method, [item.id for item in ordered], digest_of(ordered), grams.fingerprint(), uncovered, typed)
+
+
+def _grams(sets: list[Hashes]) -> dict[str, NDArray[Any]]:
+    """Postings of each n-gram, and its weight: (ln((N + 1) / df) / ln(N + 1))^`POWER`, 1 for one that no two items share."""
+    owners = np.repeat(np.arange(len(sets)), [len(one) for one in sets])
+    every = np.concatenate(sets)
+    order = np.lexsort((owners, every))
+    hashes, first, shared = np.unique(every[order], return_index=True, return_counts=True)
+    weights = (np.log((len(sets) + 1) / shared) / np.log(len(sets) + 1)) ** POWER
+    return {"hashes": hashes, "weights": weights, "offsets": np.append(first, len(every)), "postings": owners[order]}
+
+
+def _numbers(
+    items: list[BenchmarkItem], each: list[Hashes], arrays: dict[str, NDArray[Any]], method: str
+) -> dict[str, NDArray[Any]]:
+    """The n-grams with a number in them, of each item."""
+    plain, masks, counts = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)], [0]
+    for item, own in zip(items, each, strict=True):
+        other = grams.ngrams(grams.masked_words(item.question, method), NGRAM[method])
+        numeric = own != other if len(own) == len(other) else np.zeros(len(own), bool)
+        pairs = np.unique(np.stack([own[numeric], other[numeric]]), axis=1) if numeric.any() else own[:0].reshape(2, 0)
+        plain.append(pairs[0])
+        masks.append(pairs[1])
+        counts.append(pairs.shape[1])
+    numbers = np.concatenate(plain)
+    weights = arrays["weights"][np.searchsorted(arrays["hashes"], numbers)]
+    return {"number_offsets": np.cumsum(counts), "numbers": numbers, "number_masks": np.concatenate(masks), "number_weights": weights}  # fmt: skip
+
+
+def _answers(items: list[BenchmarkItem], method: str) -> dict[str, NDArray[Any]]:
+    """The first words of each answer in one hash; 0 words where there is no answer."""
+    words: Batch = grams.words([item.answer for item in items], method)
+    heads = [words[at][:LONGEST_ANSWER] for at in range(len(items))]
+    hashes = [grams.ngrams(head, len(head))[0] if len(head) else np.uint64(0) for head in heads]
+    return {"answers": np.array(hashes, np.uint64), "answer_words": np.array([len(head) for head in heads])}
+
+
+def _uncovered(items: list[BenchmarkItem], arrays: dict[str, NDArray[Any]], method: str) -> dict[str, str]:
+    size = NGRAM[method]
+    own = np.repeat(np.diff(arrays["offsets"]) <= COMMON, np.diff(arrays["offsets"]))
+    proposed = np.bincount(arrays["postings"][own], minlength=len(items)) > 0
+    reasons = {}
+    for at, item in enumerate(items):
+        if arrays["words"][at] < size:
+            reasons[item.id] = f"fewer than {size} words"
+        elif method == "coverage" and not proposed[at]:
+            reasons[item.id] = f"each of its n-grams is in more than {COMMON} items"
+        elif method == "coverage" and arrays["evidence"][at] < LEAST_EVIDENCE and not arrays["answer_words"][at]:
+            reasons[item.id] = "too little that is its own, and no answer to confirm it by"
+    return reasons
