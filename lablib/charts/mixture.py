@@ -18,7 +18,9 @@ def mixture_over_training() -> Figure:
 
     Each phase gives a row a domain at its first token; the last phase gives them again at the end.
     """
-    colours = alt.Color("domain:N", sort=None, scale=alt.Scale(range=[*theme.LAB6, theme.GREY, "#9AA0A6"]))
+    colours = alt.Color(
+        "domain:N", sort=None, legend=alt.Legend(columns=3), scale=alt.Scale(range=[*theme.LAB6, theme.GREY, "#9AA0A6"])
+    )
     chart = (
         alt.Chart(alt.NamedData("mixture"), width=theme.WIDTH, height=theme.HEIGHT)
         .mark_area(interpolate="step-after", line=False, opacity=0.9)
@@ -42,7 +44,7 @@ def epochs_by_domain() -> Figure:
     colour = alt.condition("datum.over", alt.value(theme.ORANGE), alt.value(theme.BLUE))
     tips = ["domain:N", *(alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("epochs", "worth"))]
     bars = base.mark_bar(height=14, cornerRadiusEnd=2).encode(x=x, y=y, color=colour, tooltip=tips)
-    worth = base.mark_tick(color=theme.INK, thickness=2, height=18).encode(x="worth:Q", y=y, tooltip=tips)
+    worth = base.mark_tick(color=theme.GREY, thickness=3, height=24, opacity=1).encode(x="worth:Q", y=y, tooltip=tips)
     cap = alt.Chart(alt.NamedData("cap")).mark_rule(strokeWidth=2, strokeDash=[4, 3]).encode(x="epochs:Q")
     words = "Bars: passes over each domain, orange beyond the cap (dashed). Tick: what they are worth in passes of new data (arXiv 2305.16264)."
     return Figure("epochs", "How often each domain is read", words, bars + worth + cap, ("epochs", "cap"))
