@@ -30,6 +30,7 @@ BASE = 0x9E3779B97F4A7C15
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
 """How the names of characters begin in scripts that are written without spaces (Unicode Standard Annex 14)."""
 SELECTOR = "VARIATION SELECTOR"
+PLANE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,8 @@ def _piece_hashes(pieces: Sequence[str]) -> tuple[Hashes, Ints]:
     stops[:-1] &= ~joins
     starts, lasts = np.flatnonzero(begins), np.flatnonzero(stops)
     powers, inverses = _powers()
-    values = codes.astype(np.uint64)
-    values += np.uint64(1)
-    values *= powers[: len(values)]
-    sums = np.cumsum(values, out=values)
+    sums = np.multiply(codes, powers[: len(codes)], dtype=np.uint64)
+    np.cumsum(sums, out=sums)
     words = (sums[lasts] - np.where(starts > 0, sums[starts - 1], np.uint64(0))) * inverses[starts]
     return mix(words), np.searchsorted(ends, starts, side="right")
 
@@ -135,8 +134,11 @@ def _powers() -> tuple[Hashes, Hashes]:
 
 @functools.cache
 def _kinds(codes: int) -> NDArray[np.uint8]:
-    """The kind of each code point below `codes`."""
-    return np.array([_kind(chr(code)) for code in range(codes)], dtype=np.uint8)
+    """The kind of each code point below `codes`. Characters have planes 0 to 3; plane 14 has invisible ones only."""
+    table = np.full(codes, BREAK, np.uint8)
+    table[: 4 * PLANE] = [_kind(chr(code)) for code in range(min(codes, 4 * PLANE))]
+    table[14 * PLANE : 15 * PLANE] = DROPPED
+    return table
 
 
 def _kind(character: str) -> int:
