@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from lablib.data.mixing import laws, learned
 from lablib.data.mixing.laws import Array, ExpLaw, Predictor, fit_exponential, fit_process, fit_trees, fitters
-from lablib.data.mixing.learned import MixingLaw, Proxies, compare, learn, optimise, refits
+from lablib.data.mixing.learned import MixingLaw, Proxies, compare, learn, opinions, optimise, refits
 from lablib.data.mixing.proxies import collect, drawn, proxies
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Mixture, ModelSpec, Parallelism, Pretrain
@@ -179,6 +179,17 @@ class TestOptimum:
             assert low - 0.02 <= true <= high + 0.02
             assert all(a <= b for a, b in best.spread.values()) and set(best.spread) == set(BASE)
         assert widths[1] > 3 * widths[0]
+
+    def test_second_opinions_are_near_the_true_gain(self) -> None:
+        """Of a mixture that the proxies surround; the process does not share the law's form."""
+        known, better = measured(48, 0.002), {"web": 0.4, "code": 0.4, "books": 0.15, "notes": 0.05}
+        law = learn(known)
+        at, base = law.array(better), law.array(BASE)
+        true = np.mean([float(t.predict(base) - t.predict(at)) for t in TRUTH.values()])
+        told = opinions(known, law, better, BASE)
+        assert told["exponential"] == pytest.approx(true, abs=0.005)
+        assert told["Gaussian process"] == pytest.approx(true, abs=0.01)
+        assert all(abs(gain - true) < 0.1 for gain in told.values())
 
     def test_it_says_where_no_proxy_has_been(self) -> None:
         law = learn(measured(24, 0.0)).replace(lowest=(0.5,) * 4, highest=(1.0,) * 4)

@@ -196,6 +196,20 @@ def optimise(
     )
 
 
+def opinions(proxies: Proxies, law: MixingLaw, mixture: Mapping[str, float], baseline: Mapping[str, float],
+             ways: Mapping[str, Fitter] | None = None) -> dict[str, float]:  # fmt: skip
+    """Every way to fit → the gain of `mixture` on `baseline` that it predicts, on all runs, by the law's importance.
+
+    Where they disagree on the sign, run a proxy of the mixture itself. Raises `LabError` for an unknown domain.
+    """
+    places = np.stack([law.array(baseline), law.array(mixture)])
+    whole, told = sum(law.importance.values()), {}
+    for name, fitter in (ways or fitters()).items():
+        fits = {target: fitter(proxies.weights, proxies.losses[target]).predict(places) for target in law.importance}
+        told[name] = float(sum(part * (fits[t][0] - fits[t][1]) for t, part in law.importance.items()) / whole)
+    return told
+
+
 def _named(law: MixingLaw, weights: Array) -> Shares:
     kept = {name: float(weight) for name, weight in zip(law.domains, weights, strict=True) if weight > 1e-6}
     whole = sum(kept.values())
