@@ -24,8 +24,6 @@ FRESH = 2.0
 PATIENCE = 20.0
 """Seconds that a command of Slurm may take: its controller may be restarting."""
 FIELDS = "%i|%T|%r|%N|%S|%j"
-GONE = "UNKNOWN"
-"""State of a job that neither the queue nor accounting knows any more: Slurm forgets only what has ended."""
 YOUNG = 60.0
 """Seconds in which a controller that restarts may not know a job yet."""
 _cache: dict[str, Any] = {"at": -1e9, "jobs": {}, "names": {}, "restarts_at": -1e9, "restarts": {}}
@@ -285,7 +283,7 @@ def see(run: Path, held: Record) -> View | None:
     if found is None:
         if time.time() - held.submitted < YOUNG:
             return None
-        found = View(state=GONE, reason="neither the queue nor accounting knows the job any more")
+        found = View(state=orders.UNKNOWN, reason="neither the queue nor accounting knows the job any more")
     if not found.final or last is None or last.restarts:
         found = found.replace(restarts=restarts(held.job_id) if _has_begun(run) else 0)
     orders.keep_view(run, found)

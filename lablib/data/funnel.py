@@ -37,7 +37,8 @@ class Step(Protocol):
         """Changes exactly when the step may decide differently about the same corpus."""
 
     def decide(self, before: Corpus, report: Report = silent) -> Mapping[str, str]:
-        """SHA-256 of each document that goes, with the reason in a few words."""
+        """SHA-256 of each document that goes, with the reason in a few words; what stands in brackets at its end is of that
+        document alone, and is not counted apart."""
 
 
 @dataclass
@@ -58,6 +59,17 @@ class Count:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
         else:
             self.docs_out, self.bytes_out = self.docs_out + 1, self.bytes_out + size
+
+
+def totals(row: dict[str, Any]) -> Count:
+    """What a step of ``corpus.json``'s funnel counted over all domains."""
+    whole = Count()
+    for one in row["domains"].values():
+        whole.docs_in, whole.docs_out = whole.docs_in + one["docs_in"], whole.docs_out + one["docs_out"]
+        whole.bytes_in, whole.bytes_out = whole.bytes_in + one["bytes_in"], whole.bytes_out + one["bytes_out"]
+        for reason, docs in one["reasons"].items():
+            whole.reasons[reason] = whole.reasons.get(reason, 0) + docs
+    return whole
 
 
 def refine(before: Corpus, steps: Sequence[Step], report: Report = silent) -> Corpus:
@@ -84,9 +96,10 @@ def apply(before: Corpus, step: Step, folder: Path, report: Report = silent) -> 
         for domain in before.domains:
             for document in before.documents(domain):
                 reason = gone.get(document.sha256, "")
-                counts[domain].add(len(document.text.encode()), reason)
+                kind = reason.partition(" [")[0]
+                counts[domain].add(len(document.text.encode()), kind)
                 if reason:
-                    samples.add(document, reason)
+                    samples.add(document, kind, reason)
                 else:
                     writer.add(document)
     row = {"step": step.name, "key": step.key(), "domains": {name: asdict(one) for name, one in sorted(counts.items())}}
@@ -101,13 +114,13 @@ class _Samples:
         self._kept: defaultdict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         self._seen: Counter[str] = Counter()
 
-    def add(self, document: Document, reason: str) -> None:
+    def add(self, document: Document, kind: str, reason: str) -> None:
         rank = -int(document.sha256[:15], 16)
         row = {"reason": reason, "domain": document.domain, "source": document.source, "sha256": document.sha256,
                "text": document.text[:EXCERPT]}  # fmt: skip
-        held = self._kept[reason]
-        self._seen[reason] += 1
-        entry = (rank, self._seen[reason], row)
+        held = self._kept[kind]
+        self._seen[kind] += 1
+        entry = (rank, self._seen[kind], row)
         if len(held) < SAMPLES:
             heapq.heappush(held, entry)  # type: ignore[misc]
         else:

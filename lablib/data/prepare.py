@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lablib.data import cache, corpus, selection, shards, tokenizer
+from lablib.data import cache, corpus, funnel, selection, shards, tokenizer
 from lablib.data.catalogue import sources_of
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, Source, file_sha256
@@ -38,7 +38,7 @@ def prepare(recipe: Prepare, run: Recorder) -> None:
 def _prepare(recipe: Prepare, run: Recorder, progress: Progress) -> None:
     sources = sources_of(recipe.corpus, recipe.max_bytes)
     _fetch(sources, run, progress)
-    built = _corpus(sources, recipe, run, progress)
+    built = _refined(_corpus(sources, recipe, run, progress), recipe, run, progress)
     _check_mixture(recipe, built)
     tokens = cache.made("tokenizers", _key(recipe, built, "tokenizer"), lambda to: _train(recipe, built, to, progress))
     progress.kept(tokens)
@@ -78,6 +78,32 @@ def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progres
     progress.kept(folder)
     run.event("corpus", hash=built.hash, domains={name: built.bytes(name) for name in built.domains})
     return built
+
+
+def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress) -> Corpus:
+    """The corpus after the recipe's steps of the funnel, with samples of what each dropped in the run's folder."""
+    for step in _steps(recipe):
+        built = funnel.refine(built, [step], lambda done, total: progress.at("refine", done, total))
+        progress.kept(built.folder)
+        counts = funnel.totals(built.funnel[-1])
+        run.event("funnel", step=step.name, docs_in=counts.docs_in, docs_out=counts.docs_out, reasons=counts.reasons)
+        name = f"{len(built.funnel)}-{step.name.replace(' ', '-')}.jsonl"
+        write_atomic(run.folder("dropped") / name, (built.folder / "dropped.jsonl").read_text(encoding="utf-8"))
+    if not built.domains:
+        lost = ", ".join(f"{row['step']} left {funnel.totals(row).docs_out}" for row in built.funnel)
+        raise LabError(f"No document is left ({lost}); loosen the steps, and look at dropped/ in {run.path}")
+    return built
+
+
+def _steps(recipe: Prepare) -> Iterator[funnel.Step]:
+    if recipe.clean is not None:
+        from lablib.data.quality import Quality
+
+        yield Quality(recipe.clean)
+    if recipe.dedup is not None:
+        from lablib.data.dedup import NearDuplicates
+
+        yield NearDuplicates(recipe.dedup, workers=recipe.threads)
 
 
 def _check_mixture(recipe: Prepare, built: Corpus) -> None:
@@ -162,6 +188,7 @@ def _card(recipe: Prepare, built: Corpus, made: list[shards.Shard], tokens: Path
         "tokenizer": facts,
         "shards": [asdict(shard) for shard in made],
         "domains": built.facts["domains"],
+        "funnel": built.funnel,
     }
 
 

@@ -5,7 +5,9 @@ from lablib.specs.catalog import catalog
 from lablib.specs.cleaning import Clean
 from lablib.specs.component import Component
 from lablib.specs.container import Container
+from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref, Task
+from lablib.specs.dedup import Dedup
 from lablib.specs.errors import LabError
 from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
@@ -46,6 +48,8 @@ __all__ = [
     "Cluster",
     "Component",
     "Container",
+    "Decontaminate",
+    "Dedup",
     "Evaluate",
     "Export",
     "LabError",

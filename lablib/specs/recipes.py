@@ -11,7 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from lablib.specs.base import Spec
+from lablib.specs.cleaning import Clean
+from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref, Slug, Task
+from lablib.specs.dedup import Dedup
 from lablib.specs.errors import LabError, teach
 from lablib.specs.model import ModelSpec
 from lablib.specs.recipe import (
@@ -44,6 +47,10 @@ ModelInput = Ref | str
 """A reference to a run's model, a folder, or the name of a pretrained model that the lab can fetch."""
 
 
+FUNNEL = ("clean", "dedup", "decontaminate")
+"""Steps of data preparation between reading and tokenising, in this order."""
+
+
 class Prepare(Recipe):
     """Corpus → tokenizer → token shards: what pretraining reads."""
 
@@ -56,6 +63,24 @@ class Prepare(Recipe):
     """Cap on raw text, taken deterministically from every domain in proportion."""
     heldout: float = Field(default=0.01, gt=0, lt=0.5)
     """Share of documents (by hash) kept out of training."""
+    clean: Clean | None = None
+    """Thresholds on quality signals; None keeps every document that the corpus has."""
+    dedup: Dedup | None = None
+    """Near-duplicate removal; exact duplicates go in any case."""
+    decontaminate: Decontaminate | None = None
+    """Benchmarks whose items must not be in the data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_preset(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("clean"), str):
+            return {**data, "clean": {"preset": data["clean"]}}
+        return data
+
+    def science(self) -> dict[str, Any]:
+        """As in `Recipe`; a step that is not taken does not count, so that older runs stay the same experiment."""
+        found = super().science()
+        return {name: value for name, value in found.items() if value is not None or name not in FUNNEL}
 
 
 class Pretrain(Recipe):

@@ -164,7 +164,7 @@ def test_a_number_that_slurm_uses_again_is_a_strangers(runs: Path, monkeypatch: 
     told("somebody|s job")
     with pytest.raises(LabError, match=r"job 26 is 'somebody\|s job' now"):
         control.stop(run, now=True)
-    assert run.view is not None and run.view.state == query.GONE
+    assert run.view is not None and run.view.state == orders.UNKNOWN
     assert not [words for words in asked if words[0] == "scancel"]
     array = held.replace(logs=str(runs / query.ARRAYS / "sweep-1"))
     assert query.name_of(run.path, array) == "sweep-1"

@@ -1,0 +1,143 @@
+"""The funnel as a whole: what goes in is what stays and what was dropped, whatever was killed and begun again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lablib.data import cache, corpus, funnel, shards
+from lablib.data.corpus import Corpus
+from lablib.data.documents import Document, Report, silent
+from lablib.data.prepare import prepare
+from lablib.runs import Recorder
+from lablib.specs import Clean, Dedup, LabError, Prepare
+
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "a",
+    "is",
+    "that",
+    "it",
+    "with",
+    "as",
+    "for",
+    "was",
+    "on",
+    "be",
+    "by",
+    "this",
+    "are",
+    "from",
+    "at",
+    "which",
+    "have",
+    "not",
+    "they",
+    "one",
+    "all",
+]
+
+
+class Drop:
+    """Drops documents whose text begins with a letter, and remembers how often it was asked."""
+
+    def __init__(self, letter: str, breaks: bool = False) -> None:
+        self.letter, self.breaks, self.asked = letter, breaks, 0
+
+    @property
+    def name(self) -> str:
+        return f"no {self.letter}"
+
+    def key(self) -> str:
+        return self.letter
+
+    def decide(self, before: Corpus, report: Report = silent) -> Mapping[str, str]:
+        self.asked += 1
+        every = [document for domain in before.domains for document in before.documents(domain)]
+        if self.breaks:
+            raise KeyboardInterrupt
+        return {one.sha256: f"begins with it [{one.text[:3]}]" for one in every if one.text.startswith(self.letter)}
+
+
+@pytest.fixture
+def built(tmp_path: Path, home: Path) -> Corpus:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    writer = corpus.Writer(folder)
+    with writer:
+        for number in range(60):
+            text = f"{'abc'[number % 3]}{number} " + " ".join(WORDS)
+            writer.add(Document(f"d{number % 2}", f"s/{number}", "CC0-1.0", text))
+    writer.describe({"d0": {}, "d1": {}})
+    return Corpus(folder)
+
+
+def test_every_step_counts_what_it_kept_and_dropped_by_domain_and_reason(built: Corpus) -> None:
+    left = funnel.refine(built, [Drop("a"), Drop("b")])
+    first, second = map(funnel.totals, left.funnel)
+    assert (first.docs_in, first.docs_out, second.docs_in, second.docs_out) == (60, 40, 40, 20)
+    assert first.reasons == {"begins with it": 20} and second.bytes_in == first.bytes_out
+    size = sum(len(one.text.encode()) for domain in left.domains for one in left.documents(domain))
+    assert second.bytes_out == size == sum(left.bytes(domain) for domain in left.domains)
+    assert left.facts["domains"]["d0"]["sources"][0]["licence"] == "CC0-1.0"
+
+
+def test_samples_are_those_of_the_smallest_hashes_with_the_reason_in_full(built: Corpus) -> None:
+    left = funnel.refine(built, [Drop("a")])
+    rows = [json.loads(line) for line in (left.folder / "dropped.jsonl").read_text().splitlines()]
+    gone = sorted(one.sha256 for domain in built.domains for one in built.documents(domain) if one.text[0] == "a")
+    assert sorted(row["sha256"] for row in rows) == gone[: funnel.SAMPLES]
+    assert rows[0]["reason"].startswith("begins with it [a") and rows[0]["source"].startswith("s/")
+
+
+def test_a_step_that_was_made_is_not_asked_again_and_one_that_was_interrupted_is(built: Corpus) -> None:
+    done, torn = Drop("a"), Drop("b", breaks=True)
+    with pytest.raises(KeyboardInterrupt):
+        funnel.refine(built, [done, torn])
+    again = Drop("b")
+    left = funnel.refine(built, [done, again])
+    assert (done.asked, again.asked) == (1, 1)
+    assert funnel.refine(built, [done, Drop("b")]).folder == left.folder
+    assert len(left.funnel) == 2, "counted once, whatever was begun before"
+    assert not [path for path in cache.folder("corpora", "x").parent.glob(".*") if path.is_dir()]
+
+
+def test_a_recipe_cleans_and_removes_near_duplicates_on_the_way_to_its_shards(tmp_path: Path, home: Path) -> None:
+    source = tmp_path / "texts"
+    source.mkdir()
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))[:40]
+    for number, file in enumerate(files):
+        (source / f"{number}.txt").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    (source / "copy.txt").write_text(files[0].read_text(encoding="utf-8") + "\nassert True\n", encoding="utf-8")
+    (source / "junk.txt").write_text("#### " * 400, encoding="utf-8")
+    recipe = Prepare(corpus=str(source), vocab=512, heldout=0.2, clean=Clean(min_words=60), dedup=Dedup())
+    run = Recorder.create(tmp_path / "runs", recipe)
+    prepare(recipe, run)
+    card = shards.manifest(run.path / "data")
+    quality, near = map(funnel.totals, card["funnel"])
+    assert (
+        quality.docs_in == len(files) + 2 and sum(quality.reasons.values()) == quality.docs_in - quality.docs_out >= 1
+    )
+    assert near.reasons["near-duplicate"] >= 1 and near.docs_in == quality.docs_out
+    assert sum(shard["docs"] for shard in card["shards"]) == near.docs_out
+    names = sorted(path.name for path in (run.path / "dropped").iterdir())
+    assert names == ["1-quality.jsonl", "2-near-duplicates.jsonl"]
+    assert any(
+        "copy.txt" in line or "0.txt" in line for line in (run.path / "dropped" / names[1]).read_text().splitlines()
+    )
+
+
+def test_a_funnel_that_leaves_nothing_says_where_it_went(tmp_path: Path, home: Path) -> None:
+    source = tmp_path / "texts"
+    source.mkdir()
+    (source / "one.txt").write_text("a short text of a few words, longer than thirty-two characters")
+    recipe = Prepare(corpus=str(source), vocab=300, clean=Clean(min_words=1000))
+    with pytest.raises(LabError, match=r"No document is left \(quality left 0\)"):
+        prepare(recipe, Recorder.create(tmp_path / "runs", recipe))
