@@ -46,7 +46,9 @@ def lines(texts: pl.Series, chars: Ints) -> dict[str, Floats]:
 def _summed(shown: pl.DataFrame, documents: int) -> dict[str, Floats]:
     """Sums over each document's lines, 0 for one without any."""
     duplicate = _repeated(shown["document"].to_numpy(), shown["hash"].to_numpy())
-    marked = shown.with_columns(duplicate=pl.Series(duplicate, dtype=pl.Boolean)).with_columns(*_flags())
+    marked = shown.with_columns(
+        duplicate=pl.Series(duplicate, dtype=pl.Boolean), lengthy=pl.Series(_lengthy(shown), dtype=pl.Boolean)
+    ).with_columns(*_flags())
     names = ("bullet_lines", "ellipsis_lines", "terminal_lines", "short_lines", "javascript_lines", "policy_lines")
     sums = marked.group_by("document").agg(
         pl.len().alias("lines"),
@@ -68,9 +70,8 @@ def _flags() -> list[pl.Expr]:
     bare, lower = pl.col("bare"), pl.col("bare").str.to_lowercase()
     dots = bare.str.ends_with("...")
     script, policy = lower.str.contains("javascript", literal=True), lower.str.contains_any(list(POLICY))
-    uncited = bare.str.replace_all(_CITATION, "").str.strip_chars_end()
+    uncited = bare.str.replace_all(_CITATION, "")
     ended = uncited.str.contains(r"""[.?!"]$""") & ~uncited.str.ends_with("...")
-    lengthy = bare.str.contains(rf"\S{{{LONGEST_WORD + 1}}}")
     return [
         (bare.str.starts_with("•") | bare.str.starts_with("-")).alias("bullet_lines"),
         (dots | bare.str.ends_with("…")).alias("ellipsis_lines"),
@@ -79,10 +80,18 @@ def _flags() -> list[pl.Expr]:
         script.alias("javascript_lines"),
         policy.alias("policy_lines"),
         ended.alias("ended"),
-        (~(script | policy | lengthy)).alias("plain"),
-        bare.str.count_matches(r"\S+").alias("words"),
-        pl.max_horizontal(bare.str.count_matches(_SENTENCE), 1).alias("found"),
+        (~(script | policy | pl.col("lengthy"))).alias("plain"),
+        uncited.str.count_matches(r"\S+").alias("words"),
+        pl.max_horizontal(uncited.str.count_matches(_SENTENCE), 1).alias("found"),
     ]
+
+
+def _lengthy(shown: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether a line holds a word of over `LONGEST_WORD` characters; only lines so long are looked at."""
+    found = np.zeros(len(shown), bool)
+    for index in np.flatnonzero(shown["chars"].to_numpy() > LONGEST_WORD).tolist():
+        found[index] = max(map(len, shown["bare"][index].split()), default=0) > LONGEST_WORD
+    return found
 
 
 def _repeated(document: npt.NDArray[np.generic], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:

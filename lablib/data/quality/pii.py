@@ -65,7 +65,7 @@ def _phones(text: str) -> Iterator[Span]:
 def _cards(text: str) -> Iterator[Span]:
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match[0])
-        if luhn(digits) and len(set(digits)) > 2:
+        if luhn(digits) and len(set(digits)) > 1:
             yield match.span()
 
 
