@@ -22,6 +22,7 @@ COMMANDS = {
     "jobs": "the runs with state, progress, ETA, loss and money",
     "watch": "follow a run until it ends",
     "logs": "what a rank of a run printed",
+    "data": "what a prepared data set is made of: funnel, rights, what was dropped",
     "stop": "ask a run to save and end, or end it now",
     "requeue": "have a run save and begin again from its checkpoint",
     "extend": "change what a run may spend, or how long a job of it may take",

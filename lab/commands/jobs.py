@@ -27,7 +27,10 @@ def run(args: argparse.Namespace) -> None:
         console.print(f"No runs in {runs_root()} yet; `lab tour` makes some.")
         return
     console.print(
-        table(["run", "state", "done", "eta", "time / plan", "loss", "money / plan", "last", "why"], [_cells(item) for item in rows])
+        table(
+            ["run", "state", "done", "eta", "time / plan", "loss", "money / plan", "last", "why"],
+            [_cells(item) for item in rows],
+        )
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lablib import charts
+from lablib.data.funnel import totals
 from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
 from lablib.report.section import Drawing, Section
@@ -41,6 +42,18 @@ def _sources(domains: dict[str, dict[str, Any]]) -> Markup:
     return folded(f"{len(rows)} sources", table(("source", "domain", "documents", "licence"), rows), words)
 
 
+def _funnel(card: dict[str, Any]) -> list[Markup]:
+    """What each step of the funnel let through, and why it dropped what it did; nothing where there was none."""
+    rows = []
+    for row in card.get("funnel", []):
+        told = totals(row)
+        why = ", ".join(f"{reason} {docs:,}" for reason, docs in sorted(told.reasons.items(), key=lambda one: -one[1]))
+        share = f"{told.docs_out / told.docs_in:.1%}" if told.docs_in else ""
+        rows.append((row["step"], f"{told.docs_in:,}", f"{told.docs_out:,}", share, show_count(told.bytes_in - told.bytes_out), why))  # fmt: skip
+    columns = ("step", "documents in", "out", "kept", "bytes dropped", "why")
+    return [table(columns, rows, "The funnel")] if rows else []
+
+
 def _drawing(run_id: str, shards: list[dict[str, Any]]) -> Drawing:
     train = [(shard["domain"], shard["tokens"]) for shard in shards if shard["split"] == "train"]
     rows = sorted(train, key=lambda row: -row[1])
@@ -56,7 +69,14 @@ def _card(run: RunRecord, drawing: Drawing) -> list[Markup]:
     corpus = tag("p", "Corpus ", tag("b", card["corpus"]["name"]), " with hash ", tag("code", card["corpus"]["hash"]))
     words = tag("p", f"Tokenizer of {facts['vocab']:,} tokens, ", tag("code", facts["sha256"]), class_="muted")
     figure = tag("div", drawing.place, class_="lab-figures")
-    return [corpus, words, figure, table(COLUMNS, rows, f"Corpus of {run['name']}"), _sources(card["domains"])]
+    return [
+        corpus,
+        words,
+        figure,
+        table(COLUMNS, rows, f"Corpus of {run['name']}"),
+        *_funnel(card),
+        _sources(card["domains"]),
+    ]
 
 
 def data_card(record: Record) -> Section:
