@@ -2,7 +2,7 @@
 
 `shares` has natural, temperature and UniMax shares and the nearest ones that keep limits; `repeats` what a repeated token
 is worth; `curricula` mixtures that change; `proxies`, `laws` and `learned` the way from proxy runs to a best mixture;
-`doremi` the weights of group DRO; `collapse` the guard. SciPy is loaded with `laws` and `learned`, so they are not here.
+`doremi` the weights of group DRO; `collapse` the guard. SciPy is loaded when a law is fitted.
 """
 
 from lablib.data.mixing.collapse import Alarm, Caps, Diversity, Origin, Verdict, diversity, drift, guard, made_from

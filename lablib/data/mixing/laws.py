@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, minimize
 
 from lablib.specs import LabError, Spec
 
@@ -98,6 +97,8 @@ def _linearised(features: Array, scaled: Array, floor: float) -> Array:
 
 
 def _refined(features: Array, scaled: Array, begin: Array) -> Any:
+    from scipy.optimize import least_squares  # here, so that a screen that shows a law does not wait for SciPy
+
     runs, domains = features.shape
     shrink = np.sqrt(RIDGE) * np.eye(domains + 2)
     shrink[0], shrink[1, 1] = shrink[0] * 1e-2, 1e-6  # c hardly, b not at all: only enough to have one answer
@@ -153,6 +154,8 @@ def _kernel(left: Array, right: Array, hyper: tuple[float, ...]) -> Array:
 
 def fit_process(weights: Array, losses: Array) -> GaussianProcess:
     """A Gaussian process with the hyperparameters of greatest marginal likelihood from two starts. Raises `LabError`."""
+    from scipy.optimize import minimize
+
     check_runs(weights, losses)
     features, mean, scale = np.sqrt(weights), float(losses.mean()), float(losses.std()) or 1.0
     scaled = (losses - mean) / scale

@@ -9,8 +9,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
-from scipy.optimize import minimize
-from scipy.stats import spearmanr
 
 from lablib.data.mixing.laws import Array, ExpLaw, Fitter, fit_exponential, fitters
 from lablib.data.mixing.shares import Shares, fit_into, limits
@@ -123,6 +121,8 @@ class Score:
 
 def compare(proxies: Proxies, share: float = 0.25, seed: int = 0, ways: Mapping[str, Fitter] | None = None) -> list[Score]:  # fmt: skip
     """Every way to fit, on runs held out from it altogether: not for fitting, stopping or choosing hyperparameters."""
+    from scipy.stats import spearmanr
+
     known, held = proxies.split(share, seed)
     scores = []
     for name, fitter in (ways or fitters()).items():
@@ -218,6 +218,8 @@ def _named(law: MixingLaw, weights: Array) -> Shares:
 
 def _least(law: MixingLaw, start: Array, least: Array, most: Array, starts: int = 8) -> Array:
     """The best end of SLSQP from `start` and from random mixtures, put exactly into the limits."""
+    from scipy.optimize import minimize
+
     draw = np.random.default_rng(0)
     begins = [start, *draw.dirichlet(np.ones(len(start)), size=starts - 1)]
     one = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
