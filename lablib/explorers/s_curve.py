@@ -41,8 +41,8 @@ class SCurve(Explorer):
 
     @property
     def recipe(self) -> Prepare:
-        """A preparation of the default corpus."""
-        return Prepare(name="prepare")
+        """A preparation of the default corpus that removes near-duplicates by these settings."""
+        return Prepare(name="prepare", dedup=self.dedup)
 
     def removed(self, rate: float) -> float:
         """Share of the copies with a share `rate` of their words changed that go."""

@@ -89,5 +89,7 @@ def test_a_setting_that_finds_nothing_is_refused_with_one_that_does() -> None:
 
 
 def test_its_state_is_a_recipe_and_the_view_is_pure() -> None:
-    assert isinstance(SCurve().recipe, Prepare)
+    recipe = SCurve(threshold=0.6, bands=20, rows=4).recipe
+    assert Prepare.from_toml(recipe.to_toml()) == recipe
+    assert recipe.dedup == Dedup(threshold=0.6, bands=20, rows=4)
     assert SCurve().view().words() == SCurve().view().words()
