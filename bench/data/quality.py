@@ -14,9 +14,11 @@ import argparse
 import csv
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -144,10 +146,15 @@ def bench(size: float, peer: float) -> dict[str, Any]:
     documents = installed(size * 1e6)
     few = installed(peer * 1e6)
     gopher(few[:20], "whitespace")
-    result: dict[str, Any] = {"mb": round(megabytes(documents), 1), "docs": len(documents)}
-    result["all_signals_mb_per_cpu_s"] = {s: speed(lambda s=s: measure(documents, s), megabytes(documents)) for s in SPLITTERS}  # fmt: skip
+    result: dict[str, Any] = {
+        "mb": round(megabytes(documents), 1),
+        "docs": len(documents),
+        "cpus": os.cpu_count(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    tables: dict[Splitter, pl.DataFrame] = {}
+    result["all_signals_mb_per_cpu_s"] = {s: speed(lambda s=s: tables.update({s: measure(documents, s)}), megabytes(documents)) for s in SPLITTERS}  # fmt: skip
     result["gopher_mb_per_cpu_s"] = {s: speed(lambda s=s: gopher(documents, s), megabytes(documents)) for s in SPLITTERS}  # fmt: skip
-    tables = {s: measure(documents, s) for s in SPLITTERS}
     result["kept"] = {s: {p: round(float(verdicts(tables[s], Clean(preset=p, splitter=s)).kept.mean()), 4) for p in ("gopher", "c4", "fineweb")} for s in SPLITTERS}  # type: ignore[arg-type]  # fmt: skip
     begun = time.perf_counter()
     verdicts(pl.concat([tables["whitespace"]] * (50_000 // len(documents) + 1)).head(50_000), Clean(preset="fineweb"))

@@ -10,10 +10,12 @@ from lablib.charts.figure import Figure
 
 def funnel() -> Figure:
     """Frame ``funnel`` (step, funnel, share, words): a bar a step, the user's in blue above a published one in grey."""
-    colour = alt.Color("funnel:N", sort=None, scale=alt.Scale(range=[theme.BLUE, theme.GREY]))
+    colour = alt.Color(
+        "funnel:N", sort=None, scale=alt.Scale(range=[theme.BLUE, theme.GREY]), legend=alt.Legend(columns=1)
+    )
     base = alt.Chart(alt.NamedData("funnel"), width=theme.WIDTH, height=alt.Step(24)).encode(
-        y=_named("step"),
-        x=alt.X("share:Q", title="left, of what came in", axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(domain=[0, 1.12])),
+        y=_named("step", 200),
+        x=alt.X("share:Q", title="left, of what came in", axis=alt.Axis(format="%", values=[0, 0.5, 1]), scale=alt.Scale(domain=[0, 1.35])),
     )  # fmt: skip
     bars = base.mark_bar(height=14, cornerRadiusEnd=2).encode(
         color=colour, tooltip=["funnel:N", "step:N", alt.Tooltip("share:Q", format=".3%"), "words:N"]
@@ -35,10 +37,10 @@ def rules() -> Figure:
     return Figure("rules", "What each rule drops", caption, alone + first, ("rules",))
 
 
-def _named(field: str) -> alt.Y:
+def _named(field: str, limit: int = 260) -> alt.Y:
     return alt.Y(
         f"{field}:N",
         sort=None,
         title=None,
-        axis=alt.Axis(domain=False, ticks=False, labelPadding=8, labelLimit=260, labelOverlap=False),
+        axis=alt.Axis(domain=False, ticks=False, labelPadding=8, labelLimit=limit, labelOverlap=False),
     )

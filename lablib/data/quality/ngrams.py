@@ -75,7 +75,8 @@ def _hits(at: Ints, gram: Ints, n: int) -> list[int]:
     after = np.searchsorted(places, places + n)
     inside = bytearray(int(at.max(initial=0)) + n)
     cover = b"\1" * (n - 1)
-    return _read(*map(memoryview, (places, names, at[first][names], after)), inside, cover, len(first))
+    origins = at[first][names]
+    return _read(places.data, names.data, origins.data, after.data, inside, cover, len(first))
 
 
 def _read(
