@@ -190,8 +190,8 @@ def _refuse_spent(run: Run, wanted: orders.Order) -> None:
 
 def log_file(run: Run, rank: int = 0) -> Path:
     """Where the newest attempt's process of that rank writes what it prints. Raises `LabError` where it has not begun."""
-    held = run.held_by
-    folder = Path(held.logs) if held and held.logs else run.path / "logs"
+    held, far_away = run.held_by, mirror.origin(run.path) is not None
+    folder = Path(held.logs) if held and held.logs and not far_away else run.path / "logs"
     job = held.job_id if held and held.system == "slurm" else "*"
     found = sorted(folder.glob(f"{job}_{rank}_log.out"), key=lambda file: file.stat().st_mtime_ns)
     if not found:

@@ -10,7 +10,7 @@ from typing import Any
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 
 from cluster import components, health, snapshot
-from lablib.runs import Recorder, Run, RunState
+from lablib.runs import Recorder, Run, RunState, signals
 from lablib.specs import LabError
 from lablib.stages import execute
 
@@ -27,6 +27,7 @@ class Job:
 
     def __call__(self) -> str:
         """Do the work and return the run's final state; exceptions are recorded in the run and raised."""
+        signals.catch()  # submitit's own handlers would requeue the job, also while it reports
         rank = _join_the_others()
         recorder = Recorder(Path(self.run), rank)
         order = Run(recorder.path).order
@@ -38,7 +39,9 @@ class Job:
                 os.environ.update(components.addresses(Run(recorder.path)))
                 execute(recorder.recipe, recorder)
         if recorder.is_main and order.report and not recorder.stop_requested:
-            _report(Run(recorder.path))
+            from lablib.report import export_chain
+
+            export_chain(Run(recorder.path))
         return str(Run(recorder.path).state)
 
     def checkpoint(self) -> DelayedSubmission:
@@ -50,21 +53,6 @@ class Job:
         if run.order.behind:
             _ended(Run(run.path.parent / run.order.behind), recorder)
         return all(_completed(Run(run.path.parent / name), recorder) for name in run.order.after)
-
-
-def _report(run: Run) -> None:
-    """One page about the run and all those that it needed, the first one first."""
-    from lablib.report import export
-
-    chain: dict[str, Run] = {}
-
-    def add(one: Run) -> None:
-        for name in one.order.after:
-            add(Run(one.path.parent / name))
-        chain.setdefault(one.id, one)
-
-    add(run)
-    export(list(chain.values()), run.path / "report" / "report.html")
 
 
 def _ended(run: Run, recorder: Recorder) -> RunState:

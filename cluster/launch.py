@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from dataclasses import asdict
@@ -38,9 +37,8 @@ def launch(run: Run, gpus: int, attempt: int) -> None:
         os.read(read, 1)  # the record is written, or the supervisor is gone
         return
     os.setsid()
-    me = os.getpid()
-    pulse = heartbeat.Pulse(socket.gethostname(), heartbeat.boot_id(), me, heartbeat.born(me), -1, "submitted")
-    held = orders.Record(job_id=str(me), attempts_before=attempt, pulse=asdict(pulse))
+    pulse = heartbeat.Pulse.mine(-1, "submitted")
+    held = orders.Record(job_id=str(pulse.pid), attempts_before=attempt, pulse=asdict(pulse))
     write_atomic(run.path / "scheduler.json", held.to_json())
     os.close(write)
     os.close(read)

@@ -264,7 +264,7 @@ def accounts(jobs: Iterable[str]) -> dict[str, View]:
 
 def see(run: Path, held: Record) -> View | None:
     """The fresh view of a run's job, kept in its folder; None where Slurm cannot be asked or forgot the job."""
-    last = orders.View.from_json((run / "view.json").read_text()) if (run / "view.json").is_file() else None
+    last = orders.kept_view(run)
     if last is not None and last.final and last.state != "NODE_FAIL" and (run / "settled.json").is_file():
         return last
     try:

@@ -63,7 +63,7 @@ class Monitor:
             charts=tuple(figures(frames)),
             frames=frames,
             notes=tuple(_notes(run, state, frames)),
-            failure=run.failure if state is RunState.FAILED else "",
+            failure=run.failure if state in (RunState.FAILED, RunState.LOST) else "",
         )
 
 

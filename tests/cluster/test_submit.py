@@ -98,10 +98,14 @@ def test_what_depends_on_a_failed_run_fails_with_the_reason_and_both_can_be_resu
     corpus: Path, tmp_path: Path
 ) -> None:
     missing = tmp_path / "later"
+    missing.mkdir()
+    (missing / "row.jsonl").write_text('{"text": 1}')  # a corpus without text
     first = submit(prepare(missing))
     second = submit(prepare(corpus), after=first)
     assert first.wait() is RunState.FAILED and second.wait() is RunState.FAILED
     assert first.id in second.failure and "resume" in second.failure
+    (missing / "row.jsonl").unlink()
+    missing.rmdir()
     corpus.rename(missing)
     assert resume(first).wait() is RunState.COMPLETED, first.failure
     missing.rename(corpus)

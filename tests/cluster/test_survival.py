@@ -19,7 +19,7 @@ import pytest
 from cluster import stop, submit
 from cluster.slurm import query
 from lablib.runs import Run, RunState, heartbeat
-from lablib.specs import ModelSpec, Parallelism, Prepare, Pretrain, Profile
+from lablib.specs import Mixture, ModelSpec, Parallelism, Prepare, Pretrain, Profile
 
 if TYPE_CHECKING:
     from cluster.dev import DevSlurm
@@ -54,7 +54,7 @@ class Lab:
     def recipe(self, layout: Parallelism, steps: int = STEPS) -> Pretrain:
         return Pretrain(
             model=TINY, data=self.data.data, tokens=steps * 256, seq_len=64, batch_tokens=256, precision="fp32",
-            checkpoint_every=5, log_every=1, eval_every=steps, parallelism=layout,
+            mixture=Mixture(max_epochs=100), checkpoint_every=5, log_every=1, eval_every=steps, parallelism=layout,
         )  # fmt: skip
 
     def start(self, layout: Parallelism | None = None, steps: int = STEPS, **profile: Any) -> Run:

@@ -197,7 +197,7 @@ def test_conversations_from_a_file_train(tiny: Path, tmp_path: Path) -> None:
     [
         ({"batch_size": 7}, "not a multiple"),
         ({"parallelism": Parallelism(tp=2)}, "dp_replicate only"),
-        ({"precision": "fp8"}, "not offered"),
+        ({"precision": "fp8"}, "only the planner does"),
         ({"data": LEAP.replace(fewshot=2)}, "set fewshot=0"),
         ({"model": "no/such/model"}, "smollm2-135m-instruct"),
     ],
@@ -205,8 +205,8 @@ def test_conversations_from_a_file_train(tiny: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_trained_is_refused_with_a_remedy(
     tiny: Path, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    wanted = recipe(tiny).replace(**changes)
     with pytest.raises(LabError, match=words):
+        wanted = recipe(tiny).replace(**changes)
         sft(wanted, Recorder.create(tmp_path, wanted))
 
 
