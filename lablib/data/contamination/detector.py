@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class Detector:
         self._lost = np.array([item in index.uncovered for index in indexes for item in index.ids], bool)
 
     @staticmethod
-    def _join(indexes: Sequence[Index], name: str, kind: type) -> NDArray[np.generic]:
+    def _join(indexes: Sequence[Index], name: str, kind: type) -> NDArray[Any]:
         return np.concatenate([np.zeros(0, kind), *(index.arrays[name].astype(kind) for index in indexes)])
 
     def _merge(self, indexes: Sequence[Index]) -> None:
@@ -112,6 +112,7 @@ class Detector:
         self._numbers = self._join(indexes, "numbers", np.uint64)
         self._number_masks = self._join(indexes, "number_masks", np.uint64)
         self._number_weights = self._join(indexes, "number_weights", np.float32)
+        self._number_kinds = self._join(indexes, "number_kinds", np.int64)
         counts = [np.diff(index.arrays["number_offsets"]) for index in indexes]
         self._number_offsets = np.append(0, np.cumsum(np.concatenate([np.zeros(0, np.int64), *counts])))
 
@@ -189,20 +190,23 @@ class Detector:
         return proposed
 
     def _verified(self, text: str, words: Hashes, hits: _Hits, ends: Ints, items: list[int]) -> list[Match]:
-        """The proposed items that a passage of one document really holds."""
+        """The proposed items that a passage of one document really holds. A passage that is most like an item, but for the
+        numbers, is another question of that kind: items that it is less like are not found in it either."""
         last = ends[1] - self.spec.ngram + 1
         here = slice(*np.searchsorted(hits.at, [ends[0], max(last, ends[0])]))
         own = _Hits(hits.at[here] - ends[0], hits.gram[here])
-        masks: Hashes | None = None
-        matches = []
-        for item in items:
-            score, begin, end = self._passage(own, item)
+        numbers = _Numbers(text, words, self.spec.ngram)
+        matches: list[Match] = []
+        others: list[tuple[int, int]] = []
+        for (score, begin, end), item in sorted((self._passage(own, item), -item) for item in items)[::-1]:
+            item = -item
+            if any(begin < stop and start < end for start, stop in others):
+                continue
             if score < self._least[item] or (self._weak[item] and not self._answered(words, end, item)):
                 continue
-            if self.spec.method == "coverage" and self.spec.numbers and self._has_numbers(item):
-                masks = grams.masked_words(text, self.spec.method) if masks is None else masks
-                if len(masks) == len(words) and self._agreement(words, masks, begin, end, item) < self.spec.numbers:
-                    continue
+            if self.spec.method == "coverage" and self._agreement(numbers, begin, end, item) < self.spec.numbers:
+                others.append((begin, end))
+                continue
             matches.append(Match(*self._items[item], round(float(score), 4), begin, end))
         return _ranked(matches)
 
@@ -232,17 +236,38 @@ class Detector:
         after = grams.ngrams(words[end : end + ANSWER_REACH + size], size) if size else words[:0]
         return bool((after == self._answers[item]).any())
 
-    def _has_numbers(self, item: int) -> bool:
-        return bool(self._number_offsets[item + 1] > self._number_offsets[item])
-
-    def _agreement(self, words: Hashes, masks: Hashes, begin: int, end: int, item: int) -> float:
-        """Of the item's n-grams with numbers whose words the passage has, the share, by weight, with the same numbers."""
+    def _agreement(self, numbers: _Numbers, begin: int, end: int, item: int) -> float:
+        """Of the n-grams with numbers in and around the passage that the item has but for the numbers, the share, by weight,
+        whose numbers are the item's too: where it has digits or where it has words, whichever is less."""
         owned = slice(self._number_offsets[item], self._number_offsets[item + 1])
-        weights = self._number_weights[owned]
-        same = np.isin(self._numbers[owned], grams.ngrams(words[begin:end], self.spec.ngram))
-        alike = np.isin(self._number_masks[owned], grams.ngrams(masks[begin:end], self.spec.ngram))
-        seen = float(weights[same | alike].sum())
-        return float(weights[same].sum()) / seen if seen else 1.0
+        if owned.start == owned.stop:
+            return 1.0
+        plain, masks = numbers.around(begin, end)
+        known = self._number_masks[owned]
+        near = np.minimum(np.searchsorted(known, masks), len(known) - 1)
+        alike = known[near] == masks
+        same = np.isin(plain[alike], self._numbers[owned])
+        weights, kinds = self._number_weights[owned][near[alike]], self._number_kinds[owned][near[alike]]
+        total = np.bincount(kinds, weights, minlength=2)
+        shares = np.bincount(kinds, weights * same, minlength=2)[total > 0] / total[total > 0]
+        return float(shares.min(initial=1.0))
+
+
+class _Numbers:
+    """A document's n-grams with numerals in digits and with numbers masked, made when they are asked for."""
+
+    def __init__(self, text: str, words: Hashes, size: int) -> None:
+        self.text, self.words, self.size = text, words, size
+        self._made: Batch | None = None
+
+    def around(self, begin: int, end: int) -> tuple[Hashes, Hashes]:
+        """N-grams of a passage and `SLACK` words on each side: in digits, masked."""
+        self._made = self._made or grams.numerals(self.text)
+        digits, masks = self._made[0], self._made[1]
+        if not len(self.words) == len(digits) == len(masks):
+            digits = masks = self.words
+        near = slice(max(begin - SLACK, 0), end + SLACK)
+        return grams.ngrams(digits[near], self.size), grams.ngrams(masks[near], self.size)
 
 
 def _last_space(piece: str) -> int:

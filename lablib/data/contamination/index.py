@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lablib.data.contamination import grams
@@ -30,10 +31,10 @@ LEAST_EVIDENCE = 2.5
 """Sum of the weights of an item's n-grams below which it says too little to be found by itself: its answer must follow."""
 LONGEST_ANSWER = 12
 """Words of an answer that are looked for."""
-POWER = 2.0
+POWER = 1.0
 """Of the inverse document frequency in an n-gram's weight: what a template's items share says little about one of them."""
 TYPES = {"hashes": "<u8", "weights": "<f4", "offsets": "<i8", "postings": "<i4", "words": "<i4", "evidence": "<f4",
-         "number_offsets": "<i8", "numbers": "<u8", "number_masks": "<u8", "number_weights": "<f4",
+         "number_offsets": "<i8", "numbers": "<u8", "number_masks": "<u8", "number_weights": "<f4", "number_kinds": "u1",
          "answers": "<u8", "answer_words": "<i4"}  # fmt: skip
 
 
@@ -42,8 +43,8 @@ class Index:
     """One benchmark's index. Item i has the i-th smallest id; n-grams are sorted by hash.
 
     ``hashes[g]`` is in the items ``postings[offsets[g] : offsets[g + 1]]`` and weighs ``weights[g]``, from 0 to 1.
-    ``numbers`` and ``number_masks`` [item's ``number_offsets``] are its n-grams with a number, as they are and with every
-    number masked.
+    ``numbers`` and ``number_masks`` [item's ``number_offsets``] are its n-grams with a number and another word, numerals in
+    digits and numbers masked; ``number_kinds`` is 0 where the item has a number in digits there, else 1.
     """
 
     name: str
@@ -141,18 +142,33 @@ def _grams(sets: list[Hashes]) -> dict[str, NDArray[Any]]:
 def _numbers(
     items: list[BenchmarkItem], each: list[Hashes], arrays: dict[str, NDArray[Any]], method: str
 ) -> dict[str, NDArray[Any]]:
-    """The n-grams with a number in them, of each item."""
-    plain, masks, counts = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)], [0]
-    for item, own in zip(items, each, strict=True):
-        other = grams.ngrams(grams.masked_words(item.question, method), NGRAM[method])
-        numeric = own != other if len(own) == len(other) else np.zeros(len(own), bool)
-        pairs = np.unique(np.stack([own[numeric], other[numeric]]), axis=1) if numeric.any() else own[:0].reshape(2, 0)
-        plain.append(pairs[0])
-        masks.append(pairs[1])
-        counts.append(pairs.shape[1])
-    numbers = np.concatenate(plain)
-    weights = arrays["weights"][np.searchsorted(arrays["hashes"], numbers)]
-    return {"number_offsets": np.cumsum(counts), "numbers": numbers, "number_masks": np.concatenate(masks), "number_weights": weights}  # fmt: skip
+    """The n-grams with a number and another word in them, of each item."""
+    nothing = np.zeros((4, 0), np.uint64)
+    found = [
+        _numeric(item.question, own) if method == "coverage" else nothing for item, own in zip(items, each, strict=True)
+    ]
+    numbers, masks, kinds, own = np.concatenate(found, axis=1)
+    return {
+        "numbers": numbers,
+        "number_masks": masks,
+        "number_kinds": kinds,
+        "number_offsets": np.cumsum([0] + [one.shape[1] for one in found]),
+        "number_weights": arrays["weights"][np.searchsorted(arrays["hashes"], own)],
+    }
+
+
+def _numeric(question: str, own: Hashes) -> Hashes:
+    """Rows: n-gram with numerals in digits, with numbers masked, kind, n-gram as it is; of one question, by mask."""
+    digits, masks, partly = (grams.numerals(question)[at] for at in range(3))
+    size = NGRAM["coverage"]
+    if not len(own) == len(digits) - size + 1 == len(masks) - size + 1 == len(partly) - size + 1:
+        return np.zeros((4, 0), np.uint64)
+    is_number = sliding_window_view(digits != masks, size)
+    chosen = is_number.any(axis=1) & ~is_number.all(axis=1)
+    in_words = (own == grams.ngrams(partly, size)).astype(np.uint64)
+    rows = np.stack([grams.ngrams(digits, size), grams.ngrams(masks, size), in_words, own])
+    rows = np.unique(rows[:, chosen], axis=1)
+    return rows[:, np.argsort(rows[1], kind="stable")]
 
 
 def _answers(items: list[BenchmarkItem], method: str) -> dict[str, NDArray[Any]]:
