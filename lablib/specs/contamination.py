@@ -44,7 +44,7 @@ class Decontaminate(Spec):
     .8^3 = .51 of them on average."""
     short_threshold: float = Field(default=0.5, gt=0, le=1)
     """The same for the shortest items, whose few 3-grams are met by chance sooner; between the two it falls linearly."""
-    numbers: float = Field(default=0.8, ge=0, le=1)
+    numbers: float = Field(default=0.9, ge=0, le=1)
     """Of the item's 3-grams around numbers that a passage repeats but for the numbers, the least share that has the
     same numbers too. It keeps questions of the same template apart; 0 lets numbers differ."""
 
