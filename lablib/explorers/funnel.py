@@ -12,7 +12,7 @@ from lablib.charts.sample import rounded
 from lablib.explorers import show
 from lablib.explorers.explorer import Explorer, knob
 from lablib.explorers.view import Headline, Table, View
-from lablib.specs import AnyRecipe, LabError
+from lablib.specs import LabError, Prepare
 from lablib.specs.catalog import rows
 from lablib.specs.cleaning import PRESETS, Clean, Preset, Splitter
 from lablib.specs.units import show_count
@@ -63,9 +63,9 @@ class FunnelPlan(Explorer):
         return Clean(preset=self.preset, splitter=self.splitter, **moved, **spoken, **counted)
 
     @property
-    def recipe(self) -> AnyRecipe:
-        """The state is a `Clean`, which a recipe carries and is none itself; the error says so."""
-        raise LabError("the funnel's state is a set of thresholds: take `.clean` and give it to the recipe that prepares the data")  # fmt: skip
+    def recipe(self) -> Prepare:
+        """Data preparation with these thresholds; `corpus` here names stored signals, so the recipe's is yours to give."""
+        return Prepare(clean=self.clean)
 
     def view(self) -> View:
         """Headlines, the funnel beside a published one, each rule's effect, and some of what was dropped.

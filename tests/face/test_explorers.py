@@ -70,7 +70,7 @@ def test_knobs_carry_ranges_units_and_choices() -> None:
     assert list(knobs) == list(BudgetPlan.model_fields)
     assert (knobs["tokens"]["min"], knobs["tokens"]["log"], knobs["tokens"]["si"]) == (1e9, True, True)
     assert knobs["gpus"]["base"] == 2 and knobs["gpus"]["max"] == 16384
-    assert knobs["precision"]["choices"] == ["bf16", "fp8", "fp32"]
+    assert knobs["precision"]["choices"] == ["bf16", "fp8", "mxfp8", "nvfp4", "fp32"]
     assert knobs["price"]["unit"] == "$/h each" and not knobs["price"]["whole"]
 
 

@@ -95,13 +95,12 @@ def test_a_corpus_is_shown_by_its_hash(tmp_path: Path, home: Path) -> None:
     assert plan.view().headlines[0].note == "0 of 1" and shown(plan)["By splitter"] == "whitespace 0 %"
 
 
-def test_it_is_pure_renders_and_has_no_recipe_of_its_own() -> None:
+def test_it_is_pure_renders_and_its_thresholds_are_a_recipes() -> None:
     view = FunnelPlan().view()
     assert FunnelPlan().view().words() == view.words()
     for figure in view.charts:
         assert "<svg" in svg(figure.still(view.frames))
-    with pytest.raises(LabError, match=r"take `\.clean`"):
-        _ = FunnelPlan().recipe
+    assert FunnelPlan().recipe.clean == FunnelPlan().clean
     board = explore(FunnelPlan())
     board.value = {**board.value, "min_words": 1000}
     assert not board.error and board.screens[0]["headlines"][0]["value"] != view.headlines[0].value
