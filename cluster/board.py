@@ -45,7 +45,9 @@ def _row(run: Run) -> dict[str, Any]:
         "run": run.id,
         "stage": recipe.stage,
         "state": str(state),
-        "why": run.failure.partition("\n")[0] if state in (RunState.FAILED, RunState.LOST) else _why_it_waits(run, view),
+        "why": run.failure.partition("\n")[0]
+        if state in (RunState.FAILED, RunState.LOST)
+        else _why_it_waits(run, view),
         "done": progress.get("done"),
         "total": progress.get("total"),
         "eta_seconds": None if state.finished else progress.get("eta_seconds"),
