@@ -1,6 +1,6 @@
 """Decontamination beside plain n-gram scans: speed, recall by kind of variant, false positives.
 
-    python -m bench.data.contamination [--json] [--megabytes 24] [--injections 150] [--clean 4000] [--near 2000]
+    python -m bench.data.contamination [--json] [--injections 300] [--clean 6000] [--near 2000] [--items 300]
 
 Every detector has the same items and the same documents in the same run. Items: GSM8K, HumanEval and IFEval where their
 packages are in the lab's cache, and word problems of reasoning-gym. Documents: chunks of the packages that are installed
@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from scipy.stats import binomtest
 
@@ -30,9 +31,19 @@ from lablib.data.contamination.items import BenchmarkItem
 from lablib.data.sources.machine import INSTALLED, STDLIB
 from lablib.specs.contamination import Decontaminate
 
-GENERATORS = ("gsm_symbolic", "aiw", "family_relationships", "leg_counting", "time_intervals", "syllogism",
-              "knights_knaves", "needle_haystack", "count_primes")  # fmt: skip
-"""Questions in English, from 15 words to a few hundred."""
+GENERATORS = (
+    "gsm_symbolic",
+    "aiw",
+    "family_relationships",
+    "leg_counting",
+    "syllogism",
+    "knights_knaves",
+    "needle_haystack",
+)
+"""Word problems in English, from 15 words to a few hundred."""
+BARE = ("time_intervals", "count_primes", "chain_sum")
+"""One sentence that all items share, and in it two or three numbers: measured apart, for an edit of the few words that are
+an item's own makes it another item."""
 CHUNK = 3000
 """Characters of a document."""
 SHORTEST = 200
@@ -42,9 +53,9 @@ OWN = "reasoning_gym"
 Scan = Callable[[Sequence[str]], list[bool]]
 
 
-def word_problems(test: int) -> dict[str, list[BenchmarkItem]]:
-    """`test` items of each generator."""
-    return {name: made_items(name, test) for name in GENERATORS}
+def word_problems(count: int, generators: Sequence[str] = GENERATORS) -> dict[str, list[BenchmarkItem]]:
+    """`count` items of each generator."""
+    return {name: made_items(name, count) for name in generators}
 
 
 def made_items(generator: str, count: int, seed: int = 0) -> list[BenchmarkItem]:
@@ -159,13 +170,18 @@ def other_numbers(rng: random.Random, text: str) -> str:
 
 
 def near_misses(rng: random.Random, items: Sequence[BenchmarkItem], count: int) -> list[str]:
-    """Questions of at least 13 words with all numbers changed."""
+    """Questions of at least 13 words with all numbers changed, none of them another item."""
+    known = {item.question for item in items}
     numeric = [item.question for item in eligible("exact", items) if re.search(r"\d", item.question)]
-    return [other_numbers(rng, rng.choice(numeric)) for _ in range(count)]
+    made: list[str] = []
+    while numeric and len(made) < count:
+        made += {other_numbers(rng, rng.choice(numeric))} - known
+    return made
 
 
 def siblings(count: int) -> list[str]:
-    """Questions of `gsm_symbolic` of far seeds: the templates of the test items, other names, things and numbers."""
+    """Questions of `gsm_symbolic` of far seeds: the templates of the test items with other names, things and numbers, of
+    which some are the same by chance or by the template."""
     return [item.question for item in made_items("gsm_symbolic", count, seed=10**6)]
 
 
@@ -238,34 +254,83 @@ def speed(scan: Scan, documents: Sequence[str]) -> float:
 
 
 def injected(kind: str, benchmarks: dict[str, list[BenchmarkItem]], documents: Sequence[str], count: int) -> list[str]:
-    """`count` documents with a variant each, the same ones every time."""
+    """`count` documents with a variant each, the same ones every time; none where no item is eligible."""
     rng = random.Random(f"{kind} 1")
     words = vocabulary(documents[:200])
     pools = [pool for pool in (eligible(kind, items) for items in benchmarks.values()) if pool]
     made = []
-    for _ in range(count):
+    for _ in range(count if pools else 0):
         item = rng.choice(rng.choice(pools))
         made.append(inject(rng, rng.choice(documents), VARIANTS[kind](rng, item.question, words)))
     return made
 
 
 def measure(
-    benchmarks: dict[str, list[BenchmarkItem]],
-    documents: Sequence[str],
-    fast: Sequence[str],
-    injections: int,
-    near: int,
-) -> dict[str, object]:
+    benchmarks: dict[str, list[BenchmarkItem]], documents: Sequence[str], injections: int, near: int
+) -> dict[str, dict[str, Any]]:
     """Everything, by detector."""
-    rng = random.Random(2)
-    numeric = [item for items in benchmarks.values() for item in items]
-    misses = {"clean": list(documents), "other numbers": near_misses(rng, numeric, near), "siblings": siblings(near)}
+    every = [item for items in benchmarks.values() for item in items]
+    misses = {"clean": list(documents), "other numbers": near_misses(random.Random(2), every, near)}
+    if "gsm_symbolic" in benchmarks:
+        known = {item.question for item in every}
+        misses["siblings"] = [text for text in siblings(near) if text not in known]
     made = {kind: injected(kind, benchmarks, documents, injections) for kind in VARIANTS}
-    report: dict[str, object] = {}
-    for name, scan in detectors(benchmarks).items():
-        report[name] = {
-            "mb_per_cpu_second": speed(scan, fast),
-            "recall": {kind: rate(sum(scan(texts)), len(texts)) for kind, texts in made.items()},
-            "false_positives": {kind: rate(sum(scan(texts)), len(texts)) for kind, texts in misses.items()},
+    return {
+        name: {
+            "mb_per_cpu_second": speed(scan, documents),
+            "recall": {kind: rate(sum(scan(texts)), len(texts)) for kind, texts in made.items() if texts},
+            "false_positives": {kind: rate(sum(scan(texts)), len(texts)) for kind, texts in misses.items() if texts},
         }
-    return report
+        for name, scan in detectors(benchmarks).items()
+    }
+
+
+def table(name: str, report: dict[str, dict[str, Any]]) -> str:
+    """The report as text: a detector a column."""
+    lines = [f"\n{name:28}" + "".join(f"{detector:>24}" for detector in report)]
+    lines.append(f"{'MB per CPU-second':28}" + "".join(f"{one['mb_per_cpu_second']:>24}" for one in report.values()))
+    for part, label in (("recall", ""), ("false_positives", "false positives: ")):
+        for kind in next(iter(report.values()))[part]:
+            cells = [one[part][kind] for one in report.values()]
+            lines.append(f"{label + kind:28}" + "".join(f"{_cell(cell):>24}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _cell(share: dict[str, float]) -> str:
+    return f"{share['share']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m bench.data.contamination", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--injections", type=int, default=300, help="documents of each kind of variant")
+    parser.add_argument("--clean", type=int, default=6000, help="documents without an item, of 3,000 characters")
+    parser.add_argument("--near", type=int, default=2000, help="near-misses of each kind")
+    parser.add_argument("--items", type=int, default=300, help="items of each generator")
+    return parser
+
+
+def main() -> None:
+    """Measure on public benchmarks, word problems and bare templates, each apart."""
+    chosen = arguments().parse_args()
+    documents = chunks(chosen.clean)
+    sets = {
+        "public benchmarks": real_items(),
+        "word problems": word_problems(chosen.items),
+        "bare templates": word_problems(chosen.items, BARE),
+    }
+    result: dict[str, Any] = {"documents": len(documents), "megabytes": sum(len(t.encode()) for t in documents) / 1e6}
+    for name, benchmarks in sets.items():
+        if not benchmarks:
+            continue
+        report = measure(benchmarks, documents, chosen.injections, chosen.near)
+        result[name] = {"items": {key: len(items) for key, items in benchmarks.items()}, "detectors": report}
+        if not chosen.json:
+            print(table(name, report), flush=True)
+    if chosen.json:
+        print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

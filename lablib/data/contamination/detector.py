@@ -262,7 +262,7 @@ class _Numbers:
 
     def around(self, begin: int, end: int) -> tuple[Hashes, Hashes]:
         """N-grams of a passage and `SLACK` words on each side: in digits, masked."""
-        self._made = self._made or grams.numerals(self.text)
+        self._made = self._made or grams.numerals([self.text])
         digits, masks = self._made[0], self._made[1]
         if not len(self.words) == len(digits) == len(masks):
             digits = masks = self.words

@@ -53,11 +53,15 @@ def words(texts: Sequence[str], method: str) -> Batch:
     return word_hashes([cleaned(text, method) for text in texts])
 
 
-def numerals(text: str) -> Batch:
-    """A text's words, hashed in three ways: English numerals in digits, all numbers masked, numbers in digits masked."""
-    plain = cleaned(text, "coverage")
-    digits = _IN_WORDS.sub(lambda found: str(_VALUES[found.group()]), plain)
-    return word_hashes([digits, masked(digits), masked(plain)])
+def numerals(texts: Sequence[str]) -> Batch:
+    """The words of each text, hashed in three ways, one after another: English numerals in digits, all numbers masked,
+    numbers in digits masked."""
+    forms = []
+    for text in texts:
+        plain = cleaned(text, "coverage")
+        digits = _IN_WORDS.sub(lambda found: str(_VALUES[found.group()]), plain)
+        forms += [digits, masked(digits), masked(plain)]
+    return word_hashes(forms)
 
 
 def masked(text: str) -> str:
@@ -79,7 +83,7 @@ def ngrams(hashes: Hashes, size: int) -> Hashes:
 def fingerprint() -> str:
     """Changes when words are cut or hashed in another way: it is taken of what probe texts give, and of Unicode's tables."""
     made = [words(_PROBES, method).hashes.tolist() for method in ("coverage", "ngram13")]
-    return digest([made, [numerals(text).hashes.tolist() for text in _PROBES], unicodedata.unidata_version])
+    return digest([made, numerals(_PROBES).hashes.tolist(), unicodedata.unidata_version])
 
 
 def place(text: str, first: int, last: int, method: str) -> tuple[int, int]:
@@ -87,7 +91,7 @@ def place(text: str, first: int, last: int, method: str) -> tuple[int, int]:
     pieces = re.findall(rf"(?s).{{1,{_PIECE}}}(?:\s|\Z)|.{{1,{_PIECE}}}", text)
     counts = np.cumsum(np.diff(words(pieces, method).offsets))
     begin, end = (_place(pieces, counts, word, method) for word in (first, last))
-    return begin, begin + len(text[begin:end].rstrip())
+    return begin, begin + len(re.sub(r"\s[\W_]*\Z", "", text[begin:end]))
 
 
 def _place(pieces: Sequence[str], counts: NDArray[np.int64], word: int, method: str) -> int:

@@ -143,10 +143,8 @@ def _numbers(
     items: list[BenchmarkItem], each: list[Hashes], arrays: dict[str, NDArray[Any]], method: str
 ) -> dict[str, NDArray[Any]]:
     """The n-grams with a number and another word in them, of each item."""
-    nothing = np.zeros((4, 0), np.uint64)
-    found = [
-        _numeric(item.question, own) if method == "coverage" else nothing for item, own in zip(items, each, strict=True)
-    ]
+    forms = grams.numerals([item.question for item in items] if method == "coverage" else [""] * len(items))
+    found = [_numeric(own, *(forms[3 * at + form] for form in range(3))) for at, own in enumerate(each)]
     numbers, masks, kinds, own = np.concatenate(found, axis=1)
     return {
         "numbers": numbers,
@@ -157,11 +155,10 @@ def _numbers(
     }
 
 
-def _numeric(question: str, own: Hashes) -> Hashes:
+def _numeric(own: Hashes, digits: Hashes, masks: Hashes, partly: Hashes) -> Hashes:
     """Rows: n-gram with numerals in digits, with numbers masked, kind, n-gram as it is; of one question, by mask."""
-    digits, masks, partly = (grams.numerals(question)[at] for at in range(3))
     size = NGRAM["coverage"]
-    if not len(own) == len(digits) - size + 1 == len(masks) - size + 1 == len(partly) - size + 1:
+    if not 0 < len(own) == len(digits) - size + 1 == len(masks) - size + 1 == len(partly) - size + 1:
         return np.zeros((4, 0), np.uint64)
     is_number = sliding_window_view(digits != masks, size)
     chosen = is_number.any(axis=1) & ~is_number.all(axis=1)
