@@ -7,7 +7,13 @@ from pathlib import Path
 from lablib.data.documents import Report
 from lablib.runs import Recorder
 
-PHASES = {"fetch": (0.0, 25.0), "read": (25.0, 38.0), "refine": (38.0, 42.0), "tokenizer": (42.0, 50.0), "tokenise": (50.0, 100.0)}
+PHASES = {
+    "fetch": (0.0, 25.0),
+    "read": (25.0, 38.0),
+    "refine": (38.0, 42.0),
+    "tokenizer": (42.0, 50.0),
+    "tokenise": (50.0, 100.0),
+}
 """Where each phase begins and ends in percent of the time, as measured on the core corpus (docs/data.md)."""
 TYPICAL = 60_000_000
 """Characters that a corpus is taken to have while it is read and its real size is not known."""
