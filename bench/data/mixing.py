@@ -25,7 +25,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from lablib.data import PackedDataset
-from lablib.data.mixing import constrain
+from lablib.data.mixing import constrain, temperature
 from lablib.data.mixing.learned import Optimum, Proxies, compare, learn, optimise, refits
 from lablib.data.mixing.proxies import proxies
 from lablib.data.mixing.shares import Shares
@@ -97,7 +97,8 @@ class Bench:
 
 def run_proxies(bench: Bench, count: int) -> Proxies:
     """Train them and measure every domain."""
-    made = proxies(bench.recipe, bench.natural, count, seed=1, available=bench.available)
+    base = temperature(bench.available, 2.0)  # around natural shares, hardly a proxy would hold the smallest domains
+    made = proxies(bench.recipe, base, count, seed=1, available=bench.available)
     names = tuple(bench.natural)
     weights = np.array([[one.mixture.weights.get(name, 0.0) for name in names] for one in made])
     losses = [bench.train(one)[0] for one in made]

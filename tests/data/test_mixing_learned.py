@@ -190,6 +190,17 @@ class TestOptimum:
         assert told["Gaussian process"] == pytest.approx(true, abs=0.01)
         assert all(abs(gain - true) < 0.1 for gain in told.values())
 
+    def test_it_stays_among_what_was_tried_unless_told(self) -> None:
+        """Proxies with little code cannot say that all code is best, though the law fitted on them does."""
+        near = drawn(BASE, 24, 1, strength=(20, 30))
+        known = Proxies(tuple(BASE), near, {"code": TRUTH["code"].predict(near)})
+        law = learn(known)
+        inside, outside = optimise(law, BASE), optimise(law, BASE, extrapolate=True)
+        assert inside.mixture.weights["code"] == pytest.approx(near[:, 1].max(), abs=1e-6) and not inside.beyond
+        assert outside.mixture.weights["code"] > 0.9 and "code" in outside.beyond
+        with pytest.raises(LabError, match="extrapolate=True"):
+            optimise(law, BASE, high={"web": 0.01, "books": 0.01})
+
     def test_it_says_where_no_proxy_has_been(self) -> None:
         law = learn(measured(24, 0.0)).replace(lowest=(0.5,) * 4, highest=(1.0,) * 4)
         assert law.beyond(np.array([0.6, 0.2, 0.5, 0.9])) == ("code",)

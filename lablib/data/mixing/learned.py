@@ -159,7 +159,7 @@ class Optimum:
     spread: dict[str, tuple[float, float]]
     """Domain → 10th and 90th percentile of its share over the refits' own optima; empty without refits."""
     beyond: tuple[str, ...]
-    """Domains whose share no proxy came near: run a proxy there before believing it."""
+    """With `extrapolate`, domains whose share no proxy came near: run a proxy there before believing it."""
 
 
 def optimise(
@@ -171,13 +171,17 @@ def optimise(
     available: Mapping[str, float] | None = None,
     max_epochs: float = 4.0,
     again: list[MixingLaw] | None = None,
+    extrapolate: bool = False,
 ) -> Optimum:
     """The mixture with the least predicted loss under a box and an epoch cap (SLSQP from several starts).
 
-    `baseline` (natural or uniform shares) is one start and what the gain is against; `again` are `refits`. Raises
-    `LabError` where no mixture keeps the limits.
+    `baseline` (natural or uniform shares) is one start and what the gain is against; `again` are `refits`. Each share stays
+    between the least and the greatest that a proxy had, unless `extrapolate`: a law with a positive exponent bends any
+    way outside its runs. Raises `LabError` where no mixture keeps the limits.
     """
     box = limits(law.domains, low, high, tokens, available, max_epochs)
+    if law.highest and not extrapolate:
+        box = _tried(law, *box)
     start = law.array(baseline)
     best = _least(law, start, *box)
     gains: list[float] = []
@@ -194,6 +198,14 @@ def optimise(
         {name: (float(a), float(b)) for name, (a, b) in zip(law.domains, spread, strict=False)},
         law.beyond(best) if law.highest else (),
     )
+
+
+def _tried(law: MixingLaw, least: Array, most: Array) -> tuple[Array, Array]:
+    """The box cut to the shares that proxies had."""
+    top = np.minimum(most, np.maximum(law.highest, least))
+    if top.sum() < 1 - 1e-9:
+        raise LabError(f"under these limits no mixture lies among what the {law.runs} proxies tried; run proxies there, or set extrapolate=True")  # fmt: skip
+    return np.maximum(least, np.minimum(law.lowest, top)), top
 
 
 def opinions(proxies: Proxies, law: MixingLaw, mixture: Mapping[str, float], baseline: Mapping[str, float],
