@@ -11,6 +11,7 @@ from typing import Any
 
 from lablib.data import cache, corpus, funnel, selection, shards, tokenizer
 from lablib.data.catalogue import sources_of
+from lablib.data.contamination import Decontamination
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, Source, file_sha256
 from lablib.data.progress import Progress, Stopped
@@ -83,12 +84,16 @@ def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progres
 def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress) -> Corpus:
     """The corpus after the recipe's steps of the funnel, with samples of what each dropped in the run's folder."""
     for step in _steps(recipe):
-        built = funnel.refine(built, [step], lambda done, total: progress.at("refine", done, total))
+        before, built = built, funnel.refine(built, [step], lambda done, total: progress.at("refine", done, total))
         progress.kept(built.folder)
         counts = funnel.totals(built.funnel[-1])
         run.event("funnel", step=step.name, docs_in=counts.docs_in, docs_out=counts.docs_out, reasons=counts.reasons)
         name = f"{len(built.funnel)}-{step.name.replace(' ', '-')}.jsonl"
         write_atomic(run.folder("dropped") / name, (built.folder / "dropped.jsonl").read_text(encoding="utf-8"))
+        if isinstance(step, Decontamination):
+            told = step.report(before)
+            told.save(run.folder("contamination"))
+            run.note(contamination=told.text().splitlines())
     if not built.domains:
         lost = ", ".join(f"{row['step']} left {funnel.totals(row).docs_out}" for row in built.funnel)
         raise LabError(f"No document is left ({lost}); loosen the steps, and look at dropped/ in {run.path}")
@@ -104,6 +109,8 @@ def _steps(recipe: Prepare) -> Iterator[funnel.Step]:
         from lablib.data.dedup import NearDuplicates
 
         yield NearDuplicates(recipe.dedup, workers=recipe.threads)
+    if recipe.decontaminate is not None:
+        yield Decontamination(recipe.decontaminate)
 
 
 def _check_mixture(recipe: Prepare, built: Corpus) -> None:

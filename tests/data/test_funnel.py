@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from lablib.data import cache, corpus, funnel, shards
+from lablib.data.contamination import Report
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Document, Report, silent
+from lablib.data.documents import Document, silent
+from lablib.data.documents import Report as Progress
 from lablib.data.prepare import prepare
+from lablib.data.tasks import split_items
 from lablib.runs import Recorder
-from lablib.specs import Clean, Dedup, LabError, Prepare
+from lablib.specs import Clean, Decontaminate, Dedup, LabError, Prepare, Task
 
 WORDS = [
     "the",
@@ -58,7 +61,7 @@ class Drop:
     def key(self) -> str:
         return self.letter
 
-    def decide(self, before: Corpus, report: Report = silent) -> Mapping[str, str]:
+    def decide(self, before: Corpus, report: Progress = silent) -> Mapping[str, str]:
         self.asked += 1
         every = [document for domain in before.domains for document in before.documents(domain)]
         if self.breaks:
@@ -141,3 +144,22 @@ def test_a_funnel_that_leaves_nothing_says_where_it_went(tmp_path: Path, home: P
     recipe = Prepare(corpus=str(source), vocab=300, clean=Clean(min_words=1000))
     with pytest.raises(LabError, match=r"No document is left \(quality left 0\)"):
         prepare(recipe, Recorder.create(tmp_path / "runs", recipe))
+
+
+def test_a_recipe_takes_out_documents_that_hold_its_tasks_test_items(tmp_path: Path, home: Path) -> None:
+    task = Task(name="siblings", generator="aiw", params={"task_type_weights": [1.0, 0.0, 0.0], "max_entities": 6}, train=20, test=10)  # fmt: skip
+    source = tmp_path / "texts"
+    source.mkdir()
+    for number, file in enumerate(sorted(Path(__file__).parents[1].rglob("*.py"))[:12]):
+        (source / f"{number}.txt").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    question = split_items(task, "test")[0].question
+    (source / "leak.txt").write_text(f"Notes of a quiet afternoon, with a riddle. {question.upper()} So it went on.")
+    recipe = Prepare(corpus=str(source), vocab=400, heldout=0.2, decontaminate=Decontaminate(benchmarks=(task, "mmlu")))
+    run = Recorder.create(tmp_path / "runs", recipe)
+    prepare(recipe, run)
+    (row,) = shards.manifest(run.path / "data")["funnel"]
+    assert funnel.totals(row).reasons == {"siblings": 1}
+    told = Report.load(run.path / "contamination")
+    assert told.rows[0].source.endswith("leak.txt") and told.clean_for("siblings")
+    with pytest.raises(LabError, match="Nothing can be said about 'mmlu'"):
+        told.clean_for("mmlu")

@@ -53,7 +53,7 @@ class Row:
     @property
     def reason(self) -> str:
         """Why the document goes, in a few words."""
-        return f"{self.benchmark} item {self.item}"
+        return f"{self.benchmark} [item {self.item}]"
 
 
 @dataclass(frozen=True)
