@@ -169,20 +169,29 @@ def other_numbers(rng: random.Random, text: str) -> str:
     return re.sub(r"\d+", change, text)
 
 
+def numbers_of(text: str) -> tuple[str, ...]:
+    """The numbers of a question in order."""
+    return tuple(re.findall(r"\d+", text))
+
+
 def near_misses(rng: random.Random, items: Sequence[BenchmarkItem], count: int) -> list[str]:
-    """Questions of at least 13 words with all numbers changed, none of them another item."""
-    known = {item.question for item in items}
-    numeric = [item.question for item in eligible("exact", items) if re.search(r"\d", item.question)]
+    """Questions of at least 13 words with all numbers changed. One that has the numbers of an item in order is left out:
+    of few templates and small numbers it is that item, but for a name."""
+    known = {numbers_of(item.question) for item in items}
+    numeric = [item.question for item in eligible("exact", items) if numbers_of(item.question)]
     made: list[str] = []
     while numeric and len(made) < count:
-        made += {other_numbers(rng, rng.choice(numeric))} - known
+        text = other_numbers(rng, rng.choice(numeric))
+        made += [] if numbers_of(text) in known else [text]
     return made
 
 
-def siblings(count: int) -> list[str]:
-    """Questions of `gsm_symbolic` of far seeds: the templates of the test items with other names, things and numbers, of
-    which some are the same by chance or by the template."""
-    return [item.question for item in made_items("gsm_symbolic", count, seed=10**6)]
+def siblings(items: Sequence[BenchmarkItem], count: int) -> list[str]:
+    """Questions of `gsm_symbolic` of far seeds: the templates of the items with other names, things and numbers, of which
+    some are the same by chance or by the template; those with all numbers of an item are left out."""
+    known = {numbers_of(item.question) for item in items}
+    made = [item.question for item in made_items("gsm_symbolic", 2 * count, seed=10**6)]
+    return [text for text in made if numbers_of(text) not in known][:count]
 
 
 # ---- detectors -------------------------------------------------------------------------------------------------------
@@ -272,8 +281,7 @@ def measure(
     every = [item for items in benchmarks.values() for item in items]
     misses = {"clean": list(documents), "other numbers": near_misses(random.Random(2), every, near)}
     if "gsm_symbolic" in benchmarks:
-        known = {item.question for item in every}
-        misses["siblings"] = [text for text in siblings(near) if text not in known]
+        misses["siblings"] = siblings(benchmarks["gsm_symbolic"], near)
     made = {kind: injected(kind, benchmarks, documents, injections) for kind in VARIANTS}
     return {
         name: {

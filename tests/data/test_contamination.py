@@ -46,9 +46,7 @@ KNOWN = BenchmarkItem("farm-1", QUESTION, "210")
 @pytest.fixture(scope="session")
 def benchmarks() -> dict[str, list[BenchmarkItem]]:
     """Word problems, 200 of each kind, and test items of one of the lab's own tasks."""
-    made = {
-        name: bench.made_items(name, 200) for name in ("gsm_symbolic", "knights_knaves", "syllogism", "needle_haystack")
-    }
+    made = bench.word_problems(200, ("gsm_symbolic", "knights_knaves", "syllogism", "needle_haystack"))
     return {**made, "sisters": reading.of_task(OWN_TASK)}
 
 
@@ -69,9 +67,6 @@ def one(question: str = QUESTION, answer: str = "210", **settings: object) -> Ca
     spec = Decontaminate(**settings)
     detector = Detector([build("own", [BenchmarkItem("a", question, answer)], spec.method)], spec)
     return lambda text: bool(next(iter(detector.search([text]))))
-
-
-# ---- recall ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -121,9 +116,6 @@ def test_plain_scan_misses_what_is_written_otherwise(
     assert sum(plain(bench.injected("unicode", benchmarks, documents, 150))) < 0.9 * 150
 
 
-# ---- false positives -------------------------------------------------------------------------------------------------
-
-
 def most(positives: int, of: int) -> float:
     """Upper end of the exact two-sided 95 % interval: a quantile of the beta distribution."""
     return float(beta.ppf(0.975, positives + 1, of - positives))
@@ -167,9 +159,6 @@ def test_an_item_that_is_more_alike_explains_a_near_miss() -> None:
     assert next(iter(detector.search([items[1].question])))[0].item == "b"
 
 
-# ---- thresholds and settings -----------------------------------------------------------------------------------------
-
-
 def test_each_threshold_is_used(benchmarks: dict[str, list[BenchmarkItem]], documents: list[str]) -> None:
     """A higher threshold finds strictly less, for each of the three."""
     some = {name: benchmarks[name][:100] for name in ("gsm_symbolic", "sisters")}
@@ -181,7 +170,7 @@ def test_each_threshold_is_used(benchmarks: dict[str, list[BenchmarkItem]], docu
 
     long = [found(texts, threshold=share, short_threshold=1) for share in (0.2, 0.5, 0.7, 1)]
     short = [found(texts, short_threshold=share) for share in (0.3, 0.6, 0.9)]
-    numbers = [found(bench.siblings(300), numbers=share) for share in (0, 0.4, 0.9)]
+    numbers = [found(bench.siblings(some["gsm_symbolic"], 300), numbers=share) for share in (0, 0.4, 0.9)]
     for counts in (long, short, numbers):
         assert counts == sorted(set(counts), reverse=True)
 
@@ -207,9 +196,6 @@ def test_settings_round_trip() -> None:
     spec = Decontaminate(benchmarks=("mmlu", OWN_TASK, "mine.jsonl"), method="ngram13")
     assert Decontaminate.from_json(spec.to_json()) == spec == Decontaminate.from_toml(spec.to_toml())
     assert Decontaminate().benchmarks == BENCHMARKS and (spec.ngram, Decontaminate().ngram) == (13, 3)
-
-
-# ---- the index -------------------------------------------------------------------------------------------------------
 
 
 def test_index_depends_on_items_not_on_their_order(benchmarks: dict[str, list[BenchmarkItem]]) -> None:
@@ -257,18 +243,12 @@ def test_items_that_cannot_be_found_are_listed() -> None:
     items = [BenchmarkItem("tiny", "Why not?"), BenchmarkItem("weak", "Is it raining?"),
              BenchmarkItem("confirmed", "Which is largest now?", "blue whale"), KNOWN]  # fmt: skip
     made = build("own", items)
-    assert made.uncovered == {
-        "tiny": "fewer than 3 words",
-        "weak": "too little that is its own, and no answer to confirm it by",
-    }
+    assert sorted(made.uncovered) == ["tiny", "weak"] and "no answer to confirm it by" in made.uncovered["weak"]
     detector = Detector([made])
     names = lambda text: [match.item for match in next(iter(detector.search([text])))]  # noqa: E731
     assert names("Is it raining? yes") == [] and names("So: which is largest now? An elephant.") == []
     assert names("So: which is largest now? The BLUE Whale, of course.") == ["confirmed"]
     assert set(build("own", items, "ngram13").uncovered) == {"tiny", "weak", "confirmed"}
-
-
-# ---- the search ------------------------------------------------------------------------------------------------------
 
 
 def test_fast_search_is_the_definition(benchmarks: dict[str, list[BenchmarkItem]], documents: list[str]) -> None:
@@ -281,9 +261,8 @@ def test_fast_search_is_the_definition(benchmarks: dict[str, list[BenchmarkItem]
     shared = {gram: sum(gram in one for one in map(set, own)) for found in own for gram in found}
     weight = {gram: np.log(41 / count) / np.log(41) for gram, count in shared.items()}
     for text, found in zip(texts, got, strict=True):
-        assert found == {
-            item.id for item, found in zip(items, own, strict=True) if _best(_grams(text), found, weight) >= 0.3
-        }
+        reached = {item.id for item, mine in zip(items, own, strict=True) if _best(_grams(text), mine, weight) >= 0.3}
+        assert found == reached
 
 
 def _grams(text: str) -> list[tuple[str, ...]]:
@@ -295,9 +274,8 @@ def _best(document: list[tuple[str, ...]], item: list[tuple[str, ...]], weight: 
     """Largest share of the item's weight in a passage of its length, by trying all passages."""
     span, mine = int(detection.STRETCH * (len(item) + 2)) + detection.SLACK - 2, set(item)
     passages = (mine.intersection(document[at : at + span]) for at in range(len(document)) if document[at] in mine)
-    return max((sum(weight[gram] for gram in passage) for passage in passages), default=0) / sum(
-        weight[g] for g in mine
-    )
+    total = sum(weight[gram] for gram in mine)
+    return max((sum(weight[gram] for gram in passage) for passage in passages), default=0) / total
 
 
 def test_matches_do_not_depend_on_batches(
@@ -321,9 +299,6 @@ def test_a_long_document_is_searched_in_pieces(documents: list[str], monkeypatch
         (match,) = next(iter(detector.search([text])))
         begin, end = grams.place(text, match.begin, match.end, "coverage")
         assert match.score == 1 and text[begin:end] == QUESTION.rstrip("?") + "?"
-
-
-# ---- registry --------------------------------------------------------------------------------------------------------
 
 
 def test_every_benchmark_is_present_or_missing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,9 +333,6 @@ def test_wrong_item_files_are_named(tmp_path: Path, content: str, message: str) 
         reading.of_file(tmp_path / "own.jsonl")
     with pytest.raises(LabError, match="there is no file"):
         reading.of_file(tmp_path / "other.jsonl")
-
-
-# ---- report and step -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -417,9 +389,12 @@ def test_key_follows_settings_items_and_presence(mixed: tuple[Corpus, Decontamin
     assert len(keys) == 4 and Decontamination(spec).key() in keys
 
 
-def test_index_of_another_method_is_refused(tmp_path: Path) -> None:
+def test_indexes_that_do_not_fit_are_refused(tmp_path: Path, home: Path) -> None:
     (tmp_path / "own.index").write_bytes(build("own", [KNOWN], "ngram13").to_bytes())
     with pytest.raises(LabError, match="set method to it"):
         Library.of(Decontaminate(benchmarks=(str(tmp_path / "own.index"),)))
     library = Library.of(Decontaminate(benchmarks=(str(tmp_path / "own.index"),), method="ngram13"))
     assert library.coverage[0].name == "own" and library.coverage[0].items == 1
+    with pytest.raises(LabError, match="two of them have the name sisters"):
+        (tmp_path / "sisters.jsonl").write_text(json.dumps({"id": 1, "question": QUESTION}))
+        Library.of(Decontaminate(benchmarks=(OWN_TASK, str(tmp_path / "sisters.jsonl"))))

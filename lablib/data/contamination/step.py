@@ -45,6 +45,9 @@ class Library:
             coverage.append(found)
             if index is not None:
                 indexes.append(index)
+        names = [one.name for one in coverage]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise LabError(f"benchmarks: two of them have the name {', '.join(twice)}; rename one's file or task")
         return cls(indexes, coverage)
 
 
