@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from lablib.data.catalogue import sources_of
 from lablib.data.documents import Source
 from lablib.specs import Evaluate, Export, Prepare, Pretrain, Recipe, Ref
+from lablib.specs.contamination import BENCHMARKS
 from lablib.specs.recipes import PostTrain
 
 
 def stage(recipes: Iterable[Recipe]) -> None:
     """Fetch the corpora and the pretrained models that recipes name. Raises `LabError` where they cannot be had."""
+    from lablib.data.contamination.registry import presence
     from lablib.models import pretrained
 
     for recipe in recipes:
@@ -19,6 +21,10 @@ def stage(recipes: Iterable[Recipe]) -> None:
             pretrained.resolve(model)
         for source in _sources(recipe):
             source.fetch()
+        if isinstance(recipe, Prepare) and recipe.decontaminate is not None:
+            for benchmark in recipe.decontaminate.benchmarks:
+                if isinstance(benchmark, str) and benchmark in BENCHMARKS:
+                    presence(benchmark, may_fetch=True)  # one that cannot be had is named in the run's report
 
 
 def _sources(recipe: Recipe) -> tuple[Source, ...]:

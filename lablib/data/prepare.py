@@ -110,7 +110,7 @@ def _steps(recipe: Prepare) -> Iterator[funnel.Step]:
 
         yield NearDuplicates(recipe.dedup, workers=recipe.threads)
     if recipe.decontaminate is not None:
-        yield Decontamination(recipe.decontaminate)
+        yield Decontamination(recipe.decontaminate, may_fetch=True)
 
 
 def _check_mixture(recipe: Prepare, built: Corpus) -> None:
