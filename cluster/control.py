@@ -40,8 +40,8 @@ def resume(run: Run) -> Run:
         order = run.order.replace(code=snapshot.take(run.path.parent), exclude=())  # nodes may have been mended
         with _put_back_unless_held(run):
             order.save(run.path / "order.json")
+            write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
             start([run], attempt)
-        write_atomic(run.path / "code.json", json.dumps({**provenance.code(), "snapshot": order.code}))
         jsonl.event(run.path, "resubmitted", attempt=attempt, code=order.code)
     return run
 
@@ -60,11 +60,12 @@ def _alone(run: Run) -> Iterator[None]:
 @contextmanager
 def _put_back_unless_held(run: Run) -> Iterator[None]:
     """What an ended submission left goes; it comes back where the new one is not accepted, or is interrupted before."""
-    names = [run.path / name for name in (orders.STOP, "scheduler.json", "view.json", "settled.json", "order.json")]
-    kept = {file: file.read_bytes() for file in [*names, *(run.path / "heartbeat").glob("*.json")] if file.is_file()}
-    for file in kept:
-        if file.name != "order.json":
-            file.unlink()
+    ended = [run.path / name for name in (orders.STOP, "scheduler.json", "view.json", "settled.json")]
+    ended += (run.path / "heartbeat").glob("*.json")
+    changed = [run.path / "order.json", run.path / "code.json"]
+    kept = {file: file.read_bytes() for file in [*ended, *changed] if file.is_file()}
+    for file in ended:
+        file.unlink(missing_ok=True)
     try:
         yield
     except BaseException:

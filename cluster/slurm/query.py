@@ -272,13 +272,10 @@ def see(run: Path, held: Record) -> View | None:
     except LabError:
         return None
     stranger = _is_strangers(run, held)
-    if stranger:
-        found = None
-    if found is None and last is not None and last.final:
-        return last  # a job that goes on after its end is in the queue
-    if (found is None and not stranger) or (
-        found is not None and found.state == "FAILED" and not (last is not None and last.final)
-    ):
+    found = None if stranger else found
+    if last is not None and last.final and _says_no_more(found, last):
+        return last
+    if not stranger and (found is None or found.state == "FAILED"):
         found = accounts([held.job_id]).get(held.job_id) or found
     if found is None:
         if time.time() - held.submitted < YOUNG:
@@ -288,6 +285,12 @@ def see(run: Path, held: Record) -> View | None:
         found = found.replace(restarts=restarts(held.job_id) if _has_begun(run) else 0)
     orders.keep_view(run, found)
     return found
+
+
+def _says_no_more(found: View | None, last: View) -> bool:
+    """Whether the queue adds nothing to a final view: a job that goes on after its end is in it, and a plain FAILED says less
+    than the step that accounting told of."""
+    return found is None or (found.state == "FAILED" and last.state in ("FAILED", "OUT_OF_MEMORY"))
 
 
 def _has_begun(run: Path) -> bool:

@@ -239,3 +239,27 @@ def test_what_cannot_begin_is_refused_before_it_queues(corpus: Path, runs: Path,
             )
         )
     assert [file.parent.name for file in runs.glob("*/recipe.json")] == [data.id]
+
+
+def test_what_a_step_told_is_not_forgotten_while_the_queue_says_failed(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(Prepare(), runs)
+    held = Record(system="slurm", job_id="7", logs=str(run.path / "logs"))
+    (run.path / "scheduler.json").write_text(held.to_json())
+    said = {
+        "squeue": f"7|FAILED|NonZeroExitCode|lab1|2026-11-26T10:00:00|{run.id}\n",
+        "sacct": "7|FAILED|1:0|lab1|2026-11-26T10:00:00\n7.0|OUT_OF_MEMORY|0:125|lab1|2026-11-26T10:00:00\n",
+    }
+    asked: list[str] = []
+
+    def answer(*words: str, **_: object) -> str:
+        asked.append(words[0])
+        return said.get(words[0], "")
+
+    query.forget()
+    monkeypatch.setattr(query, "command", answer)
+    for _ in range(3):
+        assert run.view is not None and run.view.state == "OUT_OF_MEMORY"
+    assert asked.count("sacct") == 1
+    query.forget()
