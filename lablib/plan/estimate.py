@@ -77,7 +77,7 @@ class Estimate(Spec):
     fits: bool
     warnings: tuple[str, ...]
     """Where it does not fit, first the reasons with their remedies; then cautions and assumptions."""
-    ledger: tuple[ledger.Entry, ...]
+    ledger: ledger.Account
 
     def explain(self) -> str:
         """Every number with its formula, inputs and source, as text."""
@@ -154,7 +154,7 @@ def estimate(
             *_rarely(recipe, work, useful),
             *unpriced,
         ),
-        ledger=ledger.entries(work, machine, hours, useful, price, mfu),
+        ledger=ledger.account(work, machine, hours, useful, price, mfu),
     )
 
 

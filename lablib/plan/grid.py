@@ -16,18 +16,20 @@ Number = Any
 """A float, an int or an array of them; formulas do not care which."""
 
 
-def _plain(*values: Number) -> bool:
-    return not any(isinstance(value, np.ndarray) for value in values)
-
-
 def most(*values: Number) -> Number:
     """The largest, element by element."""
-    return max(values) if _plain(*values) else _fold(np.maximum, values)
+    for value in values:  # a loop: this is asked dozens of times a plan, and a generator costs twice as much
+        if isinstance(value, np.ndarray):
+            return _fold(np.maximum, values)
+    return max(values)
 
 
 def least(*values: Number) -> Number:
     """The smallest, element by element."""
-    return min(values) if _plain(*values) else _fold(np.minimum, values)
+    for value in values:
+        if isinstance(value, np.ndarray):
+            return _fold(np.minimum, values)
+    return min(values)
 
 
 def _fold(join: Any, values: tuple[Number, ...]) -> Number:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 from lablib.plan import formulas, goodput, memory, money
 from lablib.plan.efficiency import Calibration
@@ -25,16 +27,57 @@ class Entry:
     source: str
 
 
-def entries(
+class Account(Sequence[Entry]):
+    """The entries of a plan, written when somebody first reads them: plans are made by the thousand, and few are read."""
+
+    def __init__(self, rows: Callable[[], Iterable[Entry]]) -> None:
+        """`rows` gives the entries once they are wanted."""
+        self._rows = rows
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """All of them, in the order of the calculation."""
+        return tuple(self._rows())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.entries[index]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Account) and self.entries == other.entries
+
+    def __hash__(self) -> int:
+        return hash(self.entries)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read, (self.entries,)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, handler: Any) -> Any:
+        """A list of entries in JSON and back; an account as it is in Python."""
+        from pydantic_core import core_schema
+
+        listed = core_schema.no_info_after_validator_function(_read, handler.generate_schema(tuple[Entry, ...]))
+        written = core_schema.plain_serializer_function_ser_schema(lambda account: [asdict(one) for one in account])
+        return core_schema.union_schema([core_schema.is_instance_schema(cls), listed], serialization=written)
+
+
+def _read(entries: tuple[Entry, ...]) -> Account:
+    return Account(lambda: entries)
+
+
+def account(
     work: Work,
     machine: Machine,
     hours: Range,
     useful: Goodput | None,
     price: tuple[Range, str] | None,
     mfu: float | None,
-) -> tuple[Entry, ...]:
+) -> Account:
     """The whole account, in the order of the calculation."""
-    return tuple(Entry(*row) for row in _rows(work, machine, hours, useful, price, mfu))
+    return Account(lambda: (Entry(*row) for row in _rows(work, machine, hours, useful, price, mfu)))
 
 
 Row = tuple[str, str, str, str, str]
@@ -203,9 +246,9 @@ def _cost(machine: Machine, hours: Range, price: tuple[Range, str] | None) -> It
         )
 
 
-def text(account: Iterable[Entry]) -> str:
+def text(entries: Iterable[Entry]) -> str:
     """The account as indented text."""
-    return "\n".join(line for entry in account for line in _lines(entry))
+    return "\n".join(line for entry in entries for line in _lines(entry))
 
 
 def _lines(entry: Entry) -> Iterator[str]:

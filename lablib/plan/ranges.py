@@ -23,15 +23,20 @@ class Range(Spec):
             raise ValueError(f"a range rises: low={self.low} ≤ mid={self.mid} ≤ high={self.high}")
         return self
 
-    @classmethod
-    def exactly(cls, value: float) -> Self:
+    @staticmethod
+    def exactly(value: float) -> Range:
         """A number without uncertainty."""
-        return cls(low=value, mid=value, high=value)
+        return Range._of(value, value, value)
+
+    @staticmethod
+    def _of(low: float, mid: float, high: float) -> Range:
+        """Bounds that arithmetic has put in order, not checked again."""
+        return Range.model_construct(low=low, mid=mid, high=high)
 
     def times(self, factor: float | Range) -> Range:
         """Product with a positive number or range; bounds multiply, which is wider than independence would give."""
         other = factor if isinstance(factor, Range) else Range.exactly(factor)
-        return Range(low=self.low * other.low, mid=self.mid * other.mid, high=self.high * other.high)
+        return Range._of(self.low * other.low, self.mid * other.mid, self.high * other.high)
 
     def joined(self, *others: Range) -> Range:
         """Product with independent ranges, positive or exactly zero: the logarithms' half-widths add in quadrature, as the widths of
@@ -42,16 +47,16 @@ class Range(Spec):
             return Range.exactly(0.0)
         below = math.hypot(*(math.log(one.mid / one.low) for one in spread))
         above = math.hypot(*(math.log(one.high / one.mid) for one in spread))
-        return Range(low=mid * math.exp(-below), mid=mid, high=mid * math.exp(above))
+        return Range._of(mid * math.exp(-below), mid, mid * math.exp(above))
 
     def plus(self, other: float | Range) -> Range:
         """Sum with a number or a range."""
         other = other if isinstance(other, Range) else Range.exactly(other)
-        return Range(low=self.low + other.low, mid=self.mid + other.mid, high=self.high + other.high)
+        return Range._of(self.low + other.low, self.mid + other.mid, self.high + other.high)
 
     def inverse(self) -> Range:
         """1 / range, for positive ranges."""
-        return Range(low=1 / self.high, mid=1 / self.mid, high=1 / self.low)
+        return Range._of(1 / self.high, 1 / self.mid, 1 / self.low)
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high

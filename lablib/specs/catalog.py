@@ -67,12 +67,16 @@ class Catalog:
 
     def price(self, accelerator: str, pricing: str = "on-demand") -> tuple[float, float, float] | None:
         """(lowest, median, highest) US dollars an accelerator-hour among the listed providers, None where unlisted."""
-        found = [
-            float(row["usd_per_gpu_hour"])
-            for row in self.prices
-            if row["accelerator"] == accelerator and row["pricing"] == pricing
-        ]
+        found = self._listed.get((accelerator, pricing))
         return (min(found), median(found), max(found)) if found else None
+
+    @cached_property
+    def _listed(self) -> dict[tuple[str, str], list[float]]:
+        """Listed prices by accelerator and pricing."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for row in self.prices:
+            found.setdefault((row["accelerator"], row["pricing"]), []).append(float(row["usd_per_gpu_hour"]))
+        return found
 
 
 def _typed(row: dict[str, str], names: _Columns) -> dict[str, Any]:

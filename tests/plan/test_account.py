@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 
 import pytest
@@ -132,3 +133,16 @@ def test_a_crowded_expert_rank_is_what_the_others_wait_for() -> None:
     first, second = (estimate(one, NODE.replace(nodes=8)).step_seconds for one in alone)
     assert first == second, "whoever holds all experts computes all of its tokens"
     assert alone[0].science_hash == alone[1].science_hash
+
+
+def test_the_account_is_written_when_it_is_read_and_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lablib.plan import Estimate, ledger
+
+    written = []
+    really = ledger._rows
+    monkeypatch.setattr(ledger, "_rows", lambda *given: written.append(1) or really(*given))
+    plan = estimate(recipe(), NODE.replace(nodes=8))
+    assert plan.fits and not written
+    again = pickle.loads(pickle.dumps(plan))
+    assert written == [1] and again == plan and Estimate.from_json(plan.to_json()) == plan
+    assert [entry.name for entry in plan.ledger][:2] == ["params.total", "params.active"]
