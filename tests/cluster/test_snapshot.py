@@ -69,10 +69,18 @@ print(submit(load_recipe(sys.argv[1]), after=Run.open({str(blocker.path)!r})).id
     assert run.manifest["code"]["snapshot"] == run.order.code == snapshot.fingerprint(REPO)
 
 
+def textless(folder: Path) -> Path:
+    """A corpus whose only row has no text: a run of it fails."""
+    made = folder / "textless"
+    made.mkdir()
+    (made / "row.jsonl").write_text('{"text": 1}')
+    return made
+
+
 def test_a_copy_that_was_changed_is_refused_and_the_next_submission_takes_a_fresh_one(
     tmp_path: Path, home: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = submit(Prepare(corpus=str(tmp_path / "nowhere"), vocab=512))
+    run = submit(Prepare(corpus=str(textless(tmp_path)), vocab=512))
     assert run.wait() is RunState.FAILED
     copy, code = snapshot.folder(runs, run.order.code), run.order.code
     with pytest.raises(LabError, match="not the code"):
@@ -85,7 +93,7 @@ def test_a_copy_that_was_changed_is_refused_and_the_next_submission_takes_a_fres
     monkeypatch.undo()
     monkeypatch.setenv("LAB_HOME", str(home))
     assert resume(run).wait() is RunState.FAILED
-    assert "nowhere" in run.failure and snapshot.fingerprint(copy) == run.order.code
+    assert "textless" in run.failure and snapshot.fingerprint(copy) == run.order.code
 
 
 def test_no_secret_of_the_environment_reaches_a_run(
@@ -94,7 +102,7 @@ def test_no_secret_of_the_environment_reaches_a_run(
     planted = "hf_" + "Planted0Secret" * 2
     for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, planted)
-    run = submit(Prepare(corpus=str(tmp_path / "nowhere"), vocab=512))
+    run = submit(Prepare(corpus=str(textless(tmp_path)), vocab=512))
     assert run.wait() is RunState.FAILED
     files = [file for file in run.path.rglob("*") if file.is_file()]
     assert len(files) > 5
