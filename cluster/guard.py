@@ -89,6 +89,8 @@ def main(folder: str, job: str) -> None:
     guard, every = Guard(run), min(2.0 if run.order.components else 10.0, run.order.profile.hang / 10)
     limit = Deadline(job, run.order.profile.signal_seconds)
     while not (why := guard.wrong() or limit.passed()):
+        if limit.warns():
+            signal_ranks("USR2")
         time.sleep(min(every, max(0.5, limit.seconds)))
     if why == "overdue":
         jsonl.event(run.path, "overdue", seconds_left=limit.reserve)
@@ -99,29 +101,42 @@ def main(folder: str, job: str) -> None:
 
 
 class Deadline:
-    """The last moment at which ranks that have not ended by themselves are ended, so that the batch script can still settle
-    before Slurm ends it too."""
+    """Two moments before a job's time limit: when its ranks are told to save, to the second where Slurm looks every half a
+    minute, and the last one at which ranks that still live are ended, so that the batch script can settle before Slurm ends
+    it too."""
 
     def __init__(self, job: str, signal_seconds: float) -> None:
         """Leaves half of the time between the warning and the end to settle, at most `SETTLING`."""
-        self._job, self.reserve = job, min(SETTLING, signal_seconds / 2)
-        self._at = self._ask()
+        self._job, self._signal, self.reserve = job, signal_seconds, min(SETTLING, signal_seconds / 2)
+        self._warned = False
+        self._end = self._ask()
 
     @property
     def seconds(self) -> float:
-        """Until then."""
-        return self._at - time.monotonic()
+        """Until the next of the two."""
+        return self._end - (self.reserve if self._warned else self._signal) - time.monotonic()
+
+    def warns(self) -> bool:
+        """Whether it is time to tell the ranks; true once."""
+        if self._warned or not self._comes():
+            return False
+        self._warned = True
+        return True
 
     def passed(self) -> str:
-        """ "overdue" once it has come; Slurm is asked again first, for limits are lengthened."""
+        """ "overdue" once the ranks, which were told, have had their time."""
+        return "overdue" if self._warned and self._comes() else ""
+
+    def _comes(self) -> bool:
+        """Whether the next moment is here; Slurm is asked again first, for limits are lengthened."""
         if self.seconds > 0:
-            return ""
-        self._at = self._ask()
-        return "overdue" if self.seconds <= 0 else ""
+            return False
+        self._end = self._ask()
+        return self.seconds <= 0
 
     def _ask(self) -> float:
         left = query.seconds_left(self._job)
-        return float("inf") if left is None else time.monotonic() + left - self.reserve
+        return float("inf") if left is None else time.monotonic() + left
 
 
 if __name__ == "__main__":

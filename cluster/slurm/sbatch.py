@@ -23,6 +23,8 @@ from lablib.runs import Run, orders
 from lablib.specs import LabError, Profile, Recipe, write_atomic
 
 MINUTES = 60
+EARLY = 30
+"""Seconds by which Slurm sends its warning early, as it looks that seldom; `cluster.guard` sends one on time."""
 STARTS = re.compile(r"to start at (\S+)")
 
 
@@ -126,7 +128,7 @@ def parameters(batch: Batch) -> dict[str, Any]:
     return {
         **asks(run.recipe, profile, sum(one.nodes for one in order.components)),
         "job_name": run.id,
-        "signal_delay_s": profile.signal_seconds,
+        "signal_delay_s": max(1, profile.signal_seconds - EARLY),
         "stderr_to_stdout": True,
         "setup": lines(batch),
         "srun_args": [*_step(run), "--kill-on-bad-exit=1", "--open-mode=append", *_container(profile)],

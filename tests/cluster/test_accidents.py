@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cluster import child, control, health, jobs, preflight, resume, settle, submit, submit_all
+from cluster import child, control, guard, health, jobs, preflight, resume, settle, submit, submit_all
 from cluster.slurm import query
 from lablib.runs import Run, RunState, jsonl, orders
 from lablib.runs.orders import Record, View
@@ -263,3 +263,25 @@ def test_what_a_step_told_is_not_forgotten_while_the_queue_says_failed(
         assert run.view is not None and run.view.state == "OUT_OF_MEMORY"
     assert asked.count("sacct") == 1
     query.forget()
+
+
+def test_ranks_are_told_on_time_and_ended_in_time_and_longer_where_the_limit_was_lengthened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, end = [0.0], [60.0]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(query, "seconds_left", lambda job: end[0] - now[0])
+    limit = guard.Deadline("7", 30)
+    assert (limit.seconds, limit.warns(), limit.passed()) == (30.0, False, "")
+    now[0] = 30.0
+    assert limit.warns() and not limit.warns() and not limit.passed()
+    now[0] = 45.0
+    assert limit.passed() == "overdue"
+    now[0] = 29.0
+    longer = guard.Deadline("7", 30)
+    now[0], end[0] = 30.0, 120.0
+    assert not longer.warns()
+    now[0] = 91.0
+    assert longer.warns()
+    monkeypatch.setattr(query, "seconds_left", lambda job: None)
+    assert guard.Deadline("7", 30).seconds == float("inf")

@@ -50,6 +50,9 @@ class Lab:
         plain = submit(self.recipe(Parallelism(dp_shard=1, micro_batch_size=2)), root=root)
         assert plain.wait() is RunState.COMPLETED, plain.failure
         self.losses = losses(plain)
+        times = [row["time"] for row in plain.rows()]
+        self.pace = (times[-1] - times[0]) / (len(times) - 1)
+        """Seconds of an undisturbed step."""
 
     def recipe(self, layout: Parallelism, steps: int = STEPS) -> Pretrain:
         return Pretrain(
@@ -121,13 +124,14 @@ def test_a_stopped_rank_is_noticed_and_its_stacks_are_kept(lab: Lab) -> None:
 
 
 def test_a_time_limit_shorter_than_the_training(lab: Lab) -> None:
-    """Slurm may send its warning up to a minute early, so some attempts are short; each goes on where the last one saved."""
-    plain = submit(lab.recipe(Parallelism(dp_shard=1, micro_batch_size=2), steps=LONG), root=lab.root)
-    run = lab.start(steps=LONG, time=60.0, signal_seconds=30, retries=6)
-    until(lambda: run.state.finished, 400)
+    """As many steps as take half a minute without disturbance, in jobs of one minute of which half is left to save."""
+    wanted = min(3000, max(100, int(30 / lab.pace)))
+    plain = submit(lab.recipe(Parallelism(dp_shard=1, micro_batch_size=2), steps=wanted), root=lab.root)
+    assert plain.wait() is RunState.COMPLETED
+    run = lab.start(steps=wanted, time=60.0, signal_seconds=30, retries=6)
+    until(lambda: run.state.finished, 500)
     assert run.state is RunState.COMPLETED, (run.view, run.failure, outcomes(run))
     assert resumed(run) and set(outcomes(run)) <= {"again", "completed"}
-    assert plain.wait() is RunState.COMPLETED
     assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
 
 
