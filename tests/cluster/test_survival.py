@@ -123,6 +123,7 @@ def test_a_stopped_rank_is_noticed_and_its_stacks_are_kept(lab: Lab) -> None:
     assert "lablib/train" in stacks and "Current thread" in stacks
 
 
+@pytest.mark.timeout(900)
 def test_a_time_limit_shorter_than_the_training(lab: Lab) -> None:
     """As many steps as take twenty seconds and some without disturbance, in jobs of one minute of which half is left to save."""
     wanted = min(3000, max(100, int(22 / lab.pace)))
@@ -135,6 +136,7 @@ def test_a_time_limit_shorter_than_the_training(lab: Lab) -> None:
     assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
 
 
+@pytest.mark.timeout(900)
 def test_a_rank_that_hangs_until_the_time_limit(lab: Lab) -> None:
     """The guard's patience is longer than what is left: the ranks are ended in time for the run to be queued again."""
     run = lab.start(steps=300, time=60.0, signal_seconds=30, hang=600.0, retries=6)
@@ -222,6 +224,7 @@ time.sleep(60)
     lab.equals_the_undisturbed(run)
 
 
+@pytest.mark.timeout(900)
 def test_stopped_on_request_and_by_its_budget(lab: Lab) -> None:
     asked, poor = lab.start(steps=10 * LONG), lab.start(steps=10 * LONG)
     poor.order.replace(max_gpu_hours=60 / 3600).save(poor.path / "order.json")
