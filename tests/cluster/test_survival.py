@@ -139,11 +139,11 @@ def test_a_time_limit_shorter_than_the_training(lab: Lab) -> None:
 @pytest.mark.timeout(900)
 def test_a_rank_that_hangs_until_the_time_limit(lab: Lab) -> None:
     """The guard's patience is longer than what is left: the ranks are ended in time for the run to be queued again."""
-    run = lab.start(steps=300, time=60.0, signal_seconds=30, hang=600.0, retries=6)
+    run = lab.start(steps=120, time=60.0, signal_seconds=30, hang=600.0, retries=6)
     until(lambda: steps(run))
     stop_rank(run, 1)
     until(lambda: "overdue" in outcomes_of(run), 120)
-    until(lambda: run.state.finished, 300)
+    until(lambda: run.state.finished, 600)
     assert run.state is RunState.COMPLETED, (run.view, run.failure, outcomes(run))
     assert resumed(run)
 
