@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,5 +46,9 @@ def test_seven_stages_wait_for_each_other_and_the_last_one_reports(
     assert all(
         run.view is not None and run.view.state in ("COMPLETED", "COMPLETING", "RUNNING") for run in runs.values()
     )
-    page = (runs["evaluate"].path / "report" / "report.html").read_text(encoding="utf-8")
+    report = runs["evaluate"].path / "report" / "report.html"
+    end = time.monotonic() + 180
+    while not report.is_file() and time.monotonic() < end:  # the job writes it once the stage is done
+        time.sleep(0.5)
+    page = report.read_text(encoding="utf-8")
     assert all(run.id in page for run in runs.values())
