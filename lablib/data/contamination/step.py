@@ -124,14 +124,14 @@ class Decontamination:
         return "decontamination"
 
     @cached_property
-    def library(self) -> Library:
+    def shelf(self) -> Library:
         """The indexes, found when they are first asked for."""
         return Library.of(self.spec, self.may_fetch)
 
     def key(self) -> str:
         """Covers the settings, every index's bytes, and which benchmarks were missing."""
         settings = self.spec.model_dump(mode="json", exclude={"benchmarks"})
-        return digest([VERSION, settings, [[one.name, one.index_sha256] for one in self.library.coverage]])
+        return digest([VERSION, settings, [[one.name, one.index_sha256] for one in self.shelf.coverage]])
 
     def decide(self, before: Corpus, report: Progress = silent) -> Mapping[str, str]:
         """SHA-256 of each document that goes, with the benchmark and the id of the item that it holds."""
@@ -145,4 +145,4 @@ class Decontamination:
     def _search(self, before: Corpus, report: Progress) -> Report:
         total = sum(before.bytes(domain) for domain in before.domains)
         documents = (document for domain in before.domains for document in before.documents(domain))
-        return replace(search(documents, self.library, self.spec, report, total), removed=True)
+        return replace(search(documents, self.shelf, self.spec, report, total), removed=True)
