@@ -48,8 +48,7 @@ def _funnel(opened: Run, args: argparse.Namespace) -> None:
     rows = []
     for row in card["funnel"]:
         told = totals(row)
-        why = ", ".join(f"{reason} {docs:,}" for reason, docs in sorted(told.reasons.items(), key=lambda one: -one[1]))
-        rows.append([row["step"], f"{told.docs_in:,}", f"{told.docs_out:,}", show_count(told.bytes_out), why])
+        rows.append([row["step"], f"{told.docs_in:,}", f"{told.docs_out:,}", show_count(told.bytes_out), told.why])
     tokens = sum(shard["tokens"] for shard in card["shards"])
     rows.append(
         ["tokenised", "", f"{sum(shard['docs'] for shard in card['shards']):,}", "", f"{show_count(tokens)} tokens"]

@@ -52,6 +52,12 @@ class Count:
     reasons: dict[str, int] = field(default_factory=dict)
     """Documents dropped, by reason."""
 
+    @property
+    def why(self) -> str:
+        """The reasons with their documents, the most frequent one first."""
+        ranked = sorted(self.reasons.items(), key=lambda one: -one[1])
+        return ", ".join(f"{reason} {docs:,}" for reason, docs in ranked)
+
     def add(self, size: int, reason: str) -> None:
         """One document of `size` bytes; an empty reason keeps it."""
         self.docs_in, self.bytes_in = self.docs_in + 1, self.bytes_in + size

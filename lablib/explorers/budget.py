@@ -10,13 +10,12 @@ from lablib import charts
 from lablib.charts import Figure, Frame
 from lablib.explorers import show
 from lablib.explorers.explorer import Explorer, catalogued, knob
-from lablib.explorers.memory import OPTIMIZERS
 from lablib.explorers.planned import Span
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, Range, estimate
 from lablib.specs import Cluster, LabError, ModelSpec, Parallelism, Pretrain, catalog
 from lablib.specs.fabric import FABRICS
-from lablib.specs.recipe import Optimizer
+from lablib.specs.recipe import Optimizer, OptimizerKind
 from lablib.specs.units import show_count, show_flops
 
 MODELS = tuple(catalog.models)
@@ -45,7 +44,7 @@ class BudgetPlan(Explorer):
     recompute: Literal["none", "selective", "full"] = knob("selective", "Recompute activations")
     cross_entropy: Literal["full", "fused", "chunked"] = knob("full", "Cross entropy")
     offload: Literal["none", "optimizer", "activations", "all"] = knob("none", "Keep in host memory")
-    optimizer: OPTIMIZERS = knob("adamw", "Optimiser")
+    optimizer: OptimizerKind = knob("adamw", "Optimiser")
     compile: bool = knob(True, "Compile", choices=(True, False))
     fabric: str = knob("own", "Network", choices=("own", *FABRICS))
 

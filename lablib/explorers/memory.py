@@ -17,12 +17,11 @@ from lablib.plan import memory as plan_memory
 from lablib.plan.efficiency import of
 from lablib.plan.pretraining import job
 from lablib.specs import Cluster, Parallelism, Pretrain, catalog
-from lablib.specs.recipe import Optimizer
+from lablib.specs.recipe import Optimizer, OptimizerKind
 from lablib.specs.units import show_count
 
 MODELS = tuple(catalog.models)
 ACCELERATORS = tuple(name for name, card in catalog.accelerators.items() if card.kind == "gpu")
-OPTIMIZERS = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "muon", "sgd"]
 
 
 class MemoryPlan(Explorer):
@@ -43,7 +42,7 @@ class MemoryPlan(Explorer):
     )
     cross_entropy: Literal["full", "fused", "chunked"] = knob("full", "Cross entropy")
     offload: Literal["none", "optimizer", "activations", "all"] = knob("none", "Keep in host memory")
-    optimizer: OPTIMIZERS = knob("adamw", "Optimiser")
+    optimizer: OptimizerKind = knob("adamw", "Optimiser")
     compile: bool = knob(True, "Compile", choices=(True, False))
     precision: Literal["bf16", "fp8", "mxfp8", "nvfp4", "fp32"] = knob("bf16", "Precision")
 

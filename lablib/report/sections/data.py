@@ -47,9 +47,8 @@ def _funnel(card: dict[str, Any]) -> list[Markup]:
     rows = []
     for row in card.get("funnel", []):
         told = totals(row)
-        why = ", ".join(f"{reason} {docs:,}" for reason, docs in sorted(told.reasons.items(), key=lambda one: -one[1]))
         share = f"{told.docs_out / told.docs_in:.1%}" if told.docs_in else ""
-        rows.append((row["step"], f"{told.docs_in:,}", f"{told.docs_out:,}", share, show_count(told.bytes_in - told.bytes_out), why))  # fmt: skip
+        rows.append((row["step"], f"{told.docs_in:,}", f"{told.docs_out:,}", share, show_count(told.bytes_in - told.bytes_out), told.why))  # fmt: skip
     columns = ("step", "documents in", "out", "kept", "bytes dropped", "why")
     return [table(columns, rows, "The funnel")] if rows else []
 
