@@ -55,7 +55,7 @@ def _row(run: Run) -> dict[str, Any]:
         "planned_seconds": _planned(run, "days", 86400),
         "loss": sum(losses[-10:]) / len(losses[-10:]) if losses else None,
         "peak_gib": round(max((pulse.peak_gib for pulse in run.pulses), default=0.0), 2),
-        "dollars": None if price is None else seconds / 3600 * recipe.gpus * price,
+        "dollars": None if price is None else seconds / 3600 * run.order.gpus(recipe.gpus) * price,
         "planned_dollars": _planned(run, "dollars"),
         "last_event": _last_event(run),
     }

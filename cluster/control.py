@@ -171,7 +171,7 @@ def _lengthen(run: Run, seconds: float) -> str:
 
 
 def _refuse_spent(run: Run, wanted: orders.Order) -> None:
-    hours = run.seconds / 3600 * run.recipe.gpus
+    hours = run.seconds / 3600 * wanted.gpus(run.recipe.gpus)
     if wanted.max_gpu_hours is not None and wanted.max_gpu_hours <= hours:
         raise LabError(
             f"max_gpu_hours={wanted.max_gpu_hours:g}: {hours:.3g} are spent already; `lab stop` ends the run"

@@ -135,8 +135,7 @@ def _node_is_left(run: Run, events: list[dict[str, Any]], number: int) -> bool:
     if profile.scheduler != "slurm":
         return True
     nodes = query.nodes(profile.partition)
-    needed = -(-run.recipe.gpus // profile.gpus_per_node) + sum(one.nodes for one in run.order.components)
-    return not nodes or len(nodes - bad) >= needed
+    return not nodes or len(nodes - bad) >= run.order.nodes(run.recipe.gpus)
 
 
 def _exclude(run: Run, events: list[dict[str, Any]], number: int) -> None:

@@ -63,6 +63,15 @@ class Order(Spec):
     exclude: tuple[str, ...] = ()
     """Nodes found bad by an attempt; later ones stay away from them."""
 
+    def nodes(self, ranks: int) -> int:
+        """Nodes that a job of so many ranks takes, those of its components included."""
+        return -(-ranks // self.profile.gpus_per_node) + sum(one.nodes for one in self.components)
+
+    def gpus(self, ranks: int) -> int:
+        """Accelerators that it holds, and is paid for: a job has as many on the nodes of its components as on its ranks'."""
+        own = -(-ranks // self.profile.gpus_per_node)
+        return ranks // own * self.nodes(ranks)
+
 
 class Record(Spec):
     """The submission that has the run in hand."""

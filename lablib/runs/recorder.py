@@ -81,7 +81,7 @@ class Recorder:
 
     def _over_budget(self) -> bool:
         order = orders.order(self.path)  # read anew: a budget can be extended
-        hours = (self._spent_before + self._worked()) / 3600 * self.recipe.gpus
+        hours = (self._spent_before + self._worked()) / 3600 * order.gpus(self.recipe.gpus)
         price = order.profile.price_per_gpu_hour
         dollars = None if price is None else hours * price
         most = order.max_gpu_hours, order.max_dollars

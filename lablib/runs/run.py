@@ -346,7 +346,7 @@ class Run:
     @property
     def outcome(self) -> Outcome:
         """What the run has taken so far, to set beside its estimate."""
-        rows, cluster, gpu_hours = self.rows(), self.cluster, self.seconds / 3600 * self.recipe.gpus
+        rows, cluster, gpu_hours = self.rows(), self.cluster, self.seconds / 3600 * self.order.gpus(self.recipe.gpus)
         rates = sorted(row["tokens_per_second"] for row in rows if row.get("tokens_per_second"))
         losses = [row["loss"] for row in rows if row.get("loss") is not None]
         price = cluster.price_per_gpu_hour if cluster else None

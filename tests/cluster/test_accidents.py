@@ -17,7 +17,7 @@ from cluster import child, control, guard, health, jobs, preflight, resume, sett
 from cluster.slurm import query
 from lablib.runs import Run, RunState, jsonl, orders
 from lablib.runs.orders import Record, View
-from lablib.specs import SFT, Cluster, LabError, ModelSpec, Parallelism, Prepare, Pretrain, Profile, variants
+from lablib.specs import SFT, Cluster, Component, LabError, ModelSpec, Parallelism, Prepare, Pretrain, Profile, variants
 
 if TYPE_CHECKING:
     from cluster.dev import DevSlurm
@@ -285,3 +285,10 @@ def test_ranks_are_told_on_time_and_ended_in_time_and_longer_where_the_limit_was
     assert longer.warns()
     monkeypatch.setattr(query, "seconds_left", lambda job: None)
     assert guard.Deadline("7", 30).seconds == float("inf")
+
+
+def test_a_servers_node_is_paid_for_like_the_ranks() -> None:
+    server = Component(name="judge", command=("true",), nodes=1)
+    order = orders.Order(profile=Profile.load("slurm-dev").replace(gpus_per_node=4), components=(server,))
+    assert [order.gpus(ranks) for ranks in (2, 4, 8)] == [4, 8, 12] and order.nodes(8) == 3
+    assert order.replace(components=()).gpus(8) == 8 and orders.Order().gpus(2) == 2
