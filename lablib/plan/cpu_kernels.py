@@ -7,16 +7,21 @@ launching adds up. The constants come from this machine's own probe.
 from __future__ import annotations
 
 from lablib.plan import activations, flops
+from lablib.plan.engines import OPTIMIZER_BYTES
 from lablib.plan.grid import Number
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 
-ADAM_BYTES = 36
-"""AdamW reads parameter, gradient and two moments and writes three of them back, and clipping reads and writes the
-gradient: 9 fp32 numbers a parameter."""
+STEP_BYTES = 20
+"""Of each parameter, whatever the rule: it is read and written, its gradient is read, and clipping reads and writes that."""
 LOGIT_BYTES = 48
 """Reading and writing each logit in the loss: cast to fp32 (6), log-softmax in two passes (12), the gradient of the
 likelihood (8), that of log-softmax in two passes (16), the cast back (6)."""
+
+
+def update_bytes(optimizer: str) -> float:
+    """Bytes that one update of a parameter moves: `STEP_BYTES`, and its states read and written (AdamW: 20 + 16 = 36)."""
+    return STEP_BYTES + 2 * OPTIMIZER_BYTES[optimizer]
 
 
 def micro_batch(job: Job, machine: Machine) -> dict[str, Number]:

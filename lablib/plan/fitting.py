@@ -10,7 +10,7 @@ import numpy as np
 
 from lablib.plan import activations, probe
 from lablib.plan import step as steps
-from lablib.plan.cpu_kernels import ADAM_BYTES, LOGIT_BYTES
+from lablib.plan.cpu_kernels import LOGIT_BYTES, update_bytes
 from lablib.plan.efficiency import CPU, GPU, Calibration, Efficiency, Probe
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
@@ -147,7 +147,7 @@ def _causes(one: Job) -> tuple[float, float, float]:
     scores = parts.pop("scores")
     tokens = one.micro_tokens
     kept = activations.total(one.model, one.style).each(1)
-    moved = tokens * (kept * CPU.traffic + one.model.vocab * LOGIT_BYTES) + one.params.total * ADAM_BYTES
+    moved = tokens * (kept * CPU.traffic + one.model.vocab * LOGIT_BYTES) + one.params.total * update_bytes("adamw")
     return 3 * tokens * (sum(parts.values()) + scores / CPU.attention), moved, float(one.model.layers)
 
 

@@ -122,7 +122,7 @@ STEP = {
     "pp": ("activations handed between stages", "arXiv 2104.04473 §2.2; lablib/plan/communication.py"),
     "dp": ("gathers of weights and sums of gradients, less what compute hides, and waiting for the slowest rank", "arXiv 2304.11277 §3.2; lablib/plan/communication.py"),
     "bubble": ("(pp − 1) / (micro-batches × slices) of the time that stages work", "arXiv 2104.04473 §2.2.1"),
-    "optimizer": ("bytes of states read and written / memory bandwidth, and its launches", "lablib/plan/step.py"),
+    "optimizer": ("20 bytes a parameter and its states read and written / memory bandwidth, launches, and Muon's Newton-Schulz iterations", "lablib/plan/step.py"),
     "offload": ("what crosses the bus to host memory, less what compute hides, and the host's update", "lablib/plan/offloading.py"),
 }  # fmt: skip
 

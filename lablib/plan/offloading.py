@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lablib.plan import communication
-from lablib.plan.cpu_kernels import ADAM_BYTES
+from lablib.plan.cpu_kernels import update_bytes
 from lablib.plan.grid import Number, most
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
@@ -27,7 +27,7 @@ def seconds(job: Job, machine: Machine, compute: Number, layers: Number) -> Numb
     moved: Number = 0.0
     update: Number = 0.0
     if job.offload in ("optimizer", "all"):
-        update = mine * ((4 + job.width) / bus + ADAM_BYTES / HOST_BYTES_S)
+        update = mine * ((4 + job.width) / bus + update_bytes(job.optimizer) / HOST_BYTES_S)
     if job.offload in ("activations", "all"):
         moved = moved + 2 * job.micro_batches * job.micro_tokens * job.model.hidden * job.width * layers / bus
     if job.offload == "all":

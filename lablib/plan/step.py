@@ -7,12 +7,14 @@ Seconds by cause, of the fullest pipeline stage, which the others wait for. `lab
 from __future__ import annotations
 
 from lablib.plan import anatomy, communication, cpu_kernels, flops, kernels, offloading
-from lablib.plan.cpu_kernels import ADAM_BYTES
+from lablib.plan.cpu_kernels import update_bytes
 from lablib.plan.grid import Number, ceil, choose, log2, most
 from lablib.plan.job import Job
 from lablib.plan.kernels import REPEATS
 from lablib.plan.machine import Machine
 
+NEWTON_SCHULZ = 5
+"""Iterations of Muon's orthogonalisation (kellerjordan.github.io/posts/muon)."""
 ZERO_BUBBLE = 1 / 3
 """A zero-bubble schedule's share of 1F1B's bubble where weight gradients fill two thirds of it (arXiv 2401.10241 §2)."""
 
@@ -77,7 +79,21 @@ def optimizer(job: Job, machine: Machine) -> Number:
     held = sum(size / members for size, members in communication.held(job))
     share = job.params.trainable / job.params.total
     host = 0.0 if machine.is_cpu else machine.efficiency.host_seconds * job.model.layers * job.stage_share
-    return held * share * ADAM_BYTES / machine.bandwidth + host
+    moved = held * share * update_bytes(job.optimizer) / machine.bandwidth
+    return moved + host + (_orthogonalising(job, machine) if job.optimizer == "muon" else 0.0)
+
+
+def _orthogonalising(job: Job, machine: Machine) -> Number:
+    """Seconds of Muon's Newton-Schulz iterations (kellerjordan.github.io/posts/muon): of an m × n matrix, m ≤ n, each takes
+    XXᵀ, its square and a product with X, 4·m²·n + 2·m³ FLOPs in 16 bits. Ranks that share the matrices share the work."""
+    flops = 0.0
+    for matrix in anatomy.matrices(job.model):
+        if matrix.part not in ("embedding", "head"):
+            low, high = sorted((matrix.rows, matrix.cols))
+            flops += matrix.copies * NEWTON_SCHULZ * (4.0 * low**2 * high + 2.0 * low**3)
+    share = job.params.trainable / job.params.total
+    rate = machine.sustained("fp32" if job.precision == "fp32" else "bf16")
+    return flops * share * job.stage_share / (job.layout.tp * job.shards * rate)
 
 
 def _stage(job: Job, machine: Machine) -> tuple[dict[str, Number], Number]:

@@ -130,6 +130,7 @@ def cautions(recipe: Recipe, work: Work, machine: Machine, mfu: float | None, ag
     """What the user should know although the plan can run."""
     yield from work.assumed
     yield from _targets(recipe, work)
+    yield from _offload(recipe)
     yield from _accelerator(recipe, machine)
     yield from _crossing(recipe, work, machine, again)
     needed = _on_a_node(recipe, work, machine)
@@ -154,6 +155,12 @@ def _targets(recipe: Recipe, work: Work) -> Iterator[str]:
 
 def _adapts(model: ModelSpec, lora: LoRA) -> bool:
     return with_adapters(model, lora).parts["adapters"] > 0
+
+
+def _offload(recipe: Recipe) -> Iterator[str]:
+    """Where what is asked for moves nothing."""
+    if getattr(recipe, "offload", "none") == "activations" and getattr(recipe, "recompute", "full") != "full":
+        yield "offload='activations' moves what full recomputation keeps, each layer's input: with recompute='full' it saves memory, as it is only time is lost"
 
 
 def _accelerator(recipe: Recipe, machine: Machine) -> Iterator[str]:

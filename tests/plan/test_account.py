@@ -146,3 +146,26 @@ def test_the_account_is_written_when_it_is_read_and_travels(monkeypatch: pytest.
     again = pickle.loads(pickle.dumps(plan))
     assert written == [1] and again == plan and Estimate.from_json(plan.to_json()) == plan
     assert [entry.name for entry in plan.ledger][:2] == ["params.total", "params.active"]
+
+
+def test_every_optimiser_has_its_own_time() -> None:
+    """Fewer bytes of states are read and written; Muon's iterations are matmuls, which the ranks share."""
+    found = {kind: estimate(recipe(optimizer=Optimizer(kind=kind)), NODE.replace(nodes=8)).step_parts["optimizer"] for kind in OPTIMIZER_BYTES}  # fmt: skip
+    assert (
+        found["adafactor"] < found["adamw-8bit"] < found["adamw-bf16"] == found["sgd"] < found["adamw"] < found["muon"]
+    )
+    alone = [estimate(recipe(optimizer=Optimizer(kind="muon"), parallelism=Parallelism(dp_shard=ranks)), NODE.replace(nodes=8)) for ranks in (16, 64)]  # fmt: skip
+    assert alone[0].step_parts["optimizer"] > 3 * alone[1].step_parts["optimizer"]
+    layer = 4096 * (4096 + 1024 + 1024 + 4096), 3 * 4096 * 14336
+    flops = (
+        32 * 5 * (2 * 6 * 4096**3 + 2 * (4 * 1024**2 * 4096 + 2 * 1024**3) + 3 * (4 * 4096**2 * 14336 + 2 * 4096**3))
+    )
+    assert sum(layer) * 32 == pytest.approx(6.98e9, rel=0.01), "the matrices of an 8B"
+    extra = found["muon"] - found["sgd"]
+    assert 0.5 < extra * 64 * 989e12 / flops < 2, "seconds of the FLOPs by hand at about the card's rate"
+
+
+def test_offloading_what_is_not_there_is_said() -> None:
+    idle, moved = (estimate(recipe(offload="activations", recompute=how), NODE.replace(nodes=8)) for how in ("selective", "full"))  # fmt: skip
+    assert any("only time is lost" in words for words in idle.warnings)
+    assert not any("only time is lost" in words for words in moved.warnings)
