@@ -37,7 +37,7 @@ class MemoryPlan(Explorer):
     ep: Literal[1, 2, 4, 8, 16, 32, 64] = knob(1, "Expert parallel")
     micro_batch: int = knob(1, "Sequences at a time", 1, 64, powers_of_two=True)
     seq_len: int = knob(8192, "Longest sequence", 512, 262_144, powers_of_two=True)
-    recompute: Literal["none", "attention", "selective", "selective-op", "selective-layer", "full"] = knob(
+    recompute: Literal["none", "attention", "selective", "selective-op", "selective-layer", "budget", "full"] = knob(
         "selective", "Recompute activations"
     )
     cross_entropy: Literal["full", "fused", "chunked"] = knob("full", "Cross entropy")

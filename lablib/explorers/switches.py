@@ -45,6 +45,7 @@ def _replicate(layout: Parallelism) -> Parallelism:
 SWITCHES: dict[str, Change] = {
     "no recomputation": _field(recompute="none"),
     "keep every second matmul": _field(recompute="selective-op"),
+    "keep half the bytes (compiler's budget)": _field(recompute="budget"),
     "keep every matmul": _field(recompute="selective"),
     "recompute every layer": _field(recompute="full"),
     "chunked cross entropy": _field(cross_entropy="chunked"),

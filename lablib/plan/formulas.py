@@ -31,6 +31,7 @@ STORED = {
     "selective": "each layer's input and the results of its matmuls and attention",
     "selective-op": "each layer's input, attention's result and every second matmul's",
     "selective-layer": "half of the layers whole, of the others the input",
+    "budget": "each layer's input, and of the rest the half that costs most to compute again",
     "full": "each layer's input",
 }
 LOSS = {

@@ -99,10 +99,12 @@ REPEATS = {
     "selective": (0.0, 0.0, 0.4),
     "selective-op": (0.5, 0.0, 0.4),
     "selective-layer": (0.5, 0.5, 0.2),
+    "budget": (flops.BUDGET_AGAIN, 0.0, 0.4),
     "attention": (0.0, 1.0, 0.0),
 }
 """Forward passes repeated in the backward pass, by policy: of the layers' matmuls, of attention, and of elementwise work
-(a forward pass has about 0.4 of its traffic). Torchtitan's per-operator policy repeats every second matmul."""
+(a forward pass has about 0.4 of its traffic). Torchtitan's per-operator policy repeats every second matmul; what a budget
+repeats is `lablib.plan.flops.BUDGET_AGAIN`."""
 
 
 class Cost(NamedTuple):

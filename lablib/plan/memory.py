@@ -25,6 +25,7 @@ KEEPS_ROUTED = {
     "selective": 1.0,
     "selective-op": 0.5,
     "selective-layer": 0.5,
+    "budget": 0.5,
     "full": 0.0,
 }
 """Share of the experts' tokens that each policy keeps for the backward pass: there a busy rank holds more than others."""
@@ -215,7 +216,7 @@ def stored(job: Job) -> Number:
             return _inputs(job) + activations.saved_matmuls(model, style) / tp
         case "selective-op":
             return _inputs(job) + activations.saved_matmuls(model, style, every=2) / tp
-        case "selective-layer":
+        case "selective-layer" | "budget":
             return (_inputs(job) + whole) / 2
     if job.engine.attention == "math" and job.recompute == "none":
         whole = whole + activations.scores(model, job.seq_len, job.engine.dropout) / tp
@@ -235,7 +236,7 @@ def working(job: Job) -> Number:
         one = one + activations.scores(job.model, job.seq_len, job.engine.dropout) / tp / layers
     if job.recompute == "none":
         return 0.2 * job.micro_tokens * one
-    again = (stored(job) - _inputs(job)) / layers if job.recompute in ("selective", "selective-op") else 0.0
+    again = (stored(job) - _inputs(job)) / layers if job.recompute in ("selective", "selective-op", "budget") else 0.0
     return job.micro_tokens * most(0.2 * one, 1.2 * one - again)
 
 

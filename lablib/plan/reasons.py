@@ -22,7 +22,7 @@ WORDS = {
 GROUPS = ("kernels", *WORDS)
 EFFORT = {
     name: rank
-    for rank, name in enumerate(("none", "attention", "selective", "selective-op", "selective-layer", "full"))
+    for rank, name in enumerate(("none", "attention", "selective", "selective-op", "budget", "selective-layer", "full"))
 }
 """Recomputation policies by how much they repeat."""
 

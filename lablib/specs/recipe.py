@@ -13,10 +13,11 @@ from lablib.specs.parallelism import Parallelism
 Precision = Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"]
 """Of the layers' matmuls. fp8 scales tensors or blocks of 128, mxfp8 blocks of 32, nvfp4 blocks of 16 (OCP Microscaling
 Formats 1.0); the head stays in 16 bits."""
-Recompute = Literal["none", "selective", "selective-op", "selective-layer", "attention", "full"]
+Recompute = Literal["none", "selective", "selective-op", "selective-layer", "budget", "attention", "full"]
 """What the backward pass computes again. "selective" keeps every matmul's and attention's result and repeats what is
 elementwise; "selective-op" keeps attention and every second matmul (torchtitan's per-operator policy); "selective-layer"
-repeats every second layer whole; "attention" repeats only softmax(QKᵀ)V (Megatron's selective policy, free with
+repeats every second layer whole; "budget" keeps half of the bytes, those that cost most to compute again (torch.compile's
+activation_memory_budget at torchtitan's default of 0.5); "attention" repeats only softmax(QKᵀ)V (Megatron's selective policy, free with
 FlashAttention, arXiv 2205.05198 §5); "full" keeps only each layer's input."""
 CrossEntropy = Literal["full", "fused", "chunked"]
 """How the loss is computed: "full" holds fp32 log-probabilities and their gradient; "fused" one kernel that writes the

@@ -116,6 +116,8 @@ class Pretrain(Recipe):
     @model_validator(mode="after")
     def _fits_the_model(self) -> Self:
         model, tp = self.model, self.parallelism.tp
+        if self.recompute == "budget" and not self.compile:
+            raise ValueError("recompute='budget' is decided by the compiler; set compile=True")
         if self.seq_len > model.max_seq_len:
             raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}")
         if model.heads % tp or model.ffn % tp:

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lablib.plan import estimate, goodput, guide, market
+from lablib.plan import activations, anatomy, estimate, flops, goodput, guide, market
+from lablib.plan.activations import Style
 from lablib.plan.engines import OPTIMIZER_BYTES
 from lablib.plan.memory import GIB
 from lablib.plan.ranges import Range
 from lablib.plan.reverse import plan_for
 from lablib.plan.search import find_layouts
-from lablib.specs import Cluster, LabError, Optimizer, Parallelism, Pretrain
+from lablib.specs import Cluster, LabError, Optimizer, Parallelism, Pretrain, catalog
 
 NODE = Cluster(accelerator="h100-sxm")
 
@@ -169,3 +170,32 @@ def test_offloading_what_is_not_there_is_said() -> None:
     idle, moved = (estimate(recipe(offload="activations", recompute=how), NODE.replace(nodes=8)) for how in ("selective", "full"))  # fmt: skip
     assert any("only time is lost" in words for words in idle.warnings)
     assert not any("only time is lost" in words for words in moved.warnings)
+
+
+def test_the_compilers_budget_lies_between_keeping_everything_and_every_layers_input() -> None:
+    plans = [estimate(recipe(recompute=how, compile=True), NODE.replace(nodes=8)) for how in ("full", "budget", "none")]
+    full, half, none = (plan.memory.parts["activations"] for plan in plans)
+    assert full < half < none and half == pytest.approx((full + none) / 2, rel=0.1)
+    assert plans[0].step_seconds > plans[1].step_seconds > plans[2].step_seconds
+    with pytest.raises(LabError, match="set compile=True"):
+        recipe(recompute="budget")
+
+
+def test_what_a_budget_repeats_is_what_a_knapsack_drops() -> None:
+    """Keep results of most FLOPs a byte first until half of a compiled Llama-3-8B's activation bytes are kept."""
+    spec, style = catalog.models["llama-3.1-8b"], Style(2, 2, True, False, False)
+    room = (activations.total(spec, style).each(1, False) - spec.layers * 2 * spec.hidden) / 2
+    room -= spec.layers * 2 * spec.hidden  # attention's result costs most to compute again
+    results = sorted(
+        (
+            (one.rows, 2.0 * one.cols * one.copies)
+            for one in anatomy.matrices(spec)
+            if one.part not in ("embedding", "head")
+        ),
+        reverse=True,
+    )  # (FLOPs a byte, bytes a token)
+    done = again = 0.0
+    for density, size in results:
+        held = min(size, max(0.0, room))
+        room, done, again = room - size, done + density * size, again + density * (size - held)
+    assert again / done == pytest.approx(flops.BUDGET_AGAIN, abs=0.03)

@@ -18,7 +18,7 @@ from lablib.specs.recipe import Recompute
 
 PEER = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEQUENCES, TOKENS = 2, 32
-POLICIES = ("none", "selective", "selective-op", "selective-layer", "attention", "full")
+POLICIES = ("none", "selective", "selective-op", "selective-layer", "budget", "attention", "full")
 
 
 def counted(model: ModelSpec, backward: bool) -> Counter[str]:
