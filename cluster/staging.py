@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from lablib.data.catalogue import sources_of
 from lablib.data.documents import Source
+from lablib.data.sources.mail import MAIL
 from lablib.specs import Evaluate, Export, Prepare, Pretrain, Recipe, Ref
 from lablib.specs.contamination import BENCHMARKS
 from lablib.specs.recipes import PostTrain
@@ -30,7 +31,8 @@ def stage(recipes: Iterable[Recipe]) -> None:
 def _sources(recipe: Recipe) -> tuple[Source, ...]:
     """Corpora that the job reads itself."""
     if isinstance(recipe, Prepare):
-        return sources_of(recipe.corpus, recipe.max_bytes)
+        scored = recipe.clean is not None and recipe.clean.min_quality is not None
+        return (*sources_of(recipe.corpus, recipe.max_bytes), *((MAIL,) if scored else ()))
     if isinstance(recipe, Pretrain) and isinstance(recipe.data, str):
         return sources_of(recipe.data)
     return ()

@@ -15,8 +15,9 @@ from lablib.data.contamination import Decontamination
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, Source, file_sha256
 from lablib.data.progress import Progress, Stopped
+from lablib.data.sources.mail import MAIL
 from lablib.runs import Recorder
-from lablib.specs import LabError, Prepare, digest, paths, write_atomic
+from lablib.specs import Clean, LabError, Prepare, digest, paths, write_atomic
 
 SAMPLE = 8_000_000
 """Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by 0.3 % (docs/data.md)."""
@@ -102,15 +103,21 @@ def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress) 
 
 def _steps(recipe: Prepare) -> Iterator[funnel.Step]:
     if recipe.clean is not None:
-        from lablib.data.quality import Quality
-
-        yield Quality(recipe.clean)
+        yield _quality(recipe.clean)
     if recipe.dedup is not None:
         from lablib.data.dedup import NearDuplicates
 
         yield NearDuplicates(recipe.dedup, workers=recipe.threads)
     if recipe.decontaminate is not None:
         yield Decontamination(recipe.decontaminate, may_fetch=True)
+
+
+def _quality(clean: Clean) -> funnel.Step:
+    """The thresholds as a step; a bound on the score has the classifier learned first, from mail with real labels."""
+    from lablib.data.quality import Quality
+    from lablib.data.quality.classifier import learned
+
+    return Quality(clean, None if clean.min_quality is None else learned(MAIL, "ham")[0])
 
 
 def _check_mixture(recipe: Prepare, built: Corpus) -> None:

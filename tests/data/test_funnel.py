@@ -14,6 +14,8 @@ from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, silent
 from lablib.data.documents import Report as Progress
 from lablib.data.prepare import prepare
+from lablib.data.quality import classifier
+from lablib.data.quality.classifier import train
 from lablib.data.tasks import split_items
 from lablib.runs import Recorder
 from lablib.specs import Clean, Decontaminate, Dedup, LabError, Prepare, Task
@@ -163,3 +165,28 @@ def test_a_recipe_takes_out_documents_that_hold_its_tasks_test_items(tmp_path: P
     assert told.rows[0].source.endswith("leak.txt") and told.clean_for("siblings")
     with pytest.raises(LabError, match="Nothing can be said about 'mmlu'"):
         told.clean_for("mmlu")
+
+
+def test_a_bound_on_the_score_has_the_classifier_learned_or_says_what_is_missing(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "texts"
+    source.mkdir()
+    for name, text in (("letter", "Dear friend, the garden is in bloom and the meeting about the roof is on Tuesday."), ("advert", "BUY NOW cheap pills free money click here to win a prize, limited offer, act now!")):  # fmt: skip
+        (source / f"{name}.txt").write_text(text * 3)
+    recipe = Prepare(corpus=str(source), vocab=300, heldout=0.2, clean=Clean(min_quality=0.5))
+    texts = [
+        (source / f"{name}.txt").read_text() + f" {number}" for number in range(8) for name in ("letter", "advert")
+    ]
+    made = train(texts, [number % 2 == 0 for number in range(16)])
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(classifier, "learned", lambda source, good: (asked.append((type(source).__name__, good)), made)[1:] * 2)  # fmt: skip
+    run = Recorder.create(tmp_path / "runs", recipe)
+    prepare(recipe, run)
+    (row,) = shards.manifest(run.path / "data")["funnel"]
+    assert asked == [("Mail", "ham")] and funnel.totals(row).reasons == {"classifier: low score": 1}
+    monkeypatch.undo()
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr("lablib.data.sources.mail.Mail.unavailable", lambda self: "there is no npm")
+    with pytest.raises(LabError, match="labelled documents cannot be had: there is no npm"):
+        prepare(recipe, Recorder.create(tmp_path / "runs", recipe))

@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 
 from lablib.data.documents import Document
 from lablib.data.quality import Quality, classifier, measure, verdicts
-from lablib.data.quality.classifier import Classifier, features, figures, held_out, train, wilson, with_scores
+from lablib.data.quality.classifier import Classifier, features, figures, held_out, train, with_scores
 from lablib.data.sources import mail
 from lablib.specs import Clean, LabError
 
@@ -58,12 +58,6 @@ def test_the_auc_interval_covers() -> None:
         auc = figures(rng.normal(good.astype(float), 1), good).auc
         held += auc.low <= 0.76025 <= auc.high
     assert 180 <= held <= 199
-
-
-def test_wilsons_interval_is_the_published_one() -> None:
-    """81 of 263 and 0 of 20: Newcombe 1998, table I, method 3."""
-    for (hits, of), (low, high) in {(81, 263): (0.2553, 0.3662), (0, 20): (0.0, 0.1611)}.items():
-        assert (wilson(hits, of).low, wilson(hits, of).high) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_features_are_of_unit_length_and_know_order() -> None:

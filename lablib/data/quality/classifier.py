@@ -17,7 +17,7 @@ import polars as pl
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import expit
-from scipy.stats import norm
+from scipy.stats import binomtest
 
 from lablib.data import cache
 from lablib.data.documents import Document, Source
@@ -174,7 +174,7 @@ def figures(scores: Floats, good: Sequence[bool]) -> Figures:
     spread = 1.959964 * float(np.sqrt(above.var(ddof=1) / len(high) + below.var(ddof=1) / len(low)))
     right = int(((scores >= 0.5) == wanted).sum())
     return Figures(
-        Share(auc, max(0.0, auc - spread), min(1.0, auc + spread)), wilson(right, len(scores)), len(high), len(low)
+        Share(auc, max(0.0, auc - spread), min(1.0, auc + spread)), _counted(right, len(scores)), len(high), len(low)
     )
 
 
@@ -184,12 +184,10 @@ def _placed(values: Floats, others: Floats) -> Floats:
     return np.asarray(sides / (2 * len(others)), np.float64)
 
 
-def wilson(hits: int, of: int, level: float = 0.95) -> Share:
-    """A share's score interval (Wilson 1927, eq. 2)."""
-    z = float(norm.ppf(0.5 + level / 2))
-    share, middle = hits / of, (hits + z * z / 2) / (of + z * z)
-    half = z / (of + z * z) * float(np.sqrt(hits * (of - hits) / of + z * z / 4))
-    return Share(share, middle - half, middle + half)
+def _counted(hits: int, of: int) -> Share:
+    """A share with its score interval (Wilson 1927)."""
+    interval = binomtest(hits, of).proportion_ci(0.95, method="wilson")
+    return Share(hits / of, float(interval.low), float(interval.high))
 
 
 def with_scores(table: pl.DataFrame, documents: Iterable[Document], classifier: Classifier) -> pl.DataFrame:
