@@ -153,9 +153,9 @@ def _codes(pulses: list[heartbeat.Pulse], world: int) -> tuple[int | None, ...]:
 
 
 def _since(events: list[dict[str, Any]], number: int) -> int:
-    """Index of the attempt's start among the events."""
-    starts = [i for i, event in enumerate(events) if event["kind"] == "started" and event.get("attempt", 0) == number]
-    return starts[-1] if starts else len(events)
+    """Index of the attempt's first event: rank 0's start, or what another rank had to say before it."""
+    ours = (i for i, event in enumerate(events) if event.get("attempt", 0 if event["kind"] == "started" else None) == number)  # fmt: skip
+    return next(ours, len(events))
 
 
 def _why(events: list[dict[str, Any]], number: int) -> str:

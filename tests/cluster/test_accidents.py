@@ -144,6 +144,15 @@ def test_attempts_that_their_nodes_took_along_count_against_the_retries(runs: Pa
     assert attempts(run) == [(0, "again"), (1, "failed")] and (run.path / "settled.json").is_file()
 
 
+def test_a_node_that_is_found_bad_before_rank_zero_has_said_a_word_is_kept_away_from(runs: Path) -> None:
+    run = Run.create(Prepare(), runs, order=json.loads(orders.Order(profile=Profile.load("slurm-dev")).to_json()))
+    jsonl.event(run.path, "unwell", node="n1", reasons=["a GPU fell off"], attempt=0)
+    jsonl.event(run.path, "started", attempt=0)
+    found = settle.settle(run, 0)
+    assert (found.outcome, found.reason) == ("again", "a node is not well")
+    assert run.order.exclude == ("n1",)
+
+
 def test_a_number_that_slurm_uses_again_is_a_strangers(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.create(Prepare(), runs)
     held = Record(system="slurm", job_id="26", logs=str(run.path / "logs"), submitted=time.time() - 3600)
