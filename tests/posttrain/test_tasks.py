@@ -53,6 +53,13 @@ def test_items_are_deterministic_unique_and_a_prefix_of_longer_ones() -> None:
     assert few == many[:20] and len({item.key for item in many}) == 40
 
 
+@pytest.mark.parametrize("generator", ["gsm_symbolic", "list_functions", "word_ladder"])
+def test_generators_that_are_not_endless_end(generator: str) -> None:
+    """Some lay all items out when they are made: asked for 2³¹ of them they would not come back."""
+    learnt, asked = (split_items(task(generator), split) for split in ("train", "test"))
+    assert len(learnt) == 40 and len(asked) == 20 and not {one.key for one in learnt} & {one.key for one in asked}
+
+
 @given(st.text())
 def test_the_split_does_not_see_case_width_or_space(text: str) -> None:
     assert split_of(text) == split_of(f"  {normalise(text)}\n")

@@ -20,6 +20,8 @@ TEST_SHARE = 5
 _PATIENCE = 4000
 """Repeated prompts in a row after which a generator counts as exhausted."""
 _ENDLESS = 2**31
+_LAID_OUT = {"acre": 2**11, "gsm_symbolic": 2**16, "list_functions": 2**16, "word_ladder": 20_000}
+"""Sizes for the generators of reasoning-gym 0.1.25 that lay every item out when they are made, or refuse to be endless."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,18 @@ def make_generator(task: Task) -> Any:
             f"task {task.name}: params must not set {sorted(clash)}; use the task's own seed, train and test"
         )
     try:
-        return reasoning_gym.create_dataset(task.generator, seed=task.seed, size=_ENDLESS, **task.params)
+        size = _LAID_OUT.get(task.generator, _ENDLESS)
+        return reasoning_gym.create_dataset(task.generator, seed=task.seed, size=size, **task.params)
     except (TypeError, ValueError, AssertionError) as error:
         raise LabError(f"task {task.name}: params={task.params} do not suit {task.generator}: {error}") from None
 
 
 def _stream(task: Task, split: Split) -> Iterator[tuple[int, str, str]]:
     """(index, question, answer) of each new prompt of a split, in the generator's order."""
-    source, seen, repeats, index = make_generator(task), set[str](), 0, 0
-    while repeats < _PATIENCE:
+    source, seen, repeats = make_generator(task), set[str](), 0
+    for index in range(_LAID_OUT.get(task.generator, _ENDLESS)):
+        if repeats >= _PATIENCE:
+            return
         entry = source[index]
         question = str(entry["question"]).strip()
         key = prompt_key(question)
@@ -89,7 +94,6 @@ def _stream(task: Task, split: Split) -> Iterator[tuple[int, str, str]]:
         if key not in seen and split_of(question) == split and entry["answer"] is not None:
             yield index, question, str(entry["answer"])
         seen.add(key)
-        index += 1
 
 
 def split_items(task: Task, split: Split) -> Items:
