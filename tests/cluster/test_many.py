@@ -150,7 +150,7 @@ def test_nothing_of_a_sweep_starts_where_one_cannot(home: Path, corpus: Path, tm
         variants(Prepare(corpus="core"), {"lr": [1]})
 
 
-@pytest.mark.parametrize("scheduler", ["local", "slurm"])
+@pytest.mark.parametrize("scheduler", [pytest.param("local", marks=pytest.mark.slow), "slurm"])
 def test_a_component_answers_before_the_ranks_begin_and_its_death_begins_again(
     slurm: DevSlurm, data: Run, scheduler: str
 ) -> None:

@@ -89,7 +89,11 @@ def outputs(notebook: Any) -> str:
     return "\n".join(str(output.get("data", output)) for output in shown)
 
 
-@pytest.mark.parametrize("name", NAMES)
+KERNEL = [pytest.param(name, marks=[] if name == NAMES[0] else pytest.mark.slow) for name in NAMES]
+"""The twins' cells are the scripts', byte for byte; `make test-all` runs each in a kernel too."""
+
+
+@pytest.mark.parametrize("name", KERNEL)
 def test_the_twin_runs_in_a_jupyter_kernel(name: str, tiny: Path) -> None:
     """Top to bottom under nbclient: boards are widgets, and the last word is that the run completed."""
     import nbformat
