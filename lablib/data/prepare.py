@@ -14,6 +14,7 @@ from lablib.data.catalogue import sources_of
 from lablib.data.contamination import Decontamination
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, Source, file_sha256
+from lablib.data.editing import Edit
 from lablib.data.progress import Progress, Stopped
 from lablib.data.sources.mail import MAIL
 from lablib.runs import Recorder
@@ -88,9 +89,11 @@ def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress) 
         before, built = built, funnel.refine(built, [step], lambda done, total: progress.at("refine", done, total))
         progress.kept(built.folder)
         counts = funnel.totals(built.funnel[-1])
-        run.event("funnel", step=step.name, docs_in=counts.docs_in, docs_out=counts.docs_out, reasons=counts.reasons)
+        run.event("funnel", step=step.name, docs_in=counts.docs_in, docs_out=counts.docs_out, changed=counts.docs_changed, reasons=counts.reasons)  # fmt: skip
         name = f"{len(built.funnel)}-{step.name.replace(' ', '-')}.jsonl"
-        write_atomic(run.folder("dropped") / name, (built.folder / "dropped.jsonl").read_text(encoding="utf-8"))
+        for kind in ("dropped", "changed"):
+            if (samples := built.folder / f"{kind}.jsonl").is_file():
+                write_atomic(run.folder(kind) / name, samples.read_text(encoding="utf-8"))
         if isinstance(step, Decontamination):
             told = step.report(before)
             told.save(run.folder("contamination"))
@@ -101,15 +104,23 @@ def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress) 
     return built
 
 
-def _steps(recipe: Prepare) -> Iterator[funnel.Step]:
+def _steps(recipe: Prepare) -> Iterator[funnel.Step | Edit]:
     if recipe.clean is not None:
         yield _quality(recipe.clean)
     if recipe.dedup is not None:
         from lablib.data.dedup import NearDuplicates
 
         yield NearDuplicates(recipe.dedup, workers=recipe.threads)
+    if recipe.repeats is not None:
+        from lablib.data.dedup import RepeatedText
+
+        yield RepeatedText(recipe.repeats)
     if recipe.decontaminate is not None:
         yield Decontamination(recipe.decontaminate, may_fetch=True)
+    if recipe.scrub is not None:
+        from lablib.data.quality import PersonalData
+
+        yield PersonalData(recipe.scrub)
 
 
 def _quality(clean: Clean) -> funnel.Step:

@@ -2,12 +2,12 @@
 
 from lablib.specs.base import Spec, digest, write_atomic
 from lablib.specs.catalog import catalog
-from lablib.specs.cleaning import Clean
+from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.component import Component
 from lablib.specs.container import Container
 from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref, Task
-from lablib.specs.dedup import Dedup
+from lablib.specs.dedup import Dedup, Repeats
 from lablib.specs.errors import LabError
 from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
@@ -66,8 +66,10 @@ __all__ = [
     "Profile",
     "Recipe",
     "Ref",
+    "Repeats",
     "Reward",
     "Schedule",
+    "Scrub",
     "Spec",
     "Task",
     "catalog",

@@ -14,6 +14,8 @@ Splitter = Literal["whitespace", "words", "tokens"]
 itself, as spaCy's tokens are that datatrove counts. On the same documents this choice alone moves what Gopher's rules
 keep from 69 % to 10 %."""
 Preset = Literal["none", "gopher", "c4", "fineweb"]
+Personal = Literal["email", "ip", "phone", "card"]
+"""Personal data that has a form: `lablib.data.quality.pii`."""
 
 GOPHER = "Gopher, arXiv 2112.11446 §A.1.1"
 REPETITION = "Gopher, arXiv 2112.11446 table A1"
@@ -167,3 +169,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Thresholds of each preset. ``c4`` decides about documents as C4 does; that C4 also cuts lines out of those that stay
 is no part of it."""
+
+
+class Scrub(Spec):
+    """Personal data in documents that stay is replaced by placeholders such as ``[EMAIL]``."""
+
+    kinds: tuple[Personal, ...] = Field(default=("email", "card", "ip"), min_length=1)
+    """Telephone numbers are left out: other numbers look like them."""

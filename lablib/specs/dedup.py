@@ -97,3 +97,23 @@ class Dedup(Spec):
         while bands_for(rows + 1, target) <= self.bands and rows < MOST_HASHES:
             rows += 1
         return self.bands, rows
+
+
+class Repeats(Spec):
+    """Text that several documents share is taken out of them. What one document alone repeats stays."""
+
+    unit: Literal["line", "sentence", "span", "passage"] = "line"
+    """``line``; ``sentence``; ``span``: three sentences in a row (C4, arXiv 1910.10683 §2.2); ``passage``: any `words`
+    words in a row, whatever lines they are in (Lee et al., arXiv 2107.06423, take 50 tokens, Olmo 3 500 bytes)."""
+    least: int = Field(default=10, ge=2)
+    """Documents that must share it."""
+    words: int | None = Field(default=None, ge=1, le=1000)
+    """Lines, sentences and spans of fewer are left alone, for ``return None`` is in every program. None: 6, or 50 for
+    passages."""
+    keep_one: bool = True
+    """Whether it stays in one document, that of the least SHA-256."""
+
+    @property
+    def fewest(self) -> int:
+        """`words` as used."""
+        return self.words or (50 if self.unit == "passage" else 6)

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from lablib.specs.base import Spec
-from lablib.specs.cleaning import Clean
+from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref, Slug, Task
-from lablib.specs.dedup import Dedup
+from lablib.specs.dedup import Dedup, Repeats
 from lablib.specs.errors import LabError, teach
+from lablib.specs.mixtures import Curriculum
 from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
 from lablib.specs.recipe import (
@@ -42,7 +43,15 @@ def _named_model(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
-FUNNEL = ("clean", "dedup", "decontaminate")
+def _mixed(value: Any) -> Any:
+    """A mapping is told apart by its keys, so that what is wrong in one kind is not said of the others too."""
+    if not isinstance(value, dict):
+        return value
+    kind = Curriculum if "phases" in value else Ref if "run" in value else Mixture
+    return kind(**value)
+
+
+FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub")
 """Steps of data preparation between reading and tokenising, in this order."""
 
 
@@ -62,8 +71,12 @@ class Prepare(Recipe):
     """Thresholds on quality signals; None keeps every document that the corpus has."""
     dedup: Dedup | None = None
     """Near-duplicate removal; exact duplicates go in any case."""
+    repeats: Repeats | None = None
+    """Text that documents share, which is taken out of them."""
     decontaminate: Decontaminate | None = None
     """Benchmarks whose items must not be in the data."""
+    scrub: Scrub | None = None
+    """Personal data that is replaced by placeholders."""
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +99,9 @@ class Pretrain(Recipe):
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     data: Ref | str = "core"
     """A Prepare run's data, or a corpus to prepare with defaults at the start."""
-    mixture: Mixture = Mixture()
+    mixture: Annotated[Mixture | Curriculum | Ref, BeforeValidator(_mixed)] = Mixture()
+    """Shares of tokens by domain; a curriculum's phases are stretched over `tokens`. A reference is to a run that makes a
+    mixture (`DoReMi`)."""
     tokens: Count
     seq_len: int = Field(default=2048, gt=1)
     batch_tokens: Count = 524_288

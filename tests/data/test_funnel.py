@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lablib.data import cache, corpus, funnel, shards
+from lablib.data import cache, corpus, funnel, samples, shards
 from lablib.data.contamination import Report
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, silent
 from lablib.data.documents import Report as Progress
+from lablib.data.editing import Edited, every
 from lablib.data.prepare import prepare
 from lablib.data.quality import classifier
 from lablib.data.quality.classifier import train
 from lablib.data.tasks import split_items
 from lablib.runs import Recorder
-from lablib.specs import Clean, Decontaminate, Dedup, LabError, Prepare, Task
+from lablib.specs import Clean, Decontaminate, Dedup, LabError, Prepare, Repeats, Scrub, Task
 
 WORDS = [
     "the",
@@ -98,7 +102,7 @@ def test_samples_are_those_of_the_smallest_hashes_with_the_reason_in_full(built:
     left = funnel.refine(built, [Drop("a")])
     rows = [json.loads(line) for line in (left.folder / "dropped.jsonl").read_text().splitlines()]
     gone = sorted(one.sha256 for domain in built.domains for one in built.documents(domain) if one.text[0] == "a")
-    assert sorted(row["sha256"] for row in rows) == gone[: funnel.SAMPLES]
+    assert sorted(row["sha256"] for row in rows) == gone[: samples.SAMPLES]
     assert rows[0]["reason"].startswith("begins with it [a") and rows[0]["source"].startswith("s/")
 
 
@@ -190,3 +194,94 @@ def test_a_bound_on_the_score_has_the_classifier_learned_or_says_what_is_missing
     monkeypatch.setattr("lablib.data.sources.mail.Mail.unavailable", lambda self: "there is no npm")
     with pytest.raises(LabError, match="labelled documents cannot be had: there is no npm"):
         prepare(recipe, Recorder.create(tmp_path / "runs", recipe))
+
+
+# -- steps that edit ------------------------------------------------------------------------------------------------
+
+
+class Cut:
+    """Takes out the words in brackets."""
+
+    name = "no brackets"
+
+    def key(self) -> str:
+        return "1"
+
+    def edits(self, before: Corpus, report: Progress = silent) -> Callable[[Document], Edited]:
+        def edit(document: Document) -> Edited:
+            text, times = re.subn(r" \[.*?\]", "", document.text)
+            return Edited(text, {"brackets": times})
+
+        return edit
+
+
+def stored(folder: Path, texts: Sequence[str]) -> Corpus:
+    """A corpus of these texts in two domains, in this order."""
+    folder.mkdir(parents=True)
+    writer = corpus.Writer(folder)
+    with writer:
+        for number, text in enumerate(texts):
+            writer.add(Document(f"d{number % 2}", f"s/{number}", "CC0-1.0", text))
+    writer.describe({"d0": {}, "d1": {}})
+    return Corpus(folder)
+
+
+PLAIN = "a text of more than thirty-two characters, number"
+EDITED = [f"{PLAIN} 1", f"{PLAIN} 1 [x]", f"{PLAIN} 2 [é]", f"{PLAIN} 2 [z]", f"{PLAIN} 3 [w] [w]", "short [but long enough before the cut]", f"{PLAIN} 4"]  # fmt: skip
+
+
+def test_an_edit_counts_what_it_changed_and_whom_it_left_too_little(tmp_path: Path, home: Path) -> None:
+    """By hand: of the two 1s the unedited one stays, of the 2s one, the short one goes, the 3 loses two brackets."""
+    left = funnel.refine(stored(tmp_path / "a", EDITED), [Cut()])
+    (row,) = left.funnel
+    told = funnel.totals(row)
+    assert (told.docs_in, told.docs_out, told.docs_changed) == (7, 4, 2)
+    assert told.reasons == {"equal to another one now": 2, "under 32 characters are left": 1}
+    twos = [text for text in EDITED if " 2 " in text]
+    kept = min(twos, key=lambda text: Document("", "", "", text).sha256)
+    assert told.edits == {"brackets": 3} and told.chars_cut == 4 + 8
+    assert told.bytes_cut == 8 + (5 if "é" in kept else 4)
+    texts = sorted(one.text for one in every(left))
+    assert texts == [f"{PLAIN} {number}" for number in (1, 2, 3, 4)]
+    assert told.bytes_out == sum(len(text.encode()) for text in texts) == sum(map(left.bytes, left.domains))
+    assert told.bytes_in - told.bytes_out == told.bytes_cut + sum(
+        len(row["text"].encode()) for row in lines_of(left.folder / "dropped.jsonl")
+    )
+    shown = lines_of(left.folder / "changed.jsonl")
+    assert sorted(row["after"] for row in shown) == texts[1:3] and all("[" in row["before"] for row in shown)
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_an_edit_leaves_does_not_depend_on_the_order(tmp_path: Path, home: Path, seed: int) -> None:
+    """The same texts, each from the same document, of the domains shuffled together."""
+    texts = random.Random(seed).sample(EDITED, len(EDITED))
+    left = funnel.refine(stored(tmp_path / "b", texts), [Cut()])
+    known = {f"s/{number}": text for number, text in enumerate(texts)}
+    survivors = {known[one.source] for one in every(left)}
+    twos = min((text for text in EDITED if " 2 " in text), key=lambda text: Document("", "", "", text).sha256)
+    assert survivors == {EDITED[0], twos, EDITED[4], EDITED[6]}
+    assert funnel.refine(left, [Cut()]).hash == left.hash
+
+
+def test_a_recipe_edits_on_the_way_to_its_shards_and_keeps_samples(tmp_path: Path, home: Path) -> None:
+    source = tmp_path / "texts"
+    source.mkdir()
+    for number in range(12):
+        words = random.Random(number).choices(WORDS, k=120)
+        (source / f"{number}.txt").write_text(f"All rights are reserved by the people of this page.\n{' '.join(words)}\nwrite to p{number}@example.org now\n")  # fmt: skip
+    steps = {"repeats": Repeats(unit="line", least=10), "scrub": Scrub()}
+    recipe = Prepare(corpus=str(source), vocab=300, heldout=0.2, **steps)
+    assert recipe.science_hash != (plain := Prepare(corpus=str(source), vocab=300, heldout=0.2)).science_hash
+    assert not {"repeats", "scrub"} & set(plain.science())
+    run = Recorder.create(tmp_path / "runs", recipe)
+    prepare(recipe, run)
+    repeats, personal = map(funnel.totals, shards.manifest(run.path / "data")["funnel"])
+    assert repeats.edits == {"lines": 11} and repeats.docs_changed == 11 and repeats.chars_cut == 11 * 52
+    assert personal.edits == {"emails": 12} and personal.docs_changed == 12
+    rows = lines_of(run.path / "changed" / "2-personal-data.jsonl")
+    assert len(rows) == 12 and all("[EMAIL]" in row["after"] and "@example" in row["before"] for row in rows)
+    assert sorted(path.name for path in (run.path / "dropped").iterdir()) == ["1-repeated-text.jsonl", "2-personal-data.jsonl"]  # fmt: skip

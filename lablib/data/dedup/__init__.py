@@ -1,6 +1,6 @@
-"""Near-duplicates of documents and repeated lines: shingles, signatures, exact verification, and what theory promises."""
+"""Near-duplicates of documents and text that they share: shingles, signatures, exact verification, what theory promises."""
 
 from lablib.data.dedup.near import NearDuplicates, near_duplicates
-from lablib.data.dedup.repeats import RepeatedLines, Repeats, Stripped
+from lablib.data.dedup.repeats import RepeatedText
 
-__all__ = ["NearDuplicates", "RepeatedLines", "Repeats", "Stripped", "near_duplicates"]
+__all__ = ["NearDuplicates", "RepeatedText", "near_duplicates"]

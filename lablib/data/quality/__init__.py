@@ -6,7 +6,7 @@ keeps; here documents stay whole or go.
 """
 
 from lablib.data.quality.decide import Effect, Quality, Verdicts, reasons, verdicts
-from lablib.data.quality.pii import scrub
+from lablib.data.quality.pii import PersonalData, scrub
 from lablib.data.quality.table import measure, signals
 
-__all__ = ["Effect", "Quality", "Verdicts", "measure", "reasons", "scrub", "signals", "verdicts"]
+__all__ = ["Effect", "PersonalData", "Quality", "Verdicts", "measure", "reasons", "scrub", "signals", "verdicts"]

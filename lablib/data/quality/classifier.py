@@ -151,7 +151,7 @@ def learned(source: Source, good: str) -> tuple[Classifier, Figures]:
     source.fetch()
 
     def build(folder: Path) -> None:
-        trained, measured = held_out(source.documents(), good)
+        trained, measured = held_out((one for one in source.documents() if isinstance(one, Document)), good)
         trained.save(folder / "weights.npz")
         (folder / "figures.json").write_text(json.dumps(asdict(measured)), encoding="utf-8")
 

@@ -10,14 +10,20 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from lablib.data.corpus import Corpus
+from lablib.data.documents import Document, Report, silent
+from lablib.data.editing import Edited
 from lablib.data.quality.splitters import Floats
+from lablib.specs import digest
+from lablib.specs.cleaning import Personal as Kind
+from lablib.specs.cleaning import Scrub
 
-Kind = Literal["email", "ip", "phone", "card"]
+VERSION = 1
+"""Raised when the same text would be scrubbed otherwise."""
 Span = tuple[int, int]
 
 _DOMAIN = re.compile(r"@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
@@ -102,6 +108,32 @@ def _replaced(text: str, spans: list[Span], placeholder: str) -> str:
         kept += [text[last:start], placeholder]
         last = end
     return "".join([*kept, text[last:]])
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """The funnel's step that replaces personal data (`lablib.data.editing.Edit`)."""
+
+    spec: Scrub
+
+    @property
+    def name(self) -> str:
+        """What the funnel's chart calls it."""
+        return "personal data"
+
+    def key(self) -> str:
+        """Of what is replaced; kinds in another order are replaced alike."""
+        return digest([VERSION, sorted(self.spec.kinds)])
+
+    def edits(self, before: Corpus, report: Report = silent) -> Callable[[Document], Edited]:
+        """`scrub`, for each document by itself."""
+        kinds = [kind for kind in FINDERS if kind in self.spec.kinds]
+
+        def edit(document: Document) -> Edited:
+            text, counts = scrub(document.text, kinds)
+            return Edited(text, {f"{kind}s": number for kind, number in counts.items()})
+
+        return edit
 
 
 def personal(texts: pl.Series) -> dict[str, Floats]:

@@ -108,7 +108,7 @@ def _row(document: Document) -> _Row:
     data = text.encode("utf-8", "surrogatepass")
     problem = _problem(text, len(data))
     name = hashlib.sha256(data).hexdigest()
-    return _Row(name, document.domain, document.source, "" if problem else text, len(data), problem)
+    return _Row(name, document.domain, document.url or document.source, "" if problem else text, len(data), problem)
 
 
 def _problem(text: str, size: int) -> str:

@@ -1,0 +1,99 @@
+"""Edits: steps of the funnel that change documents' texts, and which documents do not survive their edit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from lablib.data.corpus import SHORTEST, Corpus
+from lablib.data.documents import Document, Report, silent
+
+SHOWN, LEAD = 600, 200
+"""Characters of a sample, and how many of them stand before the first change."""
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A text after an edit."""
+
+    text: str
+    found: Mapping[str, int] = field(default_factory=dict)
+    """What was taken out or replaced, by kind."""
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """Something that changes texts."""
+
+    @property
+    def name(self) -> str:
+        """What the funnel's chart calls it."""
+
+    def key(self) -> str:
+        """Changes exactly when the same corpus may be edited otherwise."""
+
+    def edits(self, before: Corpus, report: Report = silent) -> Callable[[Document], Edited]:
+        """The edit of each document, once the corpus has been looked at; a pure function."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an edit does to a corpus, known before anything is written."""
+
+    edit: Callable[[Document], Edited]
+    changed: frozenset[str]
+    """SHA-256, before the edit, of the documents whose text changes."""
+    gone: Mapping[str, str]
+    """SHA-256, before the edit, of the documents that go, with the reason."""
+
+
+def every(corpus: Corpus) -> Iterator[Document]:
+    """The documents of a corpus, domain by domain."""
+    for domain in corpus.domains:
+        yield from corpus.documents(domain)
+
+
+def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
+    """Who changes and who goes: a text left under `SHORTEST` characters, and of texts that became equal all but one.
+
+    A document that has the text unedited stays; without one, that of the least SHA-256 before the edit: the same one
+    whatever the order. Memory: some 200 bytes a document that changes, 100 for any other.
+    """
+    edit = step.edits(before, report)
+    after: dict[str, str] = {}
+    unchanged: set[str] = set()
+    gone: dict[str, str] = {}
+    for document in every(before):
+        old, text = document.sha256, edit(document).text
+        if text == document.text:
+            unchanged.add(old)
+        elif len(text.strip()) < SHORTEST:
+            gone[old] = f"under {SHORTEST} characters are left"
+        else:
+            after[old] = hashlib.sha256(text.encode()).hexdigest()
+    stays: dict[str, str] = {}
+    for old in sorted(after):
+        new = after[old]
+        twin = new if new in unchanged else stays.setdefault(new, old)
+        if twin != old:
+            gone[old] = f"equal to another one now [{twin[:12]}]"
+    return Plan(edit, frozenset(after).union(gone), gone)
+
+
+def sample(document: Document, made: Edited) -> dict[str, Any]:
+    """A changed document as it is shown: both texts around the first change, and what was found in it."""
+    begin = max(0, shared_prefix(document.text, made.text) - LEAD)
+    excerpts = {"before": document.text[begin : begin + SHOWN], "after": made.text[begin : begin + SHOWN]}
+    known = {"domain": document.domain, "source": document.source, "sha256": document.sha256}
+    return {**known, "found": dict(made.found), **excerpts}
+
+
+def shared_prefix(one: str, other: str) -> int:
+    """Characters that two texts share at their start, by halving what is unknown."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
