@@ -1,4 +1,4 @@
-"""`Document`, the unit of every corpus, and `Source`, anything that yields documents."""
+"""`Document`, the unit of every corpus, `Source`, anything that yields documents, and `Unreadable`, what it sets aside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 Report = Callable[[float, float], None]
 """Called with (done, in all) in bytes or characters while work goes on, 0 where the end is not known; may raise to stop."""
@@ -27,11 +27,46 @@ class Document:
     text: str
     label: str = ""
     """A class that the source itself states (``ham``, ``spam``); empty where there is none."""
+    url: str = ""
+    """Address on the web; empty where it has none or none is known."""
+    time: str = ""
+    """When it was written or fetched, in ISO 8601; empty where that is not known."""
+    synthetic: float = 0.0
+    """Share of the text that a model wrote, 0 to 1."""
+    generation: int = 0
+    """0: people wrote it; n + 1: made from text of generation n (`lablib.data.mixing.collapse`)."""
 
     @property
     def sha256(self) -> str:
         """64 hex digits of the text's UTF-8 bytes."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Those of url, time, synthetic and generation that say something: `Document` takes them as keywords."""
+        found = {"url": self.url, "time": self.time, "synthetic": self.synthetic, "generation": self.generation}
+        return {name: value for name, value in found.items() if value}
+
+
+PROVENANCE = ("url", "time", "synthetic", "generation")
+"""Fields of `Document.provenance`."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Something that a source holds and that is no document: it is counted and set aside."""
+
+    domain: str
+    source: str
+    reason: str
+    """In a few words; what stands in brackets at its end is of this one alone, and is not counted apart."""
+    text: str = ""
+    """Its beginning, as far as it can be shown."""
+
+    @property
+    def kind(self) -> str:
+        """The reason that is counted."""
+        return self.reason.partition(" [")[0]
 
 
 class Source(Protocol):
@@ -50,8 +85,8 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Changes exactly when the documents may: of checksums, never of times. Call it after `fetch`."""
 
-    def documents(self) -> Iterator[Document]:
-        """All documents in a fixed order."""
+    def documents(self) -> Iterator[Document | Unreadable]:
+        """All documents in a fixed order, and between them whatever could not be read."""
 
 
 def decode(data: bytes) -> str:

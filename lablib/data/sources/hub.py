@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lablib.data.corpus import slug
-from lablib.data.documents import Document, Report, decode, silent
+from lablib.data.documents import Document, Report, Unreadable, silent
+from lablib.data.sources import rows
+from lablib.data.sources.rows import TEXT_COLUMNS
 from lablib.specs import LabError, digest
-
-TEXT_COLUMNS = ("text", "content", "document")
-"""Columns that hold the text, in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,18 @@ class Hub:
         builder = self._builder()
         return digest([self.name, self.split, self.max_bytes, builder.config_id, str(builder.hash)])
 
-    def documents(self) -> Iterator[Document]:
-        """Rows in the stream's order, until `max_bytes`."""
+    def documents(self) -> Iterator[Document | Unreadable]:
+        """Rows in the stream's order, until `max_bytes`; a row's own licence and address go before the data set's."""
         stream = self._open()
-        column, read = self._column(stream), 0
+        self._column(stream)
+        read, domain = 0, slug(self.name.rpartition("/")[2])
         licence = str(stream.info.license or "see the data set's card")
         for number, row in enumerate(stream):
-            text = decode(str(row[column]).encode("utf-8", "replace"))
-            read += len(text.encode())
+            made = rows.document(row, domain, f"hf:{self.name}/{self.split}#{number}", licence)
+            read += len(made.text.encode("utf-8", "replace"))
             if self.max_bytes is not None and read > self.max_bytes:
                 return
-            yield Document(slug(self.name.rpartition("/")[2]), f"hf:{self.name}/{self.split}#{number}", licence, text)
+            yield made
 
     def _builder(self) -> Any:
         from datasets import load_dataset_builder

@@ -1,0 +1,80 @@
+"""A row of a table as a document: which columns hold the text and its provenance. JSONL, Parquet and the hub share it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from lablib.data.documents import Document, Unreadable, decode
+
+TEXT_COLUMNS = ("text", "content", "document")
+"""Columns that hold the text, in order of preference."""
+TIME_COLUMNS = ("time", "date", "timestamp", "created")
+"""Columns that hold the time, in order of preference: FineWeb has ``date``, C4 ``timestamp``, Dolma ``created``."""
+COLUMNS = (
+    *TEXT_COLUMNS,
+    *TIME_COLUMNS,
+    *("id", "domain", "source", "licence", "license", "label", "url", "synthetic", "generation"),
+)
+"""All columns that are read; others need not be loaded."""
+
+
+def document(row: Any, domain: str, source: str, licence: str) -> Document | Unreadable:
+    """A row as a document; `licence` is for a row that states none.
+
+    ``synthetic`` and ``generation`` are read where they are numbers; where only one is given, the other follows: text of a
+    generation above 0 is wholly synthetic, synthetic text is of generation 1. A time that is not ISO 8601 is left out.
+    """
+    if not isinstance(row, Mapping):
+        return Unreadable(domain, source, "row is no object with a text", str(row))
+    text = next((row[name] for name in TEXT_COLUMNS if isinstance(row.get(name), str)), None)
+    if text is None:
+        return Unreadable(domain, source, f'row without a "{TEXT_COLUMNS[0]}"', str(dict(row)))
+    made = _made(row.get("synthetic"), row.get("generation"))
+    if isinstance(made, str):
+        return Unreadable(domain, source, f"provenance that cannot be [{made}]", text)
+    share, depth = made
+    stated = str(row.get("licence") or row.get("license") or licence)
+    url = row["url"] if isinstance(row.get("url"), str) else ""
+    clean = decode(text.encode("utf-8", "replace"))
+    return Document(domain, source, stated, clean, str(row.get("label") or ""), url, _time(row), share, depth)
+
+
+def _made(share: Any, depth: Any) -> tuple[float, int] | str:
+    """Synthetic share and generation of a row, or what is wrong with them."""
+    share, depth = _number(share), _number(depth)
+    share = (1.0 if depth else 0.0) if share is None else share
+    depth = (1 if share else 0) if depth is None else depth
+    if not 0 <= share <= 1:
+        return f"synthetic={share:g} is no share from 0 to 1"
+    if depth < 0 or depth != int(depth):
+        return f"generation={depth:g} is no depth"
+    if (share > 0) != (depth > 0):
+        return f"synthetic={share:g} at generation={depth:g}"
+    return share, int(depth)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and value == value else None
+
+
+def _time(row: Mapping[str, Any]) -> str:
+    for name in TIME_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, date):
+            return value.isoformat()
+        if isinstance(value, str) and _is_time(value):
+            return value
+    return ""
+
+
+def _is_time(text: str) -> bool:
+    if re.fullmatch(r"\d{4}(-\d{2})?", text):
+        return True
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
