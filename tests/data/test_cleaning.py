@@ -47,7 +47,7 @@ def test_every_threshold_is_used(name: str) -> None:
 
 def test_every_signal_of_a_threshold_is_measured() -> None:
     measured = set(measure([document("some text")]).columns)
-    assert {limit.signal for limit in Clean.limits().values()} - measured == {"quality"}
+    assert {limit.signal for limit in Clean.limits().values()} - measured == {"quality", "profanity"}
     assert all(limit.says and limit.source for limit in Clean.limits().values())
 
 

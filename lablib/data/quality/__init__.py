@@ -1,8 +1,7 @@
 """Quality: signals of each document first, thresholds later, so that a threshold moves without reading text again.
 
-There is no toxicity column: the word lists that packages carry either say nothing of where they come from or are under a
-licence of their own (LDNOOBW: CC BY 4.0), and none has measured errors. C4 also cuts lines out of the documents that it
-keeps; here documents stay whole or go.
+Toxicity is a list of words (`lablib.data.quality.profanity`), with a list's limits. Here documents stay whole or go; steps
+that change text are `lablib.data.editing`'s.
 """
 
 from lablib.data.quality.decide import Effect, Quality, Verdicts, reasons, verdicts

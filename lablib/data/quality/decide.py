@@ -11,7 +11,9 @@ import polars as pl
 
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Report, silent
+from lablib.data.editing import every
 from lablib.data.quality.classifier import Classifier, with_scores
+from lablib.data.quality.profanity import Lexicon, with_profanity
 from lablib.data.quality.table import VERSION, signals
 from lablib.specs import LabError, digest
 from lablib.specs.cleaning import Clean
@@ -85,7 +87,7 @@ def _asked(table: pl.DataFrame, clean: Clean) -> _Asked:
         asked["languages", "language: not wanted", ", ".join(clean.languages), "given"] = other
     for name, limit, value in clean.rules():
         if limit.signal not in table.columns:
-            raise LabError(f"{name}={value:g}: the table has no column {limit.signal!r}; add it first (with_scores for a classifier's), or leave this threshold out")  # fmt: skip
+            raise LabError(f"{name}={value:g}: the table has no column {limit.signal!r}; add it first (with_scores for a classifier's, with_profanity for a list's), or leave this threshold out")  # fmt: skip
         column = table[limit.signal].to_numpy()
         broken = column < value if limit.side == "min" else column > value
         sign = "≥" if limit.side == "min" else "≤"
@@ -118,6 +120,8 @@ class Quality:
     clean: Clean
     classifier: Classifier | None = None
     """Scores documents where ``min_quality`` is set."""
+    lexicon: Lexicon | None = None
+    """Words that are counted where ``max_profanity`` is set."""
 
     @property
     def name(self) -> str:
@@ -129,13 +133,15 @@ class Quality:
         rules = {rule.name: rule.value for rule in self.clean.rules()}
         clean = self.clean
         judge = self.classifier.key if self.classifier and clean.min_quality is not None else ""
-        return digest([VERSION, clean.splitter, sorted(clean.languages), sorted(clean.blocked_hosts), rules, judge])
+        listed = [self.lexicon.key] if self.lexicon and clean.max_profanity is not None else []
+        return digest([VERSION, clean.splitter, sorted(clean.languages), sorted(clean.blocked_hosts), rules, judge, *listed])  # fmt: skip
 
     def decide(self, before: Corpus, report: Report = silent) -> Mapping[str, str]:
         """The reasons by SHA-256; signals are measured unless they are stored. Raises `LabError` where a score is bounded
-        and there is no classifier."""
+        and there is no classifier, or listed words and no list."""
         table = signals(before, self.clean.splitter, report)
         if self.classifier and self.clean.min_quality is not None:
-            every = (document for domain in before.domains for document in before.documents(domain))
-            table = with_scores(table, every, self.classifier)
+            table = with_scores(table, every(before), self.classifier)
+        if self.lexicon and self.clean.max_profanity is not None:
+            table = with_profanity(table, every(before), self.lexicon)
         return reasons(table, self.clean)

