@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,16 @@ from lablib.data.catalogue import sources_of
 from lablib.data.contamination import Decontamination
 from lablib.data.contamination import Report as Contamination
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Document, Report, Source, file_sha256
+from lablib.data.documents import Source, file_sha256
 from lablib.data.editing import Edit
 from lablib.data.progress import Progress, Stopped
+from lablib.data.scale import Job, Team, corpora, pieces, steps
 from lablib.data.sources.mail import MAIL
 from lablib.runs import Recorder
 from lablib.specs import Clean, LabError, Prepare, TokenizerSpec, digest, paths, write_atomic
 
 SAMPLE = 8_000_000
 """Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by 0.3 % (docs/data.md)."""
-COMPARED = 200
-"""Documents of the corpus on which a fast encoder must give the reference's ids before it is used."""
 VERSION = 2
 """Raised when the same inputs would give other shards or another tokenizer."""
 
@@ -35,31 +32,39 @@ def prepare(recipe: Prepare, run: Recorder) -> None:
     """Make the artefacts ``tokenizer`` (a Hugging Face folder) and ``data`` (shards and manifest) in the run.
 
     What an earlier run made of the same inputs is reused. A stop request is heeded within seconds; everything finished
-    until then is kept. Raises `LabError` where a source cannot be had or the mixture names a domain that is not there.
+    until then is kept. The work is cut into parts, which `recipe.threads` processes share, and with them the runs that have
+    the recipe's other tasks; the artefacts are the same bytes however many there are, and task 0 has them. Raises `LabError` where a source cannot be had or the mixture names a domain that is not there.
     """
     try:
-        _prepare(recipe, run, Progress(run))
+        _prepare(recipe, run, Progress(run), Team(recipe.threads, recipe.tasks, recipe.task))
     except Stopped:
         run.event("stopping", at="data preparation")
 
 
-def _prepare(recipe: Prepare, run: Recorder, progress: Progress) -> None:
+def _prepare(recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> None:
     sources = sources_of(recipe.corpus, recipe.max_bytes)
     _fetch(sources, run, progress)
-    built = _refined(_corpus(sources, recipe, run, progress), recipe, run, progress)
+    built = _refined(_corpus(sources, recipe, run, progress, team), recipe, run, progress, team)
     _check_mixture(recipe, built)
-    tokens = _tokenizer(recipe, built, run, progress)
+    tokens = _tokenizer(recipe, built, run, progress, team)
     progress.kept(tokens)
     run.event("tokenizer", vocab=_vocab(tokens), asked=recipe.vocab)
     key = _key(recipe, built, "shards", [tokenizer.tokenizer_hash(tokens), built.facts])
-    if not shards.whole(cache.folder("shards", key)):
+    if recipe.task == 0 and not shards.whole(cache.folder("shards", key)):
         cache.drop("shards", key)
-    data = cache.made("shards", key, lambda to: _shards(recipe, built, tokens, to, progress))
-    progress.kept(data)
-    cache.put(tokens, run.path / "tokenizer")
-    cache.put(data, run.path / "data")
-    _describe(recipe, run)
-    _register(run, built)
+    parts: list[Path] = []
+    if not cache.folder("shards", key).is_dir():
+        caps = selection.quotas(built, recipe.max_bytes)
+        parts = pieces.make(built, tokens, caps, recipe.heldout, key, team, partial(progress.at, "tokenise"))
+    if recipe.task == 0:
+        data = cache.made("shards", key, lambda to: _shards(recipe, built, tokens, to, parts))
+        progress.kept(data)
+        for part in parts:
+            cache.drop("pieces", part.name)
+        cache.put(tokens, run.path / "tokenizer")
+        cache.put(data, run.path / "data")
+        _describe(recipe, run)
+        _register(run, built)
     progress.at("tokenise", 1, 1)
 
 
@@ -80,9 +85,9 @@ def _fetch(sources: tuple[Source, ...], run: Recorder, progress: Progress) -> No
         progress.at("fetch", done, total)
 
 
-def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progress: Progress) -> Corpus:
+def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> Corpus:
     key = corpus.key(sources, recipe.max_bytes if recipe.corpus.startswith("hf:") else None)
-    folder = cache.made("corpora", key, lambda to: corpus.build(sources, to, progress.reading))
+    folder = corpora.read(sources, key, team, recipe.part_bytes, progress.reading)
     built = Corpus(folder)
     progress.kept(folder)
     run.event("corpus", hash=built.hash, domains={name: built.bytes(name) for name in built.domains})
@@ -93,10 +98,10 @@ def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progres
     return built
 
 
-def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress) -> Corpus:
+def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> Corpus:
     """The corpus after the recipe's steps of the funnel, with samples of what each dropped in the run's folder."""
     for step in _steps(recipe):
-        before, built = built, funnel.refine(built, [step], lambda done, total: progress.at("refine", done, total))
+        before, built = built, steps.refine(built, step, team, partial(progress.at, "refine"))
         progress.kept(built.folder)
         counts = funnel.totals(built.funnel[-1])
         run.event("funnel", step=step.name, docs_in=counts.docs_in, docs_out=counts.docs_out, changed=counts.docs_changed, reasons=counts.reasons)  # fmt: skip
@@ -105,7 +110,7 @@ def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress) 
             if (samples := built.folder / f"{kind}.jsonl").is_file():
                 write_atomic(run.folder(kind) / name, samples.read_text(encoding="utf-8"))
         if isinstance(step, Decontamination):
-            told = step.report(before)
+            told = steps.contamination(before, step)
             told.save(run.folder("contamination"))
             run.note(contamination=told.text().splitlines())
     if not built.domains:
@@ -157,11 +162,11 @@ def _key(recipe: Prepare, built: Corpus, what: str, by: Any) -> str:
     return digest({**facts, "vocab": recipe.vocab, "max_bytes": recipe.max_bytes, "heldout": recipe.heldout})
 
 
-def _tokenizer(recipe: Prepare, built: Corpus, run: Recorder, progress: Progress) -> Path:
+def _tokenizer(recipe: Prepare, built: Corpus, run: Recorder, progress: Progress, team: Team) -> Path:
     """A cached tokenizer folder: trained here, or a copy of the one that the recipe names."""
     if isinstance(recipe.tokenizer, TokenizerSpec):
         spec, key = recipe.tokenizer, _key(recipe, built, "tokenizer", recipe.tokenizer.model_dump())
-        return cache.made("tokenizers", key, lambda to: _train(recipe, spec, built, to, progress))
+        return team.one(Job("tokenizers", key, lambda to, _: _train(recipe, spec, built, to, progress)))
     found = run.input(recipe.tokenizer)
     files = {name: file_sha256(found / name) for name in tokenizer.FILES if (found / name).is_file()}
     return cache.made("tokenizers", digest(files), lambda to: tokenizer.copy(found, to))
@@ -189,17 +194,12 @@ def _vocab(folder: Path) -> int:
     return int(tokenizer.load(folder).get_vocab_size())
 
 
-def _shards(recipe: Prepare, built: Corpus, tokens: Path, folder: Path, progress: Progress) -> None:
-    (folder / "shards").mkdir()
+def _shards(recipe: Prepare, built: Corpus, tokens: Path, folder: Path, parts: list[Path]) -> None:
+    """The data folder, of the pieces of all parts of the corpus."""
+    made = pieces.join(parts, built.domains, folder / "shards")
     loaded = tokenizer.load(tokens)
     ends = tokenizer.end_and_pad(loaded, tokens)
-    encoder = tokenizer.fastest(loaded, _compared(built), recipe.threads)
-    total = min(sum(built.bytes(name) for name in built.domains), recipe.max_bytes or float("inf"))
-    made: list[shards.Shard] = []
-    new = partial(shards.Writer, folder / "shards", kind=shards.id_type(loaded.get_vocab_size()), separator=ends[0])
-    for domain in built.domains:
-        tick = progress.part("tokenise", sum(shard.bytes for shard in made), total)
-        made += _domain(recipe, built, domain, new, encoder, tick)
+    encoder = tokenizer.fastest(loaded, pieces.compared(built), recipe.threads)
     facts = {
         "vocab": loaded.get_vocab_size(),
         "sha256": file_sha256(tokens / "tokenizer.json"),
@@ -210,37 +210,6 @@ def _shards(recipe: Prepare, built: Corpus, tokens: Path, folder: Path, progress
     }
     manifest = _manifest(recipe, built, made, facts)
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
-
-
-def _compared(built: Corpus) -> list[str]:
-    """Documents that encoders are compared on: as many of each domain, spread evenly over it."""
-    each, texts = -(-COMPARED // len(built.domains)), []
-    for domain in built.domains:
-        every = max(1, built.facts["domains"][domain]["docs"] // each)
-        texts += [document.text for document in islice(built.documents(domain), 0, every * each, every)]
-    return texts
-
-
-def _domain(
-    recipe: Prepare,
-    built: Corpus,
-    domain: str,
-    new: Callable[..., shards.Writer],
-    encoder: tokenizer.Encoder,
-    tick: Report,
-) -> list[shards.Shard]:
-    with ExitStack() as stack:
-        writers = {split: stack.enter_context(new(domain, split)) for split in selection.SPLITS}
-        shards.tokenise(_split(recipe, built, domain), encoder, writers, tick)
-    return [writer.shard() for writer in writers.values()]
-
-
-def _split(recipe: Prepare, built: Corpus, domain: str) -> Iterator[tuple[Document, str]]:
-    chosen = selection.select(built, domain, selection.quotas(built, recipe.max_bytes)[domain])
-    for document in built.documents(domain):
-        sha256 = document.sha256
-        if chosen is None or sha256 in chosen:
-            yield document, selection.split_of(sha256, recipe.heldout)
 
 
 def _manifest(recipe: Prepare, built: Corpus, made: list[shards.Shard], facts: dict[str, Any]) -> dict[str, Any]:

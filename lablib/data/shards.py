@@ -2,7 +2,7 @@
 
 ``shards/<domain>.<split>.bin`` holds little-endian uint16 ids (uint32 above 65,536 tokens), documents joined, each ended
 by ``<|endoftext|>``. ``.idx.npy`` holds int64 ends of documents, in tokens. ``.docs.jsonl.gz`` says where each document
-came from, in the same order.
+came from, in the same order: source, licence, SHA-256, and `Document.provenance` where it says something.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lablib.data.documents import Document, Report, file_sha256, silent
 from lablib.specs import LabError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from lablib.data.tokenizer import Encoder
 
 BATCH = 2_000_000
 """Characters that are tokenised at once."""
@@ -77,7 +77,7 @@ class Writer(AbstractContextManager["Writer"]):
         self._ends.append((self._ends[-1] if self._ends else 0) + len(ids) + 1)
         self._bytes += len(document.text.encode())
         row = {"source": document.source, "licence": document.licence, "sha256": document.sha256}
-        self._sources.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._sources.write(json.dumps({**row, **document.provenance}, ensure_ascii=False) + "\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,16 +96,14 @@ class Writer(AbstractContextManager["Writer"]):
 
 def tokenise(
     documents: Iterator[tuple[Document, str]],
-    tokenizer: Tokenizer,
+    encoder: Encoder,
     writers: dict[str, Writer],
     report: Report = silent,
 ) -> None:
     """Encode (document, split) pairs in batches and give each to its split's writer, in order."""
-    from lablib.data.tokenizer import encode
-
     done = 0
     for batch in _batches(documents):
-        for (document, split), ids in zip(batch, encode(tokenizer, [item.text for item, _ in batch]), strict=True):
+        for (document, split), ids in zip(batch, encoder.run([item.text for item, _ in batch]), strict=True):
             writers[split].add(document, ids)
             done += len(document.text)
         report(done, 0)

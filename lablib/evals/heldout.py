@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lablib.data import shards
+from lablib.data.tokenizer import require
 from lablib.models.folder import load_tokenizer
 from lablib.specs import LabError
 
@@ -34,9 +35,11 @@ class Piece:
 def read_pieces(data: Path, tokenizer: Path, budget: int) -> list[Piece]:
     """Document heads of the held-out split, taken from the domains in turn until `budget` tokens.
 
-    `data` and `tokenizer` are a Prepare run's artefacts. Raises `LabError` where the split is empty.
+    `data` and `tokenizer` are a Prepare run's artefacts. Raises `LabError` where the split is empty, or where the
+    tokenizer is not the data's.
     """
     words, card = load_tokenizer(tokenizer), shards.manifest(data)
+    require(card["tokenizer"].get("hash"), tokenizer, f"data {data}")
     domains = sorted({row["domain"] for row in card["shards"]})
     streams = {name: _heads(shards.read(data, name, "heldout", card["tokenizer"]["vocab"])) for name in domains}
     pieces: list[Piece] = []

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
+from lablib.data.tokenizer import copy, require, tokenizer_hash
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SEPARATOR = "<|endoftext|>"
 """Ends a document in pretraining."""
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -23,25 +24,27 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files, and nothing else, byte for byte."""
-    for name in _TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-
-
 def save_model(model: PreTrainedModel, tokenizer: Path, target: Path, is_main: bool = True) -> None:
     """Write `target` in one step: gathered weights in one safetensors file (more above 50 GB) and `tokenizer`'s files.
 
     Every rank of a sharded model calls it; rank 0 writes. What lay at `target` is replaced only by a complete folder.
+    Raises `LabError` for a model that learned from another tokenizer.
     """
+    freeze(model, tokenizer)
     aside = target.with_name(f".{target.name}.writing")
     set_special_tokens(model, load_tokenizer(tokenizer))
     logging.disable_progress_bar()
     model.save_pretrained(aside, is_main_process=is_main)
     if is_main:
-        copy_tokenizer(tokenizer, aside)
+        copy(tokenizer, aside)
         replace_folder(aside, target)
+
+
+def freeze(model: PreTrainedModel, tokenizer: Path) -> None:
+    """Write the tokenizer's hash into the model's config; one that is there already must be the same. Raises `LabError`."""
+    frozen = getattr(model.config, "tokenizer_hash", None)
+    require(frozen, tokenizer, f"the {type(model).__name__}")
+    model.config.tokenizer_hash = frozen or tokenizer_hash(tokenizer)
 
 
 def set_special_tokens(model: PreTrainedModel, tokenizer: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from lablib.models.folder import load_tokenizer, replace_folder
+from lablib.data.tokenizer import require
+from lablib.models.folder import freeze, load_tokenizer, replace_folder
 from lablib.models.pretrained import resolve
 from lablib.runs import Recorder
 from lablib.specs import Ref
@@ -31,16 +33,20 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMode
 
 
 def load_pair(path: Path) -> tuple[PreTrainedModel, Any]:
-    """(model, tokenizer) of a folder."""
+    """(model, tokenizer) of a folder. Raises `LabError` where the tokenizer is not the one that the model learned from."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    require(config.get("tokenizer_hash"), path, f"model {path}")
     return load_model(path), load_tokenizer(path)
 
 
 def save_pair(model: PreTrainedModel, tokenizer: Any, target: Path) -> Path:
-    """Write model and tokenizer as one plain folder, in one step; the tokenizer's ends become the model's."""
+    """Write model and tokenizer as one plain folder, in one step; the tokenizer's ends become the model's. Raises `LabError`
+    for a tokenizer that the model did not learn from."""
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     aside = target.with_name(f".{target.name}.writing")
-    model.save_pretrained(aside)
     tokenizer.save_pretrained(aside)
+    freeze(model, aside)
+    model.save_pretrained(aside)
     replace_folder(aside, target)
     return target

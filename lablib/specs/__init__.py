@@ -32,6 +32,8 @@ from lablib.specs.recipes import (
     load_recipe,
     parse_recipe,
 )
+from lablib.specs.tokenizing import TokenizerSpec
+from lablib.specs.stability import Stability
 from lablib.specs.variants import variants
 
 __all__ = [
@@ -71,7 +73,9 @@ __all__ = [
     "Schedule",
     "Scrub",
     "Spec",
+    "Stability",
     "Task",
+    "TokenizerSpec",
     "catalog",
     "digest",
     "load_recipe",

@@ -6,9 +6,9 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from lablib.specs.base import Spec
 from lablib.specs.cleaning import Clean, Scrub
@@ -16,7 +16,7 @@ from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref, Slug, Task
 from lablib.specs.dedup import Dedup, Repeats
 from lablib.specs.errors import LabError, teach
-from lablib.specs.mixtures import Curriculum
+from lablib.specs.mixtures import Curriculum, mean
 from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
 from lablib.specs.recipe import (
@@ -28,6 +28,8 @@ from lablib.specs.recipe import (
     Recompute,
     Schedule,
 )
+from lablib.specs.stability import Stability
+from lablib.specs.tokenizing import TokenizerKind, TokenizerSpec
 from lablib.specs.units import Bytes, Count
 
 
@@ -43,13 +45,29 @@ def _named_model(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _mixed(value: Any) -> Any:
-    """A mapping is told apart by its keys, so that what is wrong in one kind is not said of the others too."""
-    if not isinstance(value, dict):
-        return value
-    kind = Curriculum if "phases" in value else Ref if "run" in value else Mixture
-    return kind(**value)
+def _kind_of_mixture(value: Any) -> str:
+    """By its keys, so that what is wrong in one kind is not said of the others too."""
+    keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", {})
+    return "curriculum" if "phases" in keys else "ref" if "run" in keys else "mixture"
 
+
+MixtureInput = Annotated[
+    Annotated[Mixture, Tag("mixture")] | Annotated[Curriculum, Tag("curriculum")] | Annotated[Ref, Tag("ref")],
+    Discriminator(_kind_of_mixture),
+]
+
+
+def _kind_of_tokenizer(value: Any) -> str:
+    if isinstance(value, str):
+        return "folder"
+    keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", {})
+    return "ref" if "run" in keys else "spec"
+
+
+TokenizerInput = Annotated[
+    Annotated[TokenizerSpec, Tag("spec")] | Annotated[Ref, Tag("ref")] | Annotated[str, Tag("folder")],
+    Discriminator(_kind_of_tokenizer),
+]
 
 FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub")
 """Steps of data preparation between reading and tokenising, in this order."""
@@ -58,10 +76,14 @@ FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub")
 class Prepare(Recipe):
     """Corpus → tokenizer → token shards: what pretraining reads."""
 
+    EXECUTION = Recipe.EXECUTION | {"tasks", "task", "part_bytes"}
     stage: Literal["prepare"] = "prepare"
     corpus: str = "core"
     """``core`` (pinned packages), another corpus' name, a folder, a .jsonl file or ``hf:<data set>``."""
     mixture: Mixture = Mixture()
+    tokenizer: TokenizerInput = TokenizerSpec()
+    """Which kind to train. A reference to another run's tokenizer or model, or a folder with a ``tokenizer.json``, is taken
+    as it is, so that new data joins an old model; `vocab` is then that tokenizer's."""
     vocab: Count = 4096
     max_bytes: Bytes | None = None
     """Cap on raw text, taken deterministically from every domain in proportion."""
@@ -77,29 +99,49 @@ class Prepare(Recipe):
     """Benchmarks whose items must not be in the data."""
     scrub: Scrub | None = None
     """Personal data that is replaced by placeholders."""
+    tasks: int = Field(default=1, gt=0, le=10_000)
+    """Jobs that share the work through the lab's cache: on Slurm one array. Each has `threads` processes; the bytes that come
+    out depend on neither."""
+    task: int = Field(default=0, ge=0)
+    """Which of them this is: 0 gathers and owns the artefacts, the others only help. `submit` makes them of the first."""
+    part_bytes: Bytes = 64_000_000
+    """Bytes of sources that are one piece of the work; a corpus has at most 4,096 of them. What comes out does not depend on it."""
 
     @model_validator(mode="before")
     @classmethod
     def _by_preset(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("clean"), str):
-            return {**data, "clean": {"preset": data["clean"]}}
+            data = {**data, "clean": {"preset": data["clean"]}}
+        if isinstance(data, dict) and data.get("tokenizer") in get_args(TokenizerKind):
+            data = {**data, "tokenizer": {"kind": data["tokenizer"]}}
         return data
 
+    @model_validator(mode="after")
+    def _one_of_the_tasks(self) -> Self:
+        if self.task >= self.tasks:
+            raise ValueError(f"task={self.task} must be below tasks={self.tasks}")
+        return self
+
     def science(self) -> dict[str, Any]:
-        """As in `Recipe`; a step that is not taken does not count, so that older runs stay the same experiment."""
+        """As in `Recipe`; a step that is not taken and the default tokenizer do not count, so that older runs stay the
+        same experiment. `vocab` does not count where the tokenizer is there already."""
         found = super().science()
+        if not isinstance(self.tokenizer, TokenizerSpec):
+            del found["vocab"]
+        elif self.tokenizer == TokenizerSpec():
+            del found["tokenizer"]
         return {name: value for name, value in found.items() if value is not None or name not in FUNNEL}
 
 
 class Pretrain(Recipe):
     """Causal language modelling on packed documents."""
 
-    EXECUTION = Recipe.EXECUTION | {"eval_every", "cross_entropy", "offload", "expert_imbalance"}
+    EXECUTION = Recipe.EXECUTION | {"eval_every", "permanent_every", "cross_entropy", "offload", "expert_imbalance"}
     stage: Literal["pretrain"] = "pretrain"
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     data: Ref | str = "core"
     """A Prepare run's data, or a corpus to prepare with defaults at the start."""
-    mixture: Annotated[Mixture | Curriculum | Ref, BeforeValidator(_mixed)] = Mixture()
+    mixture: MixtureInput = Mixture()
     """Shares of tokens by domain; a curriculum's phases are stretched over `tokens`. A reference is to a run that makes a
     mixture (`DoReMi`)."""
     tokens: Count
@@ -120,9 +162,13 @@ class Pretrain(Recipe):
     routers lie 1.04 (loss-free balancing) to 1.7 (auxiliary loss) above theirs (arXiv 2408.15664 Table 2)."""
     document_mask: bool = True
     """Attention stays inside each packed document."""
+    stability: Stability = Stability()
+    """What is done about loss spikes."""
     checkpoint_every: int | None = Field(default=None, gt=0)
     """Steps between checkpoints; None saves about ten times a run."""
     keep_checkpoints: int = Field(default=2, gt=0)
+    permanent_every: int | None = Field(default=None, gt=0)
+    """Steps between checkpoints that are kept for good; None keeps none of them."""
     eval_every: int | None = Field(default=None, gt=0)
     """Steps between held-out evaluations; None evaluates about five times a run."""
     eval_tokens: Count = 65_536
@@ -145,6 +191,15 @@ class Pretrain(Recipe):
         return self
 
     @property
+    def mean_mixture(self) -> Mixture:
+        """The one mixture with the same tokens of every domain. Raises `LabError` where another run makes the mixture."""
+        if isinstance(self.mixture, Ref):
+            raise LabError(
+                f"mixture={self.mixture} is not known before run {self.mixture.run} has made it; give a mixture"
+            )
+        return mean(self.mixture)
+
+    @property
     def _round_tokens(self) -> int:
         return self.seq_len * self.parallelism.micro_batch_size * self.parallelism.dp
 
@@ -159,8 +214,12 @@ class Pretrain(Recipe):
         return math.ceil(self.tokens / self.step_tokens)
 
     def science(self) -> dict[str, Any]:
-        """As in `Recipe`, with the batch that is really taken: rounding differently is another experiment."""
-        return {**super().science(), "batch_tokens": self.step_tokens}
+        """As in `Recipe`, with the batch that is really taken: rounding differently is another experiment. The usual
+        stability does not count: a run that it touches says so."""
+        found = {**super().science(), "batch_tokens": self.step_tokens}
+        if self.stability == Stability():
+            del found["stability"]
+        return found
 
 
 class Evaluate(Recipe):

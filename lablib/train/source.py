@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from lablib.data import shards
+from lablib.data.tokenizer import lengths, load, require
 from lablib.runs import Recorder
-from lablib.specs import LabError, Prepare, Pretrain, Ref
+from lablib.specs import Curriculum, LabError, Mixture, Prepare, Pretrain, Ref
+from lablib.specs.mixtures import load_mixture, mean, over
 from lablib.train.distributed import World
 
 
 @dataclass(frozen=True)
 class Source:
-    """Two folders: token shards and the tokenizer that made them."""
+    """Token shards, the tokenizer that made them, and in which shares they are read."""
 
     data: Path
     tokenizer: Path
+    mixture: Mixture | Curriculum
+    """Stretched over what the run reads."""
 
 
 def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
@@ -26,48 +30,38 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
 
     None where the run was asked to stop while it prepared.
 
-    Raises `LabError` where the input is missing, or where the model's vocabulary is smaller than the tokenizer's.
+    Raises `LabError` where the input is missing, where the tokenizer is not the data's, or where the
+    model's vocabulary is smaller than the tokenizer's.
     """
-    data, tokenizer = world.from_main(lambda: _find(recipe, run))
+    data, tokenizer, mixture = world.from_main(lambda: _find(recipe, run))
     if not Path(data).is_dir():
         return None
-    source = Source(Path(data), Path(tokenizer))
-    size = len(_vocabulary(source.tokenizer))
+    mixed = load_mixture(Path(mixture)) if mixture else recipe.mixture
+    assert not isinstance(mixed, Ref)
+    source = Source(Path(data), Path(tokenizer), over(mixed, recipe.steps * recipe.step_tokens))
+    require(shards.manifest(source.data)["tokenizer"].get("hash"), source.tokenizer, f"data {source.data}")
+    size = load(source.tokenizer).get_vocab_size()
     if size > recipe.model.vocab:
         raise LabError(f"model.vocab={recipe.model.vocab} is smaller than the tokenizer's {size} tokens; set model.vocab to {size} or more")  # fmt: skip
     return source
 
 
-def _find(recipe: Pretrain, run: Recorder) -> tuple[str, str]:
+def _find(recipe: Pretrain, run: Recorder) -> tuple[str, str, str]:
+    """(Data, tokenizer, the file of a mixture that another run made)."""
+    mixture = str(run.input(recipe.mixture)) if isinstance(recipe.mixture, Ref) else ""
     if isinstance(recipe.data, Ref):
-        return str(run.input(recipe.data)), str(run.input(recipe.data.replace(artefact="tokenizer")))
+        return str(run.input(recipe.data)), str(run.input(recipe.data.replace(artefact="tokenizer"))), mixture
     if not (run.path / "data" / "manifest.json").is_file():
         from lablib.data.prepare import prepare
 
         run.enter("preparing data")
-        prepare(Prepare(corpus=recipe.data, mixture=recipe.mixture, vocab=recipe.model.vocab, seed=recipe.seed), run)
-    return str(run.path / "data"), str(run.path / "tokenizer")
-
-
-def _vocabulary(tokenizer: Path) -> dict[str, int]:
-    document = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
-    added = {item["content"]: item["id"] for item in document.get("added_tokens", [])}
-    return {**document["model"]["vocab"], **added}
+        mixed = load_mixture(Path(mixture)) if isinstance(recipe.mixture, Ref) else recipe.mixture
+        prepare(Prepare(corpus=recipe.data, mixture=mean(mixed), vocab=recipe.model.vocab, seed=recipe.seed), run)
+    return str(run.path / "data"), str(run.path / "tokenizer"), mixture
 
 
 def token_bytes(tokenizer: Path, vocab: int) -> torch.Tensor:
-    """Bytes of text that each token id stands for, int64 (vocab,); special and unused ids stand for none.
-
-    A byte-level tokenizer writes each byte of a token as one character (GPT-2's alphabet), so a token's length is its bytes.
-    Raises `LabError` for a tokenizer of another kind.
+    """Bytes of text that each token id stands for, int64 (vocab,); special and unused ids stand for none. Raises `LabError`
+    for a tokenizer that does not tell.
     """
-    document = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
-    if (document.get("decoder") or {}).get("type") != "ByteLevel":
-        raise LabError(
-            f"{tokenizer} is not a byte-level tokenizer, so bits per byte cannot be told; use the lab's Prepare"
-        )
-    special = {item["id"] for item in document.get("added_tokens", [])}
-    lengths = torch.zeros(vocab, dtype=torch.int64)
-    for token, number in document["model"]["vocab"].items():
-        lengths[number] = 0 if number in special else len(token)
-    return lengths
+    return torch.from_numpy(lengths(tokenizer, vocab))

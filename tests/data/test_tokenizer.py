@@ -1,4 +1,4 @@
-"""The tokenizer: exact round trip, single digits, and no way from text to a special token."""
+"""Tokenizers of every kind: exact round trip, digits as the pattern says, no way from text to a special token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lablib.data import tokenizer
-from lablib.specs import LabError
+from lablib.specs import LabError, TokenizerSpec
+from lablib.specs.tokenizing import Split, TokenizerKind
 
 SAMPLES = [
     "The quick brown fox jumps over the lazy dog; it's 2024 and they're running 12345 steps.\n\n" * 5,
@@ -20,6 +21,13 @@ SAMPLES = [
     "naïve café — 日本語 テスト 🙂 \u0301combining \u00a0nbsp\r\n\ttabs  spaces   end" * 3,
 ]
 TRAINED = tokenizer.train(SAMPLES, 420)
+KINDS = {
+    "bpe": TRAINED,
+    "unigram": tokenizer.train(SAMPLES, 420, TokenizerSpec(kind="unigram")),
+    "wordpiece": tokenizer.train(SAMPLES, 700, TokenizerSpec(kind="wordpiece")),
+    "gpt2": tokenizer.train(SAMPLES, 420, TokenizerSpec(split="gpt2")),
+    "llama3": tokenizer.train(SAMPLES, 420, TokenizerSpec(split="llama3")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +44,18 @@ def ids(text: str) -> list[int]:
     return list(tokenizer.encode(TRAINED, [text])[0].tolist())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.text(max_size=200)
     | st.lists(st.sampled_from([*tokenizer.SPECIAL, "<|", "|>", "im_end", " ", "\n"])).map("".join)
 )
 def test_any_text_comes_back_without_special_tokens(text: str) -> None:
-    encoded = ids(text)
-    assert TRAINED.decode(encoded, skip_special_tokens=False) == text
-    assert not set(encoded) & set(range(len(tokenizer.SPECIAL)))
+    """Under every algorithm and pattern, also with the spelling of special tokens and of WordPiece's own mark."""
+    for kind, trained in KINDS.items():
+        for said in (text, text + "↘" + text[::-1]):
+            encoded = tokenizer.encode(trained, [said])[0].tolist()
+            assert trained.decode(encoded, skip_special_tokens=False) == said, kind
+            assert not set(encoded) & set(range(len(tokenizer.SPECIAL))), kind
 
 
 @given(st.integers(0, 10**12), st.sampled_from(["", " ", "x", "-", "٣"]))
@@ -71,13 +82,79 @@ def test_special_ids_and_sizes() -> None:
     assert tokenizer.train(["ab"], 300).get_vocab_size() >= tokenizer.SMALLEST, "every byte is in, seen or not"
     with pytest.raises(LabError, match="vocab=271 is too small: 16 special tokens and 256 bytes need 272"):
         tokenizer.train(["ab"], 271)
+    with pytest.raises(LabError, match=r"vocab=527 is too small.* need 528"):
+        tokenizer.train(["ab"], 527, TokenizerSpec(kind="wordpiece"))
+    for kind, trained in KINDS.items():
+        assert [trained.token_to_id(token) for token in tokenizer.SPECIAL] == list(range(16)), kind
 
 
-def test_merges_do_not_depend_on_order() -> None:
-    lines = "".join(SAMPLES).split("\n")
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
+def test_what_is_learnt_does_not_depend_on_order(kind: TokenizerKind) -> None:
+    """The library's own Unigram and WordPiece trainers change ids and scores from run to run."""
+    lines, spec = "".join(SAMPLES).split("\n"), TokenizerSpec(kind=kind)
     shuffled = random.Random(1).sample(lines, len(lines))
-    assert tokenizer.train(lines, 420).to_str() == tokenizer.train(shuffled, 420).to_str()
-    assert tokenizer.train(lines, 420).to_str() != tokenizer.train(lines[: len(lines) // 3], 420).to_str()
+    assert tokenizer.train(lines, 700, spec).to_str() == tokenizer.train(shuffled, 700, spec).to_str()
+    assert tokenizer.train(lines, 700, spec).to_str() != tokenizer.train(lines[: len(lines) // 3], 700, spec).to_str()
+
+
+@pytest.mark.parametrize(("split", "pieces"), [("qwen2", "1|2|3|4|5"), ("llama3", "123|45"), ("gpt2", "12345")])
+def test_digits_are_split_as_the_pattern_says(split: Split, pieces: str) -> None:
+    trained = tokenizer.train(["12345 " * 50], 300, TokenizerSpec(split=split))
+    assert "|".join(text for text, _ in trained.pre_tokenizer.pre_tokenize_str("12345")) == pieces
+
+
+def test_gpt2s_pattern_splits_as_its_own_class(chat: Any) -> None:
+    from transformers import GPT2Tokenizer
+
+    peer = GPT2Tokenizer(vocab={"a": 0}, merges=[]).backend_tokenizer.pre_tokenizer
+    for text in SAMPLES:
+        assert KINDS["gpt2"].pre_tokenizer.pre_tokenize_str(text) == peer.pre_tokenize_str(text)
+
+
+@given(st.text(max_size=100))
+@settings(max_examples=60, deadline=None)
+def test_the_bytes_of_tokens_add_up_to_the_text(folders: dict[str, Path], text: str) -> None:
+    for kind, folder in folders.items():
+        spelled = tokenizer.spellings(folder)
+        assert b"".join(spelled[i] for i in tokenizer.encode(KINDS[kind], [text])[0].tolist()) == text.encode(), kind
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Kind → the folder of its tokenizer."""
+    base = tmp_path_factory.mktemp("kinds")
+    for kind, trained in KINDS.items():
+        tokenizer.save(trained, base / kind)
+    return {kind: base / kind for kind in KINDS}
+
+
+def test_the_hash_is_of_what_decides_ids(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Each kind has its own; transformers may write the file in its own form, and the template may change."""
+    from transformers import AutoTokenizer
+
+    hashes = {kind: tokenizer.tokenizer_hash(folder) for kind, folder in folders.items()}
+    assert len(set(hashes.values())) == len(KINDS)
+    for kind, folder in folders.items():
+        loaded = AutoTokenizer.from_pretrained(folder)
+        loaded.chat_template = "another"
+        loaded.save_pretrained(tmp_path / kind)
+        assert tokenizer.tokenizer_hash(tmp_path / kind) == hashes[kind], kind
+    loaded.add_tokens(["new"])
+    loaded.save_pretrained(tmp_path / "grown")
+    assert tokenizer.tokenizer_hash(tmp_path / "grown") not in hashes.values()
+
+
+def test_a_smaller_vocabulary_is_the_first_merges() -> None:
+    """Held against training at that size, which the library breaks ties the same way in."""
+    large = tokenizer.train(SAMPLES, 700)
+    for vocab in (300, 420):
+        small, cut = tokenizer.train(SAMPLES, vocab), tokenizer.truncated(large, vocab)
+        assert cut.get_vocab() == small.get_vocab()
+        assert [tokenizer.encode(cut, [text])[0].tolist() for text in SAMPLES] == [
+            tokenizer.encode(small, [text])[0].tolist() for text in SAMPLES
+        ]
+    with pytest.raises(LabError, match="a Unigram tokenizer cannot be cut to vocab=300; train one of that size"):
+        tokenizer.truncated(KINDS["unigram"], 300)
 
 
 def test_pattern_is_qwen2s_own(chat: Any) -> None:
