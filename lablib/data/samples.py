@@ -48,3 +48,11 @@ def dropped(document: Document, reason: str) -> dict[str, Any]:
     """What is shown of a document that went."""
     known = {"reason": reason, "domain": document.domain, "source": document.source, "sha256": document.sha256}
     return {**known, "text": document.text[:EXCERPT]}
+
+
+def of_run(folder: Path, kind: str, step: str = "") -> list[dict[str, Any]]:
+    """Samples that a run kept of ``dropped`` or ``changed`` documents, of the steps whose name contains `step`, which each
+    row names."""
+    files = [file for file in sorted((folder / kind).glob("*.jsonl")) if step in file.stem]
+    texts = [(file.stem, file.read_text(encoding="utf-8")) for file in files]
+    return [{"step": name, **json.loads(line)} for name, text in texts for line in text.split("\n") if line]

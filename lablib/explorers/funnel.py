@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lablib.charts import Figure, Frame
 from lablib.charts.funnel import funnel, rules
@@ -134,19 +135,30 @@ def _kept(corpus: str, splitter: Splitter, clean: Clean) -> float | None:
     return float(verdicts(table, clean).kept.mean())
 
 
-def _funnel(told: Verdicts, documents: int, published: str) -> Frame:
+def _funnel(told: Verdicts, documents: int, beside: str) -> Frame:
     """Steps of ours by the family of rules, then those of the published one."""
     left, made = documents, [("here: documents", "yours", 1.0, f"{documents:,} documents")]
     for family, effects in groupby(told.effects, lambda effect: effect.says.partition(":")[0]):
         left -= sum(effect.docs for effect in effects)
         made.append((f"here: {family}", "yours", left / max(1, documents), f"{left:,} documents"))
-    steps = [row for row in rows("funnels") if row["funnel"] == published]
-    for row in steps:
-        share = float(row["amount"]) / float(steps[0]["amount"])
-        made.append((row["step"], published, share, f"{show_count(float(row['amount']))} {row['unit']}"))
-    columns: tuple[list[Any], ...] = tuple(map(list, zip(*made, strict=True)))
-    step, name, share_left, words = columns
-    return {"step": step, "funnel": name, "share": [rounded(value) for value in share_left], "words": words}
+    return stages([*made, *published(beside)])
+
+
+Stage = tuple[str, str, float, str]
+"""Step, funnel, share left of what went into the first step, and how much that is in words."""
+
+
+def published(name: str) -> list[Stage]:
+    """The steps of a funnel of the catalogue."""
+    steps = [row for row in rows("funnels") if row["funnel"] == name]
+    first = float(steps[0]["amount"])
+    return [(row["step"], name, float(row["amount"]) / first, f"{show_count(float(row['amount']))} {row['unit']}") for row in steps]  # fmt: skip
+
+
+def stages(made: Sequence[Stage]) -> Frame:
+    """The frame of `lablib.charts.funnel`."""
+    step, funnels, share, words = map(list, zip(*made, strict=True))
+    return {"step": step, "funnel": funnels, "share": [rounded(float(value)) for value in share], "words": words}
 
 
 def _rules(told: Verdicts, documents: int) -> Frame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lablib import charts
-from lablib.data.funnel import totals
+from lablib.data.flow import flow
+from lablib.explorers.funnel import PUBLISHED, published, stages
 from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
 from lablib.report.section import Drawing, Section
@@ -43,14 +44,23 @@ def _sources(domains: dict[str, dict[str, Any]]) -> Markup:
 
 
 def _funnel(card: dict[str, Any]) -> list[Markup]:
-    """What each step of the funnel let through, and why it dropped what it did; nothing where there was none."""
+    """What the reading and each step of the funnel let through, and why they dropped what they did."""
     rows = []
-    for row in card.get("funnel", []):
-        told = totals(row)
-        share = f"{told.docs_out / told.docs_in:.1%}" if told.docs_in else ""
-        rows.append((row["step"], f"{told.docs_in:,}", f"{told.docs_out:,}", share, show_count(told.bytes_in - told.bytes_out), told.why))  # fmt: skip
-    columns = ("step", "documents in", "out", "kept", "bytes dropped", "why")
-    return [table(columns, rows, "The funnel")] if rows else []
+    for row in flow(card):
+        told = row.count
+        tokens = show_count(row.tokens_in - row.tokens_out)
+        rows.append((row.step, f"{told.docs_in:,}", f"{told.docs_out:,}", f"{row.kept:.1%}", show_count(told.bytes_in - told.bytes_out), tokens, told.why))  # fmt: skip
+    columns = ("step", "documents in", "out", "kept", "bytes less", "tokens less (estimate)", "why")
+    return [table(columns, rows, "The funnel")]
+
+
+def _beside(run_id: str, card: dict[str, Any]) -> Drawing:
+    """This run's documents after each step, above a published funnel's."""
+    rows = flow(card)
+    first = max(1, rows[0].count.docs_in)
+    own = [("found", "this run", 1.0, f"{first:,} documents")]
+    own += [(row.step, "this run", row.count.docs_out / first, f"{row.count.docs_out:,} documents") for row in rows]
+    return Drawing(f"{run_id}/funnel", charts.funnel(), {"funnel": stages([*own, *published(PUBLISHED[0])])})
 
 
 def _drawing(run_id: str, shards: list[dict[str, Any]]) -> Drawing:
@@ -61,7 +71,7 @@ def _drawing(run_id: str, shards: list[dict[str, Any]]) -> Drawing:
     return Drawing(f"{run_id}/corpus", figure, {"corpus": frame})
 
 
-def _card(run: RunRecord, drawing: Drawing) -> list[Markup]:
+def _card(run: RunRecord, drawing: Drawing, beside: Drawing) -> list[Markup]:
     card = run["data"]
     rows = [_row(name, domain, card["shards"]) for name, domain in card["domains"].items()]
     facts = card["tokenizer"]
@@ -73,6 +83,7 @@ def _card(run: RunRecord, drawing: Drawing) -> list[Markup]:
         words,
         figure,
         table(COLUMNS, rows, f"Corpus of {run['name']}"),
+        tag("div", beside.place, class_="lab-figures"),
         *_funnel(card),
         _sources(card["domains"]),
     ]
@@ -81,10 +92,10 @@ def _card(run: RunRecord, drawing: Drawing) -> list[Markup]:
 def data_card(record: Record) -> Section:
     """One card for each data stage of the chain; says so where there is none."""
     runs = [run for run in record["runs"] if run["data"]]
-    drawings = [_drawing(run["id"], run["data"]["shards"]) for run in runs]
-    parts = [part for run, drawing in zip(runs, drawings, strict=True) for part in _card(run, drawing)]
+    drawn = [(_drawing(run["id"], run["data"]["shards"]), _beside(run["id"], run["data"])) for run in runs]
+    parts = [part for run, pair in zip(runs, drawn, strict=True) for part in _card(run, *pair)]
     if not parts:
         parts = [
             tag("p", "No data stage of this chain left a corpus manifest, so this report cannot say what was read.")
         ]
-    return Section("data", "Data", join(parts), tuple(drawings))
+    return Section("data", "Data", join(parts), tuple(drawing for pair in drawn for drawing in pair))
