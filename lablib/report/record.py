@@ -14,7 +14,7 @@ from typing import Any
 
 from lablib.explorers import Monitor
 from lablib.explorers.planned import planned
-from lablib.report import scores
+from lablib.report import contamination, scores
 from lablib.runs import Run
 
 SCHEMA = 1
@@ -49,6 +49,7 @@ def _run(run: Run) -> RunRecord:
         "events": [event for event in run.events() if event["kind"] in SHOWN_EVENTS],
         "failure": run.failure,
         "data": _data(run),
+        "contamination": contamination.read(run),
         "scores": scores.read(run),
         "samples": scores.samples(run),
     }

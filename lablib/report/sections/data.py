@@ -7,6 +7,7 @@ from typing import Any
 from lablib import charts
 from lablib.data.flow import flow
 from lablib.explorers.funnel import PUBLISHED, published, stages
+from lablib.report.contamination import listed
 from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
 from lablib.report.section import Drawing, Section
@@ -85,6 +86,7 @@ def _card(run: RunRecord, drawing: Drawing, beside: Drawing) -> list[Markup]:
         table(COLUMNS, rows, f"Corpus of {run['name']}"),
         tag("div", beside.place, class_="lab-figures"),
         *_funnel(card),
+        *listed(run),
         _sources(card["domains"]),
     ]
 

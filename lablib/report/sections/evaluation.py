@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lablib import charts
+from lablib.report.contamination import badge, status
 from lablib.report.markup import Markup, join, table, tag
-from lablib.report.record import Record
+from lablib.report.record import Record, RunRecord
 from lablib.report.section import Drawing, Section
 
 UNITS = {"share": "share of items right"}
@@ -21,9 +22,15 @@ def _interval(row: dict[str, Any]) -> str:
     )
 
 
-def _scores(scores: dict[str, Any]) -> Markup:
-    rows = [(row["model"], row["task"], row["metric"], _interval(row), row["items"]) for row in scores["scores"]]
-    return table(("model", "task", "measure", "score (95 % interval)", "items"), rows, "Scores on held-out items")
+def _scores(run: RunRecord, runs: list[RunRecord]) -> Markup:
+    tasks = {task["name"]: task for task in run["recipe"].get("tasks", [])}
+    told = {name: badge(status(task, runs)) for name, task in tasks.items()}
+    rows = [
+        (row["model"], row["task"], row["metric"], _interval(row), row["items"], told.get(row["task"], ""))
+        for row in run["scores"]["scores"]
+    ]
+    columns = ("model", "task", "measure", "score (95 % interval)", "items", "training data")
+    return table(columns, rows, "Scores on held-out items")
 
 
 def _signed(value: float) -> str:
@@ -68,7 +75,7 @@ def evaluation(record: Record) -> Section:
         own = _drawings(run["id"], run["scores"])
         drawings += own
         parts.append(tag("div", *(drawing.place for drawing in own), class_="lab-figures even"))
-        parts += [_comparisons(run["scores"]), _scores(run["scores"]), _references(run["scores"])]
+        parts += [_comparisons(run["scores"]), _scores(run, record["runs"]), _references(run["scores"])]
     rule = tag(
         "p",
         "A stage counts as an improvement (or a regression) only where the interval of the paired difference on the same held-out items excludes zero; otherwise the verdict is “no result”.",
