@@ -17,7 +17,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Bench:
         made = Recorder.create(root, Prepare(corpus="core", vocab=VOCAB, max_bytes=max_bytes, heldout=0.1))
         prepare(made.recipe, made)
         self.root, self.world, self.run = root, world, Run.open(made.path)
-        self.source = Source(self.run.artefact_path("data"), self.run.artefact_path("tokenizer"))
+        self.source = Source(self.run.artefact_path("data"), self.run.artefact_path("tokenizer"), Mixture())
         self.recipe = recipe(self.run, steps)
         natural = PackedDataset(self.source.data, Mixture(), SEQ_LEN)
         self.available = {name: float(count) for name, count in natural.tokens_by_domain.items()}
@@ -74,7 +74,7 @@ class Bench:
     def train(self, wanted: Pretrain) -> tuple[dict[str, float], Any]:
         """(Domain → held-out bits a byte, the model) after one run of the lab's loop."""
         recorder = Recorder.create(self.root, wanted)
-        parts = assemble(wanted, recorder, self.world, self.source)
+        parts = assemble(wanted, recorder, self.world, replace(self.source, mixture=wanted.mean_mixture))
         train(wanted, recorder, parts)
         self.trained += 1
         return {name: self._held_out(name, wanted, parts.stepper) for name in self.measured}, parts.stepper.model
@@ -100,7 +100,7 @@ def run_proxies(bench: Bench, count: int) -> Proxies:
     base = temperature(bench.available, 2.0)  # around natural shares, hardly a proxy would hold the smallest domains
     made = proxies(bench.recipe, base, count, seed=1, available=bench.available)
     names = tuple(bench.natural)
-    weights = np.array([[one.mixture.weights.get(name, 0.0) for name in names] for one in made])
+    weights = np.array([[one.mean_mixture.weights.get(name, 0.0) for name in names] for one in made])
     losses = [bench.train(one)[0] for one in made]
     return Proxies(names, weights, {name: np.array([row[name] for row in losses]) for name in bench.measured})
 

@@ -13,12 +13,12 @@ from lablib.charts import Figure, Frame
 from lablib.charts.mixture import DRAWN, epochs_by_domain, mixture_over_training
 from lablib.data.mixing import constrain, curricula, effective_tokens, natural, temperature, unimax
 from lablib.data.mixing.learned import MixingLaw
-from lablib.data.mixing.repeats import WORTHWHILE_EPOCHS
 from lablib.explorers import show
 from lablib.explorers.budget import ACCELERATORS, MODELS, BudgetPlan
 from lablib.explorers.explorer import Explorer, catalogued, knob
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, estimate
+from lablib.plan.repeats import WORTHWHILE_EPOCHS
 from lablib.specs import LabError, Mixture, Pretrain
 from lablib.specs.mixtures import Curriculum, Phase, Published, mixtures, stages
 from lablib.specs.mixtures import curricula as published_curricula

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from lablib.plan import efficiency as constants
-from lablib.plan import goodput, ledger, money, render, verdict
+from lablib.plan import goodput, ledger, money, reading, render, verdict
 from lablib.plan.efficiency import Efficiency
 from lablib.plan.flops import Flops
 from lablib.plan.goodput import Goodput
@@ -19,6 +19,7 @@ from lablib.plan.params import Params
 from lablib.plan.posttraining import preference, reward, sft
 from lablib.plan.pretraining import CHECKPOINTS, held, pretrain
 from lablib.plan.ranges import Range
+from lablib.plan.reading import Reading
 from lablib.plan.reinforcing import grpo, ppo
 from lablib.plan.work import Work
 from lablib.specs import (
@@ -72,6 +73,8 @@ class Estimate(Spec):
     """None where no price is known."""
     energy_kwh: Range | None
     co2e_kg: Range | None
+    reads: tuple[Reading, ...] = ()
+    """What a pretraining reads of each domain, largest share first; empty where its mixture is not known yet."""
     basis: str = ""
     """What the time rests on: the calibration of this machine with its residual, else where the constants were fitted."""
     fits: bool
@@ -121,6 +124,7 @@ def estimate(
     mfu = _mfu(work, recipe, machine)
     reasons = verdict.obstacles(recipe, work, machine, partial(_held, cluster=cluster, efficiency=shares, root=root))
     useful = _goodput(work, recipe, machine)
+    reads = reading.readings(recipe, root)
     hours = _hours(work, machine, useful)
     gpu_hours, energy = hours.times(recipe.gpus), money.energy(hours.times(recipe.gpus), cluster)
     price = money.price(cluster)
@@ -146,11 +150,13 @@ def estimate(
         dollars=gpu_hours.joined(price[0]) if price else None,
         energy_kwh=energy,
         co2e_kg=money.carbon(energy),
+        reads=reads,
         basis=machine.efficiency.basis,
         fits=not reasons,
         warnings=(
             *reasons,
             *verdict.cautions(recipe, work, machine, mfu, again),
+            *reading.cautions(reads),
             *_rarely(recipe, work, useful),
             *unpriced,
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html as escape
 from typing import TYPE_CHECKING
 
+from lablib.plan import reading
 from lablib.plan.ranges import Range
 from lablib.specs.units import show_count, show_dollars, show_flops, show_seconds
 
@@ -21,6 +22,8 @@ def rows(plan: Estimate) -> list[tuple[str, str]]:
     if plan.flops.total:
         made.append(("compute", f"{show_flops(plan.flops.total)} ({show_flops(plan.flops.per_token)} a token)"))
     made += [("memory", _memory(plan)), ("time", _time(plan)), ("cost", _cost(plan))]
+    if plan.reads:
+        made.append(("data", reading.line(plan.reads)))
     if plan.goodput:
         made.append(("goodput", str(plan.goodput)))
     if plan.energy_kwh and plan.co2e_kg:

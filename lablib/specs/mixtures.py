@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib.resources import files
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -211,6 +212,22 @@ class Curriculum(Spec):
         if min(lengths) < 1:
             raise LabError(f"tokens={tokens}: a phase of this curriculum would be empty; give more tokens")
         return type(self)(phases=tuple(p.replace(tokens=n) for p, n in zip(self.phases, lengths, strict=True)))
+
+
+def over(mixture: Mixture | Curriculum, tokens: int) -> Mixture | Curriculum:
+    """What a run of `tokens` reads: a mixture as it is, a curriculum with its phases stretched over them."""
+    return mixture.scaled(tokens) if isinstance(mixture, Curriculum) else mixture
+
+
+def mean(mixture: Mixture | Curriculum) -> Mixture:
+    """The one mixture with the same tokens of every domain."""
+    return mixture.mean() if isinstance(mixture, Curriculum) else mixture
+
+
+def load_mixture(path: Path) -> Mixture | Curriculum:
+    """Read a mixture or a curriculum from a .json or .toml file. Raises `LabError` where it is neither."""
+    kind = Curriculum if "phases" in path.read_text(encoding="utf-8") else Mixture
+    return kind.load(path)
 
 
 def curricula() -> tuple[str, ...]:

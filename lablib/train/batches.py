@@ -19,6 +19,9 @@ class Windows(Protocol):
     def __getitem__(self, index: int) -> Any:
         """A window with int64 `tokens` and `positions` (seq_len + 1,) and `labels` (seq_len,)."""
 
+    def read(self, count: int) -> dict[str, int]:
+        """Domain → tokens of it among the first `count` windows."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -77,3 +80,7 @@ class Batches:
         """This rank's micro-batches of the step that begins at the global sequence `position`."""
         indices = micro_batches(position, self.per_step, self.micro_batch_size, self.place)
         return [collate([self.data[i] for i in group], self.document_mask, self.device) for group in indices]
+
+    def read(self, position: int) -> dict[str, int]:
+        """``tokens.<domain>`` → tokens that all ranks together have read of it when `position` sequences were used."""
+        return {f"tokens.{name}": tokens for name, tokens in self.data.read(position).items()}

@@ -74,13 +74,13 @@ def doremi(recipe: Pretrain, data: Path, reference: torch.nn.Module, weights: Do
         if log is not None:
             log(step + 1, {"loss": loss, **{f"weight.{name}": share for name, share in path[-1].items()}})
     excess = dict(zip(weights.domains, weights.excess.tolist(), strict=True))
-    return Reweighted(Mixture(weights=weights.mean, max_epochs=recipe.mixture.max_epochs), path, excess)
+    return Reweighted(Mixture(weights=weights.mean, max_epochs=recipe.mean_mixture.max_epochs), path, excess)
 
 
 def evenly(recipe: Pretrain, data: Path) -> PackedDataset:
     """The training windows with equal shares of every domain that the recipe's mixture names."""
-    known = PackedDataset(data, recipe.mixture, recipe.seq_len, "train", recipe.seed).domains
-    even = Mixture(weights={name: 1 / len(known) for name in known}, max_epochs=recipe.mixture.max_epochs)
+    known = PackedDataset(data, recipe.mean_mixture, recipe.seq_len, "train", recipe.seed).domains
+    even = Mixture(weights={name: 1 / len(known) for name in known}, max_epochs=recipe.mean_mixture.max_epochs)
     return PackedDataset(data, even, recipe.seq_len, "train", recipe.seed)
 
 

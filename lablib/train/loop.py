@@ -77,8 +77,8 @@ def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
 
 
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:
-    """One row of the train stream; `step` counts the updates made, `tokens` what they have read."""
-    measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate}
+    """One row of the train stream; `step` counts the updates made, `tokens` what they have read, in all and by domain."""
+    measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate, **parts.batches.read(at.sequences)}
     run.log(at.step, "train", tokens=at.sequences * recipe.seq_len, **measured, **parts.meter.report())
 
 

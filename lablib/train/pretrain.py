@@ -53,7 +53,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     rng.seed(recipe.seed + place.dp_rank)
     autocast = recipe.precision == "bf16" and layout.dp == 1
     optimizer = build_optimizer(model, recipe.optimizer)
-    data = PackedDataset(source.data, recipe.mixture, recipe.seq_len, "train", recipe.seed)
+    data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
     data.check_epochs(recipe.steps * recipe.step_tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
     return Parts(
@@ -78,11 +78,13 @@ def prepare_model(recipe: Pretrain, world: World) -> Any:
 
 
 def heldout(recipe: Pretrain, source: Source) -> Heldout:
-    """The held-out split in its natural proportions, at most `eval_tokens` of it."""
+    """The held-out split in its natural proportions, at most `eval_tokens` of it, and of each domain, where it has so many,
+    half of what it would have if all were read alike."""
     data = PackedDataset(source.data, Mixture(), recipe.seq_len, "heldout", recipe.seed)
     count = max(1, min(recipe.eval_tokens, data.tokens_available) // recipe.seq_len)
+    least = max(1, count // (2 * len(data.domains)))
     lengths = token_bytes(source.tokenizer, recipe.model.vocab)
-    return Heldout(data, count, recipe.parallelism.micro_batch_size, recipe.document_mask, lengths)
+    return Heldout(data, count, recipe.parallelism.micro_batch_size, recipe.document_mask, lengths, least)
 
 
 def meter(recipe: Pretrain, run: Recorder, world: World) -> Meter:

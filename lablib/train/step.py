@@ -68,10 +68,17 @@ class Stepper:
 
         No attention mask and no cache: with either, transformers ignores the documents that `positions` mark.
         """
+        return self._losses(batch, "sum")
+
+    def sequence_losses(self, batch: Batch) -> torch.Tensor:
+        """The same of each sequence, (sequences,)."""
+        return self._losses(batch, "none").reshape(batch.labels.shape).sum(1)
+
+    def _losses(self, batch: Batch, reduction: str) -> torch.Tensor:
         with self._precision():
             logits = self.model(input_ids=batch.inputs, position_ids=batch.positions, use_cache=False).logits
         return cross_entropy(
-            logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction=reduction
         )
 
     def total(self, value: torch.Tensor | float) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from lablib.data import PackedDataset, shards, tokenizer
 from lablib.data.loader import IGNORED, Window
-from lablib.specs import LabError, Mixture
+from lablib.specs import Curriculum, LabError, Mixture
 
 
 @pytest.fixture
@@ -162,3 +162,68 @@ def test_heldout_is_apart(data: Path) -> None:
     }
     assert not sums["train"] & sums["heldout"] and sums["heldout"]
     assert PackedDataset(data, seq_len=64, split="heldout").tokens_available > 0
+
+
+PLAN = Curriculum.of(
+    (64 * 40, Mixture(weights={"short": 0.25, "long": 0.75})), (64 * 20 + 7, Mixture(weights={"short": 1.0})),
+    (64 * 40, Mixture(weights={"long": 0.5, "short": 0.5})),
+)  # fmt: skip
+"""Phases begin at windows 0, 40 and 61, the last of them inside a window."""
+
+
+class TestCurriculum:
+    """Mixtures in order: a pure function of the index, and exact in tokens in every phase."""
+
+    @staticmethod
+    def opened(data: Path, plan: Mixture | Curriculum = PLAN) -> PackedDataset:
+        return PackedDataset(data, plan, seq_len=64, seed=2)
+
+    def test_every_phase_has_its_shares_and_counts_agree(self, data: Path) -> None:
+        dataset = self.opened(data)
+        domains = [dataset[index].domain for index in range(101)]
+        for (begin, end), phase in zip(((0, 40), (40, 61), (61, 101)), PLAN.phases, strict=True):
+            seen = Counter(domains[begin:end])
+            assert all(abs(seen[name] - w * (end - begin)) <= 1 for name, w in phase.mixture.weights.items())
+        for count in (0, 1, 39, 40, 41, 60, 61, 62, 100, 101):
+            seen = Counter(domains[:count])
+            assert dataset.read(count) == {name: 64 * seen[name] for name in dataset.domains}
+
+    def test_no_window_is_read_twice_before_all_were_read_once(self, data: Path) -> None:
+        dataset = self.opened(data)
+        places = [dataset.place(index) for index in range(101)]
+        for name in dataset.domains:
+            assert [number for domain, number in places if domain == name] == list(
+                range(sum(d == name for d, _ in places))
+            )
+
+    @pytest.mark.parametrize("boundary", [40, 61])
+    @pytest.mark.parametrize("world", [1, 2, 4])
+    def test_a_cut_at_a_boundary_changes_nothing(self, data: Path, boundary: int, world: int) -> None:
+        """n − 1, n and n + 1, each continued by fresh readers of every world size."""
+        whole = self.opened(data)
+        uncut = [whole[index].tokens for index in range(boundary + 24)]
+        for cut in (boundary - 1, boundary, boundary + 1):
+            ranks = [self.opened(data) for _ in range(world)]
+            assert all((ranks[i % world][i].tokens == uncut[i]).all() for i in range(cut, boundary + 24))
+
+    def test_one_phase_is_the_mixture_itself(self, data: Path) -> None:
+        mixture = Mixture(weights={"short": 0.3, "long": 0.7})
+        plain, phased = self.opened(data, mixture), self.opened(data, Curriculum.of((64 * 50, mixture)))
+        assert all((plain[i].tokens == phased[i].tokens).all() for i in range(80))
+
+    def test_the_order_of_weights_does_not_matter(self, data: Path) -> None:
+        """One recipe has one hash whatever order its weights are written in, so it must have one data order."""
+        turned = Curriculum(phases=tuple(p.replace(mixture=p.mixture.replace(weights=dict(reversed(p.mixture.weights.items())))) for p in PLAN.phases))  # fmt: skip
+        first, second = self.opened(data), self.opened(data, turned)
+        assert turned.content_hash == PLAN.content_hash and all(first.place(i) == second.place(i) for i in range(101))
+
+    def test_epochs_are_those_of_all_phases_under_the_strictest_limit(self, data: Path) -> None:
+        strict = Curriculum(phases=(*PLAN.phases[:2], PLAN.phases[2].replace(mixture=PLAN.phases[2].mixture.replace(max_epochs=0.01))))  # fmt: skip
+        dataset = self.opened(data, strict)
+        wanted = {name: tokens / dataset.tokens_by_domain[name] for name, tokens in PLAN.domain_tokens().items()}
+        assert dataset.epochs(PLAN.tokens) == pytest.approx(wanted)
+        with pytest.raises(LabError, match=r"max_epochs=0\.01"):
+            dataset.check_epochs(PLAN.tokens)
+        self.opened(data).check_epochs(PLAN.tokens)
+        with pytest.raises(LabError, match="names nothing"):
+            self.opened(data, Curriculum.of((64, Mixture(weights={"nothing": 1.0}))))

@@ -29,8 +29,8 @@ from lablib.data.mixing import (
     unimax,
     value_of_an_epoch,
 )
-from lablib.data.mixing.repeats import DECAY_EPOCHS
 from lablib.data.mixing.shares import unimax_tokens
+from lablib.plan.repeats import DECAY_EPOCHS
 from lablib.specs import LabError, Mixture
 from lablib.specs.mixtures import Curriculum, curriculum
 
@@ -217,7 +217,7 @@ class TestCurricula:
     def test_each_window_of_a_domain_comes_once_and_in_turn(self, seq_len: int) -> None:
         """Through two boundaries, one of them inside a window: no window is lost or read twice."""
         plan = Curriculum.of((3_000, WEB), (2_005, CODE), (3_000, WEB))
-        places = WindowOrder(plan, seq_len)
+        places = WindowOrder.of(plan, seq_len)
         numbers: dict[str, list[int]] = {"web": [], "code": [], "math": []}
         for index in range(8_005 // seq_len):
             name, number = places.place(index)
@@ -230,7 +230,7 @@ class TestCurricula:
 
     def test_forgetting_what_came_before_reads_windows_twice(self) -> None:
         """Planted: numbers that begin anew in each phase."""
-        places = WindowOrder(Curriculum.of((640, WEB), (640, WEB)), 64)
+        places = WindowOrder.of(Curriculum.of((640, WEB), (640, WEB)), 64)
         places.__dict__["_before"] = ({"web": 0, "code": 0}, {"web": 0, "code": 0})
         found = [places.place(index) for index in range(20)]
         assert len(set(found)) < len(found)

@@ -8,8 +8,8 @@ is worth; `curricula` mixtures that change; `proxies`, `laws` and `learned` the 
 from lablib.data.mixing.collapse import Alarm, Caps, Diversity, Origin, Verdict, diversity, drift, guard, made_from
 from lablib.data.mixing.curricula import WindowOrder, anneal, between, check_epochs, ramp
 from lablib.data.mixing.doremi import DomainWeights
-from lablib.data.mixing.repeats import effective_by_domain, effective_tokens, value_of_an_epoch
 from lablib.data.mixing.shares import constrain, epochs, most_tokens, natural, temperature, unimax
+from lablib.plan.repeats import effective_by_domain, effective_tokens, value_of_an_epoch
 
 __all__ = [
     "Alarm",

@@ -10,6 +10,8 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from typing import Self
 
 from lablib.data import order
 from lablib.data.mixing.shares import natural
@@ -71,40 +73,57 @@ def check_epochs(plan: Curriculum, available: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class WindowOrder:
-    """Windows of a curriculum: `order.place` in each phase, counting on in each domain from phase to phase.
+    """Windows of one phase or several: `order.place` in each, counting on in each domain from phase to phase.
 
     A window belongs to the phase in which its first token is read, so phases begin at whole windows.
     """
 
-    plan: Curriculum
-    seq_len: int
+    shares: tuple[dict[str, float], ...]
+    """Of each phase: domain → share above 0, summing to one. Their order decides ties."""
+    first_windows: tuple[int, ...] = (0,)
+    """The first window of each phase."""
+
+    @classmethod
+    def of(cls, plan: Curriculum, seq_len: int) -> Self:
+        """The order of a curriculum, whatever order its weights are written in."""
+        weights = ({n: w for n, w in sorted(phase.mixture.weights.items()) if w > 0} for phase in plan.phases)
+        return cls(tuple(map(natural, weights)), first_windows(plan, seq_len))
 
     @cached_property
-    def first_windows(self) -> tuple[int, ...]:
-        """The first window of each phase."""
-        return tuple(-(-start // self.seq_len) for start in self.plan.starts[:-1])
+    def _values(self) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(shares.values()) for shares in self.shares)
 
     @cached_property
-    def _shares(self) -> tuple[dict[str, float], ...]:
-        return tuple(natural({n: w for n, w in phase.mixture.weights.items() if w > 0}) for phase in self.plan.phases)
+    def _names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(map(tuple, self.shares))
 
     @cached_property
     def _before(self) -> tuple[dict[str, int], ...]:
         """Windows of each domain before each phase."""
-        totals = [dict.fromkeys(self.plan.domains, 0)]
-        for phase, (begin, end) in enumerate(zip(self.first_windows, self.first_windows[1:], strict=False)):
-            shares = self._shares[phase]
-            counts = dict(zip(shares, taken(end - begin, tuple(shares.values())), strict=True))
+        totals = [dict.fromkeys((name for names in self._names for name in names), 0)]
+        for phase, (begin, end) in enumerate(pairwise(self.first_windows)):
+            counts = dict(zip(self._names[phase], taken(end - begin, self._values[phase]), strict=True))
             totals.append({name: total + counts.get(name, 0) for name, total in totals[-1].items()})
         return tuple(totals)
 
     def place(self, index: int) -> tuple[str, int]:
         """(Domain, window's number in the domain from the start of training) at a global position ≥ 0."""
         phase = bisect_right(self.first_windows, index) - 1
-        shares = self._shares[phase]
-        domain, number = order.place(index - self.first_windows[phase], tuple(shares.values()))
-        name = tuple(shares)[domain]
+        domain, number = order.place(index - self.first_windows[phase], self._values[phase])
+        name = self._names[phase][domain]
         return name, self._before[phase][name] + number
+
+    def taken(self, count: int) -> dict[str, int]:
+        """Domain → windows of it among the first `count`."""
+        phase = bisect_right(self.first_windows, count) - 1
+        last = taken(count - self.first_windows[phase], self._values[phase])
+        here = dict(zip(self._names[phase], last, strict=True))
+        return {name: before + here.get(name, 0) for name, before in self._before[phase].items()}
+
+
+def first_windows(plan: Curriculum, seq_len: int) -> tuple[int, ...]:
+    """The first window of each phase."""
+    return tuple(-(-start // seq_len) for start in plan.starts[:-1])
 
 
 def taken(count: int, shares: tuple[float, ...]) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ def proxies(
     Where `available` tokens are given, each draw is brought inside the recipe's epoch limit for its own token count, so
     that no proxy fails when it starts. Three to five proxies a domain are usual. Raises `LabError`.
     """
-    limit = recipe.mixture.max_epochs
+    limit = recipe.mean_mixture.max_epochs
     made = []
     for number, weights in enumerate([dict(base), *_rows(base, count - 1, seed, strength)]):
         if available is not None:
@@ -75,8 +75,9 @@ def collect(runs: Sequence[Run], columns: Mapping[str, str] | None = None) -> Pr
     found = []
     for run in runs:
         rows = run.rows("eval")
-        if rows and all(name in rows[-1] for name in wanted.values()) and isinstance(run.recipe, Pretrain):
-            found.append((run.recipe.mixture.weights, [rows[-1][name] for name in wanted.values()]))
+        mixture = run.recipe.mixture if isinstance(run.recipe, Pretrain) else None
+        if rows and all(name in rows[-1] for name in wanted.values()) and isinstance(mixture, Mixture):
+            found.append((mixture.weights, [rows[-1][name] for name in wanted.values()]))
     if not found:
         raise LabError(f"none of {len(runs)} runs has {', '.join(wanted.values())} in its eval stream; wait for them to finish")  # fmt: skip
     domains = tuple(dict.fromkeys(name for weights, _ in found for name in weights))
