@@ -18,6 +18,7 @@ from typing import Any
 
 from lab.show import console, emit, table
 from lablib.data import provenance, samples, shards
+from lablib.data.corpus import origin
 from lablib.data.editing import shared_prefix
 from lablib.data.flow import flow
 from lablib.runs import Run
@@ -79,7 +80,7 @@ def _rights(opened: Run, args: argparse.Namespace) -> None:
             continue
         if args.json:
             print(json.dumps(row, ensure_ascii=False))
-        told = counts.setdefault((row["source"].partition("/")[0], row["licence"], row["domain"]), [0, 0.0, 0])
+        told = counts.setdefault((origin(row["source"]), row["licence"], row["domain"]), [0, 0.0, 0])
         told[0], told[1], told[2] = told[0] + 1, told[1] + share, max(told[2], depth)
     if args.json:
         return

@@ -34,6 +34,7 @@ SHORTEST = 32
 INDEX = np.dtype([("sha256", "u1", 32), ("bytes", "<i8")])
 """A document in a domain's ``.index`` file."""
 Index = NDArray[Any]
+NOTHING = "The corpus has no document: its sources hold no readable text of at least 32 characters"
 SHOWN = 3
 """Things that an error about a wholly unreadable source names."""
 
@@ -76,7 +77,7 @@ def build(sources: Sequence[Source], folder: Path, report: Report = silent, part
             total += len(document.text)
             report(total, 0)
     if not total and not part:
-        raise LabError("The corpus has no document: its sources hold no readable text of at least 32 characters")
+        raise LabError(NOTHING)
     writer.describe({name: funnel.counts for name, funnel in funnels.items()})
     if samples:
         samples.save(folder / "dropped.jsonl")
@@ -111,7 +112,7 @@ class Writer(AbstractContextManager["Writer"]):
         self._files[name].write(_row(document, digested))
         self._hashes.setdefault(name, bytearray()).extend(bytes.fromhex(digested))
         self._note(document, digested)
-        self._licences.setdefault(name, Counter())[_origin(document), document.licence] += 1
+        self._licences.setdefault(name, Counter())[origin(document.source), document.licence] += 1
         docs, size = self._sizes.get(name, [0, 0])
         length = len(document.text.encode())
         self._lengths.setdefault(name, array("q")).append(length)
@@ -133,7 +134,12 @@ class Writer(AbstractContextManager["Writer"]):
         for name, hashes in self._hashes.items():
             _index(hashes, self._lengths[name]).tofile(self.folder / f"{name}.index")
         rows = f"{self._rows % 2**256:064x}"
-        facts = {"hash": hash_of(self._hashes), "rows": rows, "domains": domains, **({"funnel": list(funnel)} if funnel else {})}
+        facts = {
+            "hash": hash_of(self._hashes),
+            "rows": rows,
+            "domains": domains,
+            **({"funnel": list(funnel)} if funnel else {}),
+        }
         write_atomic(self.folder / "corpus.json", json.dumps(facts, indent=1, ensure_ascii=False))
 
     def _domain(self, name: str, counted: dict[str, Any]) -> dict[str, Any]:
@@ -198,14 +204,22 @@ def _readable(source: Source, funnels: dict[str, Funnel], samples: Samples, part
             aside.append(found)
     if aside and not read and not part:
         why = "; ".join(f"{one.source}: {one.reason}" for one in aside)
-        raise LabError(
-            f"corpus: nothing in it can be read ({why}); give UTF-8 text, JSON lines or Parquet with a text column, WARC or WET"
-        )
+        raise unreadable(why)
 
 
-def _origin(document: Document) -> str:
-    """The package or set that a document's source names, without the file inside it."""
-    return document.source.partition("/")[0]
+def unreadable(why: str) -> LabError:
+    """What is said where sources hold nothing that can be read."""
+    forms = "UTF-8 text, JSON lines or Parquet with a text column, WARC or WET"
+    return LabError(f"corpus: nothing in it can be read ({why}); give {forms}")
+
+
+def origin(source: str) -> str:
+    """What a document's source names without the row or file inside it: a package, a file of rows, the top folder, a data
+    set of the hub, or the host of a web address."""
+    if source.startswith(("http://", "https://")):
+        return "/".join(source.split("/")[:3])
+    kept = 2 if source.startswith("hf:") else 1
+    return "/".join(re.sub(r"#\d+$", "", source).split("/")[:kept])
 
 
 def _row(document: Document, sha256: str) -> str:

@@ -88,6 +88,21 @@ def test_identity_ignores_order_and_provenance(tmp_path: Path) -> None:
     assert len({first.hash, changed.hash, swapped.hash}) == 3, "a changed text or domain must show"
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("pypi:sympy==1.14.0/sympy/core/add.py", "pypi:sympy==1.14.0"),
+        ("rows.jsonl.gz#17", "rows.jsonl.gz"),
+        ("a/rows.jsonl#3", "a"),
+        ("hf:allenai/c4/train#9", "hf:allenai/c4"),
+        ("https://x.example/a/b", "https://x.example"),
+    ],
+)
+def test_sources_are_counted_by_where_they_come_from(source: str, name: str) -> None:
+    """A name a row would make the data card as long as the corpus."""
+    assert corpus.origin(source) == name
+
+
 def test_no_document_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no document"):
         build(tmp_path, Given((Document("d", "s", "X", "tiny"),)))
