@@ -4,7 +4,12 @@ BIN := $(VENV)/bin
 export VENV
 NOTEBOOK ?= notebooks/00_start.py
 
-.PHONY: help setup tour test test-all check lab marimo bench gpu-check notebooks slurm-up slurm-down clean
+# Tests that mostly wait (for Slurm, a browser, jobs), and the others, which compute in the time that those leave.
+WAITING := tests/cluster tests/face tests/lab tests/notebooks
+COMPUTING := $(filter-out $(WAITING) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+PYTEST := env OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+.PHONY: help setup tour test test-waiting test-computing test-all check lab marimo bench gpu-check notebooks slurm-up slurm-down clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,10 +21,16 @@ tour: setup  ## plan, pretrain, align, evaluate and report a small model here (A
 	@$(BIN)/lab tour $(ARGS)
 
 test: check  ## what CI runs: style, types, floors, tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(MAKE) --no-print-directory -j2 test-waiting test-computing
+
+test-waiting:
+	$(PYTEST) -m "not slow" $(WAITING) $(ARGS)
+
+test-computing:
+	nice -n 19 $(PYTEST) -m "not slow" --timeout=900 $(COMPUTING) $(ARGS)
 
 test-all: check  ## everything, the slow tests too
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: setup  ## style, types and the floors of the house
 	$(BIN)/ruff check .
