@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from lablib.data import cache, corpus, editing
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, silent
-from lablib.data.editing import Edit, Edited
+from lablib.data.editing import Edit, Edited, Plan
 from lablib.data.samples import Samples
 from lablib.data.samples import dropped as shown
 from lablib.specs import digest
@@ -121,17 +121,31 @@ def _refined(before: Corpus, step: Step | Edit, report: Report) -> Corpus:
 def apply(before: Corpus, step: Step | Edit, folder: Path, report: Report = silent) -> None:
     """Write what is left of `before` after one step into `folder`. An empty result is a corpus too: whoever needs
     documents says so."""
-    plan = editing.plan(before, step, report) if isinstance(step, Edit) else None
-    gone = plan.gone if plan is not None else step.decide(before, report)  # type: ignore[union-attr]
+    carry_out(look(before, step, report), before, step, folder)
+
+
+def look(before: Corpus, step: Step | Edit, report: Report = silent) -> Plan:
+    """What a step does to a corpus."""
+    if isinstance(step, Edit):
+        return editing.plan(before, step, report)
+    return Plan(_same, frozenset(), step.decide(before, report))
+
+
+def _same(document: Document) -> Edited:
+    return Edited(document.text)
+
+
+def carry_out(plan: Plan, before: Corpus, step: Step | Edit, folder: Path) -> None:
+    """Write what is left of a corpus, or of a part of the one that the plan was made for."""
     counts: defaultdict[str, Count] = defaultdict(Count)
     dropped, changed = Samples(), Samples()
     writer = corpus.Writer(folder)
     with writer:
         for document in editing.every(before):
             name = document.sha256
-            reason = gone.get(name, "")
+            reason = plan.gone.get(name, "")
             kind = reason.partition(" [")[0]
-            made = plan.edit(document) if plan is not None and name in plan.changed and not reason else None
+            made = plan.edit(document) if name in plan.changed and not reason else None
             counts[document.domain].add(document, kind, made)
             if reason:
                 dropped.add(name, kind, shown(document, reason))
@@ -142,5 +156,5 @@ def apply(before: Corpus, step: Step | Edit, folder: Path, report: Report = sile
     row = {"step": step.name, "key": step.key(), "domains": {name: asdict(one) for name, one in sorted(counts.items())}}
     writer.describe(before.facts["domains"], [*before.funnel, row])
     dropped.save(folder / "dropped.jsonl")
-    if plan is not None:
+    if isinstance(step, Edit):
         changed.save(folder / "changed.jsonl")

@@ -36,7 +36,8 @@ def prepare(recipe: Prepare, run: Recorder) -> None:
     the recipe's other tasks; the artefacts are the same bytes however many there are, and task 0 has them. Raises `LabError` where a source cannot be had or the mixture names a domain that is not there.
     """
     try:
-        _prepare(recipe, run, Progress(run), Team(recipe.threads, recipe.tasks, recipe.task))
+        with Team(recipe.threads, recipe.tasks, recipe.task) as team:
+            _prepare(recipe, run, Progress(run), team)
     except Stopped:
         run.event("stopping", at="data preparation")
 

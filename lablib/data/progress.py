@@ -43,9 +43,9 @@ class Progress:
         part = min(1.0, done / total) if total else 1.0
         self._run.progress(round(begin + (end - begin) * part, 2), 100, unit="%")
 
-    def reading(self, characters: float, _: float) -> None:
-        """A report of characters read so far, towards an end that is not known."""
-        self.at("read", characters, TYPICAL)
+    def reading(self, done: float, total: float) -> None:
+        """A report of parts read so far, or of characters towards an end that is not known (0)."""
+        self.at("read", done, total or TYPICAL)
 
     def part(self, phase: str, before: float, total: float) -> Report:
         """A report for one part of a phase, whose earlier parts came to `before`."""

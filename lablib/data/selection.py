@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lablib.data.corpus import Corpus
 
 SPLITS = ("train", "heldout")
@@ -27,17 +30,25 @@ def select(corpus: Corpus, domain: str, max_bytes: float | None) -> set[str] | N
 
     Documents come in order of `priority`, so that a larger cap only adds documents. The first one is always taken.
     """
+    last = bound(corpus, domain, max_bytes)
+    if last is None:
+        return None
+    return {name for name in map(_hex, corpus.index(domain)["sha256"]) if priority(name) <= last}
+
+
+def bound(corpus: Corpus, domain: str, max_bytes: float | None) -> str | None:
+    """The `priority` of the last document that a cap takes; None where it takes all. Holds some 80 bytes a document."""
     if max_bytes is None or corpus.bytes(domain) <= max_bytes:
         return None
-    sizes = {document.sha256: len(document.text.encode()) for document in corpus.documents(domain)}
-    chosen: set[str] = set()
-    used = 0
-    for sha256 in sorted(sizes, key=priority):
-        if chosen and used + sizes[sha256] > max_bytes:
-            break
-        chosen.add(sha256)
-        used += sizes[sha256]
-    return chosen
+    index = corpus.index(domain)
+    keys = np.ascontiguousarray(index["sha256"][:, 16:]).view(">u8")
+    order = np.lexsort([keys[:, 1], keys[:, 0]])
+    taken = int(np.searchsorted(np.cumsum(index["bytes"][order]), max_bytes, side="right"))
+    return priority(_hex(index["sha256"][order[max(taken, 1) - 1]]))
+
+
+def _hex(mark: NDArray[np.uint8]) -> str:
+    return mark.tobytes().hex()
 
 
 def quotas(corpus: Corpus, max_bytes: float | None) -> dict[str, float | None]:
@@ -50,10 +61,15 @@ def quotas(corpus: Corpus, max_bytes: float | None) -> dict[str, float | None]:
 
 def sample(corpus: Corpus, domain: str, max_bytes: float, heldout: float) -> Iterator[str]:
     """Training texts of a domain, at most `max_bytes`, in order of their hash: the same for any order of reading."""
-    chosen = select(corpus, domain, max_bytes)
+    last = bound(corpus, domain, max_bytes)
     found = {
         document.sha256: document.text
         for document in corpus.documents(domain)
-        if (chosen is None or document.sha256 in chosen) and split_of(document.sha256, heldout) == "train"
+        if taken(document.sha256, last) and split_of(document.sha256, heldout) == "train"
     }
     yield from (found[sha256] for sha256 in sorted(found))
+
+
+def taken(sha256: str, last: str | None) -> bool:
+    """Whether a cap with this `bound` takes a document."""
+    return last is None or priority(sha256) <= last

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,18 @@ class Report:
         write_atomic(folder / "matches.jsonl", rows)
         facts = {**asdict(self), "text": self.text(), "rows": None}
         write_atomic(folder / "report.json", json.dumps(facts, indent=1, ensure_ascii=False))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Report]) -> Report:
+        """What searches of the parts of a corpus found together; each was for the same benchmarks."""
+        first = parts[0]
+        coverage = [
+            replace(one, documents=sum(part.coverage[place].documents for part in parts))
+            for place, one in enumerate(first.coverage)
+        ]
+        docs, size = sum(part.documents for part in parts), sum(part.bytes for part in parts)
+        rows = [row for part in parts for row in part.rows]
+        return replace(first, documents=docs, bytes=size, coverage=coverage, rows=rows)
 
     @classmethod
     def load(cls, folder: Path) -> Report:

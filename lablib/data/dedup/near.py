@@ -43,11 +43,15 @@ class NearDuplicates:
         algorithm = sketches.rensa().RMinHash.ALGORITHM_VERSION
         return digest([VERSION, settings, algorithm, sketches.SEED, unicodedata.unidata_version])
 
-    def decide(self, before: Corpus, report: Report = silent) -> Mapping[str, str]:
-        """SHA-256 of each document that goes, with the reason. Raises `LabError` for a domain that is not there."""
+    def check(self, before: Corpus) -> None:
+        """Raises `LabError` where ``prefer`` names a domain that a corpus does not have."""
         if unknown := sorted(set(self.spec.prefer) - set(before.facts["domains"])):
             has = ", ".join(sorted(before.facts["domains"]))
             raise LabError(f"prefer: the corpus has no domain {', '.join(unknown)}; its domains are {has}")
+
+    def decide(self, before: Corpus, report: Report = silent) -> Mapping[str, str]:
+        """SHA-256 of each document that goes, with the reason. Raises `LabError` for a domain that is not there."""
+        self.check(before)
         total = sum(before.bytes(domain) for domain in before.domains)
         documents = (document for domain in before.domains for document in before.documents(domain))
         return near_duplicates(documents, self.spec, self.workers, lambda done: report(done, total))

@@ -7,8 +7,9 @@ its bands (8 bytes each) lie in two temporary files, and one batch of text is he
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,31 @@ class Sketches:
         """64 hex digits."""
         return str(self.marks[index].astype(">u8").tobytes().hex())
 
+    def save(self, folder: Path) -> None:
+        """Write what is not in `collect`'s files of this folder already."""
+        np.savez(
+            folder / "known.npz",
+            offsets=self.shingles.offsets,
+            marks=self.marks,
+            lengths=self.lengths,
+            domains=self.domains,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Path], bands: int, names: Sequence[str], folder: Path) -> Sketches:
+        """What was saved in the folders of `parts`, one after the other, in files of `folder`."""
+        for name in ("shingles", "bands"):
+            with (folder / name).open("wb") as out:
+                for part in parts:
+                    with (part / name).open("rb") as file:
+                        shutil.copyfileobj(file, out, 1 << 20)
+        every = [np.load(part / "known.npz") for part in parts]
+        offsets = np.cumsum(np.concatenate([[0], *(np.diff(known["offsets"]) for known in every)]), dtype=np.int64)
+        marks = np.concatenate([np.zeros((0, 4), np.uint64), *(known["marks"] for known in every)])
+        lengths, domains = (_joined([known[name] for known in every]) for name in ("lengths", "domains"))
+        shingles = Batch(_map(folder / "shingles"), offsets)
+        return cls(shingles, _map(folder / "bands").reshape(-1, bands), marks, lengths, domains, list(names))
+
 
 def sketch(texts: list[str], domains: list[int], ngram: int, bands: int, rows: int) -> tuple[Batch, Hashes]:
     """(Shingles, hashes of bands) of some documents; equal hashes of a band in two domains with different numbers differ."""
@@ -81,11 +107,19 @@ def sketch(texts: list[str], domains: list[int], ngram: int, bands: int, rows: i
 
 
 def collect(
-    documents: Iterable[Document], spec: Dedup, folder: Path, workers: int = 1, report: Progress = unheard
+    documents: Iterable[Document],
+    spec: Dedup,
+    folder: Path,
+    workers: int = 1,
+    report: Progress = unheard,
+    names: Sequence[str] = (),
 ) -> Sketches:
-    """Sketches of all documents in files of `folder`; `report` gets the number of characters read so far."""
+    """Sketches of all documents in files of `folder`; `report` gets the number of characters read so far.
+
+    Sketches of parts of a corpus can be joined where all were given the same `names` of domains.
+    """
     bands, rows = spec.banding
-    kept = _Kept(folder, spec.scope == "domain")
+    kept = _Kept(folder, spec.scope == "domain", names)
     jobs = ((*kept.note(batch), spec.ngram, bands, rows) for batch in _batches(documents))
     done = 0
     with kept:
@@ -132,14 +166,14 @@ def _mapped(jobs: Iterable[Job], workers: int) -> Iterator[tuple[list[str], tupl
 class _Kept:
     """Appends batches to files, and remembers what is small."""
 
-    def __init__(self, folder: Path, apart: bool) -> None:
-        """`apart` keeps the domains' bands from ever agreeing."""
+    def __init__(self, folder: Path, apart: bool, names: Sequence[str] = ()) -> None:
+        """`apart` keeps the domains' bands from ever agreeing; domains have the numbers of their `names`, others later ones."""
         self.folder, self.apart = folder, apart
         self._marks: list[bytes] = []
         self._lengths: list[NDArray[np.int64]] = []
         self._domains: list[NDArray[np.int64]] = []
         self._counts: list[NDArray[np.int64]] = []
-        self._names: dict[str, int] = {}
+        self._names = {name: number for number, name in enumerate(names)}
         self._files: list[IO[bytes]] = []
 
     def __enter__(self) -> _Kept:
@@ -168,19 +202,19 @@ class _Kept:
         marks = np.frombuffer(b"".join(self._marks), ">u8").astype(np.uint64).reshape(-1, 4)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(_joined(self._counts))])
         return Sketches(
-            shingles=Batch(self._map("shingles"), offsets),
-            bands=self._map("bands").reshape(-1, bands),
+            shingles=Batch(_map(self.folder / "shingles"), offsets),
+            bands=_map(self.folder / "bands").reshape(-1, bands),
             marks=marks,
             lengths=_joined(self._lengths),
             domains=_joined(self._domains),
             names=list(self._names),
         )
 
-    def _map(self, name: str) -> Hashes:
-        path = self.folder / name
-        if not path.stat().st_size:
-            return np.zeros(0, np.uint64)
-        return cast(Hashes, np.memmap(path, np.uint64, "r"))
+
+def _map(path: Path) -> Hashes:
+    if not path.stat().st_size:
+        return np.zeros(0, np.uint64)
+    return cast(Hashes, np.memmap(path, np.uint64, "r"))
 
 
 def _joined(parts: list[NDArray[np.int64]]) -> Ints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lablib.data.corpus import slug
@@ -21,6 +21,8 @@ class Files:
 
     path: Path
     download_bytes: int = 0
+    only: tuple[Path, ...] = ()
+    """The files of a part; empty for all."""
 
     def unavailable(self) -> str:
         """Says where the path has gone, if it has."""
@@ -35,6 +37,8 @@ class Files:
 
     def files(self) -> list[Path]:
         """Readable files, sorted by name; hidden ones are left out."""
+        if self.only:
+            return list(self.only)
         if self.path.is_file():
             return [self.path]
         found = (path for path in self.path.rglob("*") if formats.reader(path.name) and path.is_file())
@@ -44,6 +48,18 @@ class Files:
         """Of names inside the folder and contents."""
         contents = [[str(self._inside(path)), file_sha256(path)] for path in self.files()]
         return digest([VERSION, streams.LONGEST, self.path.name, *contents])
+
+    def parts(self, size: float) -> list[Files]:
+        """Files in a row of together about `size` bytes, at least one: their documents one after the other are the whole's."""
+        groups: list[list[Path]] = []
+        room = 0.0
+        for path in self.files():
+            if room <= 0:
+                groups.append([])
+                room = size
+            groups[-1].append(path)
+            room -= path.stat().st_size
+        return [replace(self, only=tuple(group)) for group in groups]
 
     def documents(self) -> Iterator[Document | Unreadable]:
         """A document a text file, row or page; what cannot be read is said where it was found."""
