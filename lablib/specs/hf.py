@@ -195,7 +195,9 @@ def to_hf(model: ModelSpec) -> PretrainedConfig:
     settings = {theirs: getattr(model, ours) for ours, theirs in _names(model.family).items()}
     if model.family not in ("bamba", "deepseek_v3", "gpt2"):
         settings["head_dim"] = model.head_dim
-    if model.family != "gpt2":
+    if model.family == "gpt2":
+        settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # transformers' default is GPT-2's 0.1
+    else:
         settings["rope_parameters"] = _rope(model)
     return AutoConfig.for_model(_MODEL_TYPES.get(model.family, model.family), **settings, **_special(model))
 

@@ -22,8 +22,15 @@ FlashAttention, arXiv 2205.05198 §5); "full" keeps only each layer's input."""
 CrossEntropy = Literal["full", "fused", "chunked"]
 """How the loss is computed: "full" holds fp32 log-probabilities and their gradient; "fused" one kernel that writes the
 gradient over the logits; "chunked" never holds the logits of more than a slice of the tokens."""
-OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "muon", "sgd"]
+OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion", "muon", "soap", "sgd"]
 """The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
+LATER: dict[str, dict[str, Any]] = {
+    "": {"z_loss": 0.0, "mup": None},
+    "optimizer": {"momentum": 0.95},
+    "schedule": {"shape": "linear"},
+}
+"""Fields that came after the first runs, by the settings they stand in, and the value at which an experiment is what it was
+without them."""
 Offload = Literal["none", "optimizer", "activations", "all"]
 """What lives in host memory between uses: optimiser states, each layer's saved input, or both with the parameters."""
 
@@ -65,6 +72,10 @@ class Recipe(Spec):
     def science(self) -> dict[str, Any]:
         """What `science_hash` is the hash of."""
         data: dict[str, Any] = _science(self.model_dump(mode="json", exclude=set(self.EXECUTION)))
+        for place, (field, usual) in ((place, later) for place, fields in LATER.items() for later in fields.items()):
+            within = data if not place else data.get(place)
+            if isinstance(within, dict) and field in within and within[field] == usual:
+                within.pop(field, None)
         return data
 
     def refs(self) -> list[Ref]:
@@ -91,13 +102,19 @@ def _refs(values: Any) -> Any:
 
 
 class Optimizer(Spec):
-    """AdamW (arXiv 1711.05101); weight decay touches matrices only, never norms, biases or embeddings."""
+    """AdamW (arXiv 1711.05101) or another rule; weight decay touches matrices only, never norms, biases or embeddings.
+
+    "muon" and "soap" update the matrices inside the blocks, and AdamW the rest. Muon takes AdamW's rates; Lion's are 3 to 10
+    times smaller (arXiv 2302.06675 §5), Adafactor's are shares of each parameter's size, about 1e-2 (arXiv 1804.04235 §9).
+    """
 
     kind: OptimizerKind = "adamw"
     learning_rate: float = Field(default=3e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Of "muon" (kellerjordan.github.io/posts/muon) and "sgd"."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Global L2 norm that gradients are scaled down to."""
 
@@ -110,13 +127,15 @@ class Optimizer(Spec):
 
 
 class Schedule(Spec):
-    """Learning rate over steps: linear warm-up, then WSD (arXiv 2404.06395: stable, linear decay) or cosine."""
+    """Learning rate over steps: linear warm-up, then WSD (arXiv 2404.06395: stable, then decay), cosine, linear or constant."""
 
-    kind: Literal["wsd", "cosine"] = "wsd"
+    kind: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
+    shape: Literal["linear", "1-sqrt"] = "linear"
+    """Of WSD's decay; 1-sqrt falls fastest at its start and was the best of those tried (arXiv 2405.18392 §3.1)."""
     warmup: float = Field(default=0.02, ge=0, le=1)
     """Share of all steps."""
     decay: float = Field(default=0.2, ge=0, le=1)
-    """Share of all steps that WSD decays over; cosine decays over all that follow the warm-up."""
+    """Share of all steps that WSD decays over; cosine and linear decay over all that follow the warm-up."""
     floor: float = Field(default=0.0, ge=0, le=1)
     """Final learning rate as a share of the peak."""
 

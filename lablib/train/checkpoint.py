@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +22,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 from lablib.specs import LabError, write_atomic
 from lablib.train import rng
 from lablib.train.distributed import World
+from lablib.train.rules.base import moments, set_step
 from lablib.train.sharded import Tensors, load_tensors, save_tensors
 
 T = TypeVar("T")
 MARKER = "checkpoint.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,21 @@ class Position:
     """Global index of the next training sequence: all the state the data has."""
     science: str
     """`science_hash` of the recipe."""
+    passed: int = 0
+    """How many of the sequences before `sequences` were passed over without an update."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the stability guard remembers, as JSON."""
 
 
 def tensors_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """Weights, persistent buffers and AdamW's moments by name, as the live tensors; missing moments begin as zeros."""
+    """Weights, persistent buffers and the optimiser's state by name, as the live tensors; what is missing begins fresh."""
     kept = set(model.state_dict())
     weights = dict(model.named_parameters())
     found: Tensors = {f"model.{name}": weight for name, weight in weights.items()}
     found |= {f"model.{name}": buffer for name, buffer in model.named_buffers() if name in kept}
     for name, weight in weights.items():
-        state = optimizer.state[weight]
-        for moment in _MOMENTS:
-            found[f"{moment}.{name}"] = state.setdefault(moment, torch.zeros_like(weight, requires_grad=False))
+        found |= {f"{moment}.{name}": tensor for moment, tensor in moments(optimizer, weight).items()}
     return found
-
-
-def set_step(optimizer: torch.optim.Optimizer, step: int) -> None:
-    """AdamW counts its steps in each parameter's state (for the bias correction): set all of them."""
-    for group in optimizer.param_groups:
-        for weight in group["params"]:
-            optimizer.state[weight]["step"] = torch.tensor(float(step), device=weight.device)
 
 
 class _Unwritten(Exception):
@@ -68,10 +63,12 @@ class _Unwritten(Exception):
 class Checkpoints:
     """The checkpoints of one run folder."""
 
-    def __init__(self, folder: Path, world: World, keep: int) -> None:
-        """`keep` is how many to keep; `folder` may not exist yet."""
-        self.folder, self.world, self.keep = folder, world, keep
+    def __init__(self, folder: Path, world: World, keep: int, back: int = 0, every: int | None = None) -> None:
+        """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`."""
+        self.folder, self.world, self.keep, self.back, self.every = folder, world, keep, back, every
         self._published = -1
+        self.torn: list[str] = []
+        """Names of those that the last search passed over because they were not whole."""
 
     def save(self, model: Any, optimizer: torch.optim.Optimizer, at: Position, layout: str) -> Path:
         """Write and publish the state, once for a step; older checkpoints go only after that. Every rank calls it.
@@ -129,29 +126,63 @@ class Checkpoints:
         shutil.rmtree(target, ignore_errors=True)  # only a checkpoint found torn is written a second time
         aside.rename(target)
         _sync(self.folder)
-        for old in [*sorted(self.folder.glob("step-*"))[: -self.keep], *self.folder.glob(".step-*.writing")]:
-            shutil.rmtree(old, ignore_errors=True)
+        for unfinished in self.folder.glob(".step-*.writing"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        found = {_step(path.name): path for path in self.folder.glob("step-*")}
+        wanted = kept(sorted(found), self.keep, self.back, self.every)
+        self._remove([path for step, path in found.items() if step not in wanted])
 
-    def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest whole checkpoint and its marker, the same on every rank; a torn one is passed over."""
-        names = self.world.from_main(lambda: sorted((path.name for path in self.folder.glob("step-*")), reverse=True))
-        for path in (self.folder / name for name in names):
+    def latest(self, usable: Callable[[dict[str, Any]], bool] = bool) -> tuple[Path, dict[str, Any]] | None:
+        """The newest whole checkpoint whose marker is `usable`, and that marker, the same on every rank; a torn one is passed
+        over."""
+        self.torn = []
+        for name in self._names():
+            path = self.folder / name
             marker = _marker(path)
+            if self.world.any(marker is not None and not usable(marker)):
+                continue
             if not self.world.any(marker is None or not self._whole(path, marker["files"])) and marker:
                 return path, marker
+            self.torn.append(name)
         return None
+
+    def steps(self, usable: Callable[[dict[str, Any]], bool]) -> list[int]:
+        """Steps of the checkpoints whose marker is `usable`, the same on every rank; their content is not read."""
+        return [_step(name) for name in self._names() if (made := _marker(self.folder / name)) and usable(made)]
+
+    def discard(self, usable: Callable[[dict[str, Any]], bool]) -> None:
+        """Remove the checkpoints whose marker is not `usable`. Every rank calls it."""
+        names = self._names()
+        if self.world.is_main:
+            markers = {name: _marker(self.folder / name) for name in names}
+            self._remove([self.folder / name for name, made in markers.items() if made and not usable(made)])
+        self.world.wait()
+        self._published = -1
+
+    def _names(self) -> list[str]:
+        return self.world.from_main(lambda: sorted((path.name for path in self.folder.glob("step-*")), reverse=True))
+
+    def _remove(self, folders: list[Path]) -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _whole(self, path: Path, files: dict[str, list[Any]]) -> bool:
         names = sorted(files)[self.world.rank :: self.world.size]
         return all((path / name).is_file() and list(_fingerprint(path / name)) == files[name] for name in names)
 
-    def load(self, model: Any, optimizer: torch.optim.Optimizer, science: str) -> Position | None:
-        """Fill model, optimiser and random state from the newest whole checkpoint; None where there is none.
+    def load(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        science: str,
+        usable: Callable[[dict[str, Any]], bool] = bool,
+    ) -> Position | None:
+        """Fill model, optimiser and random state from the newest whole checkpoint that is `usable`; None where there is none.
 
         Works under another layout or number of processes; random states are then left as they are (pretraining draws
         nothing from them). Raises `LabError` where the checkpoint belongs to another experiment.
         """
-        found = self.latest()
+        found = self.latest(usable)
         if found is None:
             return None
         path, marker = found
@@ -163,7 +194,31 @@ class Checkpoints:
         if marker["processes"] == self.world.size:
             rng.restore(load_file(own))
         self._published = marker["step"]
-        return Position(marker["step"], marker["sequences"], science)
+        return Position(marker["step"], marker["sequences"], science, marker.get("passed", 0), marker.get("memory", {}))
+
+
+def kept(steps: list[int], keep: int, back: int, every: int | None) -> set[int]:
+    """Which of the checkpoints at `steps` (ascending) stay: the newest `keep`; the first at or past each multiple of `every`,
+    for good; and, so that a run can go back about `back` steps, the first at or past each multiple of `back` from the newest
+    of them that lies so far back on (0 keeps none for that).
+    """
+    wanted = set(steps[-keep:]) | (set(_anchors(steps, every)) if every else set())
+    if back and steps:
+        anchors = _anchors(steps, back)
+        oldest = max((step for step in anchors if step <= steps[-1] - back), default=0)
+        wanted |= {step for step in anchors if step >= oldest}
+    return wanted
+
+
+def _anchors(steps: list[int], apart: int) -> list[int]:
+    firsts: dict[int, int] = {}
+    for step in steps:
+        firsts.setdefault(step // apart, step)
+    return [step for number, step in firsts.items() if number > 0]
+
+
+def _step(name: str) -> int:
+    return int(name.removeprefix("step-"))
 
 
 def _fingerprint(file: Path) -> tuple[int, str]:

@@ -1,0 +1,74 @@
+"""Cross entropy of a model's next tokens, with or without logits for all of them at once, and the z-loss.
+
+Logits of a whole micro-batch are the largest tensors of a training step: 8,192 tokens × 128,256 words are 4 GiB in fp32, and
+a backward pass holds three of them. "chunked" computes head and loss for `CHUNK_TOKENS` tokens at a time and again in the
+backward pass, so that never more than a chunk's exist.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from lablib.data.loader import IGNORED
+from lablib.plan.memory import CHUNK_TOKENS
+from lablib.specs import LabError
+from lablib.train.batches import Batch
+
+
+class TokenLosses:
+    """A model's loss at every token of a batch."""
+
+    def __init__(self, model: Any, chunked: bool = False, z_loss: float = 0.0, chunk: int = CHUNK_TOKENS) -> None:
+        """`chunk` is in tokens. Raises `LabError` for a chunked loss of a model that changes its head's logits."""
+        self.model, self.chunked, self.z_loss, self.chunk = model, chunked, z_loss, chunk
+        self._labels = torch.empty(0, dtype=torch.long)
+        if chunked and getattr(model.config, "final_logit_softcapping", None):
+            raise LabError(
+                "cross_entropy='chunked': this model caps its logits after the head; set cross_entropy='full'"
+            )
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Nats of each token, fp32, (sequences·seq_len,); 0 where none is predicted. The z-loss acts on gradients alone.
+
+        No attention mask and no cache: with either, transformers ignores the documents that `positions` mark.
+        """
+        self._labels = batch.labels.flatten()
+        inputs = {"input_ids": batch.inputs, "position_ids": batch.positions, "use_cache": False}
+        if not self.chunked:
+            return token_losses(self.model(**inputs).logits.flatten(0, 1), self._labels, self.z_loss)
+        head = self.model.get_output_embeddings()
+        # The forward function that is replaced is inside FSDP's hooks and outside tensor parallelism's, so the head is
+        # gathered once a micro-batch and each chunk's logits are whole.
+        self._logits, head.forward = head.forward, self._losses
+        try:
+            losses: Tensor = self.model(**inputs).logits
+        finally:
+            head.forward = self._logits
+        return losses
+
+    def _losses(self, hidden: Tensor) -> Tensor:
+        """In the place of the head's forward: losses instead of logits, of hidden states (sequences, seq_len, hidden)."""
+        hidden = hidden.flatten(0, 1)
+        parts = zip(hidden.split(self.chunk), self._labels.split(self.chunk), strict=True)
+        return torch.cat([checkpoint(self._chunk, *part, self._logits, use_reentrant=False) for part in parts])
+
+    def _chunk(self, hidden: Tensor, labels: Tensor, logits: Any) -> Tensor:
+        return token_losses(logits(hidden), labels, self.z_loss)
+
+
+def token_losses(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
+    """Cross entropy in nats, in fp32, of logits (tokens, vocab) and labels (tokens,); 0 where the label is `IGNORED`.
+
+    With `z_loss` the gradient is that of cross entropy + z_loss·log²Z, Z the softmax's denominator, which keeps logits from
+    drifting (PaLM, arXiv 2204.02311 §5: 1e-4). The value stays the cross entropy, so that curves compare.
+    """
+    nats = cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+    if not z_loss:
+        return nats
+    drift = z_loss * torch.logsumexp(logits.float(), -1).square() * (labels != IGNORED)
+    return nats + (drift - drift.detach())

@@ -1,0 +1,1 @@
+"""Update rules beside AdamW, on sharded parameters; `lablib.train.optimizer` decides which parameter follows which."""
