@@ -191,7 +191,7 @@ def write_sample(path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         for splitter in SPLITTERS:
-            table = measure(smallest, splitter).with_columns(pl.col("sha256").str.slice(0, 16))
+            table = measure(smallest, splitter).drop("excerpt").with_columns(pl.col("sha256").str.slice(0, 16))
             if splitter == SPLITTERS[0]:
                 rows.writerow(["splitter", "excerpt", *table.columns])
             for document, row in zip(smallest, table.rows(), strict=True):

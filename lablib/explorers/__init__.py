@@ -9,12 +9,15 @@ from lablib.explorers.memory import MemoryPlan
 from lablib.explorers.mini import MiniPlan
 from lablib.explorers.mixture import MixturePlan
 from lablib.explorers.monitor import Monitor
+from lablib.explorers.prepared import DataFlow, DataSamples
 from lablib.explorers.s_curve import SCurve
 from lablib.explorers.view import Headline, Status, Table, View
 
 __all__ = [
     "Accuracy",
     "BudgetPlan",
+    "DataFlow",
+    "DataSamples",
     "Explorer",
     "FunnelPlan",
     "Headline",

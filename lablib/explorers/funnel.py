@@ -13,6 +13,7 @@ from lablib.charts.sample import rounded
 from lablib.explorers import show
 from lablib.explorers.explorer import Explorer, knob
 from lablib.explorers.view import Headline, Table, View
+from lablib.runs import Run
 from lablib.specs import LabError, Prepare
 from lablib.specs.catalog import rows
 from lablib.specs.cleaning import PRESETS, Clean, Preset, Splitter
@@ -67,6 +68,17 @@ class FunnelPlan(Explorer):
     def recipe(self) -> Prepare:
         """Data preparation with these thresholds; `corpus` here names stored signals, so the recipe's is yours to give."""
         return Prepare(clean=self.clean)
+
+    @classmethod
+    def of(cls, run: Run) -> FunnelPlan:
+        """The screen of the documents that a data run read before its funnel, at its recipe's preset and splitter. Raises
+        `LabError` for another run, or one whose recipe has no `clean`."""
+        clean = getattr(run.recipe, "clean", None)
+        read = [event["hash"] for event in run.events() if event["kind"] == "corpus"]
+        if clean is None or not read:
+            raise LabError(f"run {run.id} has measured no signals; give a prepare run with clean=…")
+        moved = {name: getattr(clean, name) for name in MOVED if getattr(clean, name) is not None}
+        return cls(corpus=read[-1], preset=clean.preset, splitter=clean.splitter, **moved)
 
     def view(self) -> View:
         """Headlines, the funnel beside a published one, each rule's effect, and some of what was dropped.

@@ -30,6 +30,10 @@ LONGEST = 32_000_000
 """Characters; a longer text is set aside unread."""
 BROKEN = 0.01
 """Share of U+FFFD above which a text was no UTF-8."""
+LAYOUT = 2
+"""Raised when a stored table gets other columns of the same signals."""
+SHOWN = 120
+"""Characters of each document that the table keeps, so that a person sees what a threshold drops."""
 PART = 64
 """Batches of one Parquet file."""
 
@@ -43,12 +47,13 @@ class _Row(NamedTuple):
     text: str
     bytes: int
     problem: str
+    excerpt: str
 
 
 def measure(documents: Iterable[Document], splitter: Splitter = "whitespace", report: Report = silent) -> pl.DataFrame:
     """The table of these documents, in their order. Those that cannot be measured have a ``problem`` and no signals.
 
-    Columns: sha256, domain, bytes, chars, problem, host, language, then the signals that `Clean.limits` names, as
+    Columns: sha256, domain, bytes, chars, problem, excerpt, host, language, then the signals that `Clean.limits` names, as
     64-bit floats: counts, or shares from 0 to 1.
     """
     frames = list(_frames(documents, splitter, report))
@@ -78,7 +83,7 @@ def stored(corpus: Corpus, splitter: Splitter, report: Report = silent) -> Path:
 
 def key(corpus_hash: str, splitter: Splitter) -> str:
     """Name of the folder that a corpus' table belongs in."""
-    return digest([VERSION, corpus_hash, splitter])
+    return digest([VERSION, LAYOUT, corpus_hash, splitter])
 
 
 def load(folder: Path) -> pl.DataFrame:
@@ -108,7 +113,19 @@ def _row(document: Document) -> _Row:
     data = text.encode("utf-8", "surrogatepass")
     problem = _problem(text, len(data))
     name = hashlib.sha256(data).hexdigest()
-    return _Row(name, document.domain, document.url or document.source, "" if problem else text, len(data), problem)
+    return _Row(
+        name,
+        document.domain,
+        document.url or document.source,
+        "" if problem else text,
+        len(data),
+        problem,
+        _excerpt(data),
+    )
+
+
+def _excerpt(data: bytes) -> str:
+    return " ".join(data[: 4 * SHOWN].decode(errors="replace").replace("\0", " ").split())[:SHOWN]
 
 
 def _problem(text: str, size: int) -> str:
@@ -135,8 +152,14 @@ def _lone(text: str) -> bool:
 def _frame(rows: list[_Row], splitter: Splitter) -> pl.DataFrame:
     """The table of one batch."""
     known = pl.DataFrame(
-        {name: [getattr(row, name) for row in rows] for name in ("sha256", "domain", "bytes", "problem")},
-        schema={"sha256": pl.String, "domain": pl.String, "bytes": pl.Int64, "problem": pl.String},
+        {name: [getattr(row, name) for row in rows] for name in ("sha256", "domain", "bytes", "problem", "excerpt")},
+        schema={
+            "sha256": pl.String,
+            "domain": pl.String,
+            "bytes": pl.Int64,
+            "problem": pl.String,
+            "excerpt": pl.String,
+        },
     )
     host = hosts([row.source for row in rows])
     known = known.with_columns(
