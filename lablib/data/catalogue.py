@@ -32,8 +32,8 @@ NAMES = ("core", *EXTRAS, "local")
 def sources_of(corpus: str, max_bytes: int | None = None) -> tuple[Source, ...]:
     """The sources that a recipe's `corpus` means.
 
-    A name, several joined by ``+`` (``core+mail``), ``local`` (every extra that this machine can have), a folder, a
-    .jsonl or text file, or ``hf:<data set>[:<config>[:<split>]]``. Raises `LabError` where it is none of these, or
+    A name, several joined by ``+`` (``core+mail``), ``local`` (every extra that this machine can have), a folder or file
+    of any form that `lablib.data.sources.formats` reads, or ``hf:<data set>[:<config>[:<split>]]``. Raises `LabError` where it is none of these, or
     where an extra was named that this machine cannot have.
     """
     if corpus.startswith("hf:"):

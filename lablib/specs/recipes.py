@@ -79,7 +79,8 @@ class Prepare(Recipe):
     EXECUTION = Recipe.EXECUTION | {"tasks", "task", "part_bytes"}
     stage: Literal["prepare"] = "prepare"
     corpus: str = "core"
-    """``core`` (pinned packages), another corpus' name, a folder, a .jsonl file or ``hf:<data set>``."""
+    """``core`` (pinned packages), another corpus' name, a folder or file (text, code, JSON lines, Parquet, WARC, WET, tar,
+    compressed or not), or ``hf:<data set>``."""
     mixture: Mixture = Mixture()
     tokenizer: TokenizerInput = TokenizerSpec()
     """Which kind to train. A reference to another run's tokenizer or model, or a folder with a ``tokenizer.json``, is taken
@@ -121,6 +122,13 @@ class Prepare(Recipe):
         if self.task >= self.tasks:
             raise ValueError(f"task={self.task} must be below tasks={self.tasks}")
         return self
+
+    def shares(self) -> list[Prepare]:
+        """The recipes of all tasks that share the work, this one first; of one task itself alone."""
+        if self.task:
+            return [self]
+        others = range(1, self.tasks)
+        return [self, *(self.replace(task=number, name=f"{self.name}-task-{number}") for number in others)]
 
     def science(self) -> dict[str, Any]:
         """As in `Recipe`; a step that is not taken and the default tokenizer do not count, so that older runs stay the
