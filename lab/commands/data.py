@@ -6,6 +6,7 @@ lab data rights RUN --synthetic                    those that a model wrote, wit
 lab data dropped RUN --step quality                samples of what a step dropped, with the reason
 lab data changed RUN --step personal               samples of what a step changed, before and after
 lab data card RUN                                  the data card
+lab data plan --tokens 15T --cores 5000            core-hours, days, disk and dollars to prepare so many tokens, by step
 lab data sources [NAME]                            public sources: size, licence, usual share, risk, how to read them
 """
 
@@ -16,20 +17,21 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from lab.show import console, emit, table
+from lab.show import amount, console, emit, table
 from lablib.data import provenance, samples, shards
 from lablib.data.corpus import origin
 from lablib.data.editing import shared_prefix
 from lablib.data.flow import flow
+from lablib.plan.preparing import plan_data
 from lablib.runs import Run
-from lablib.specs import LabError
+from lablib.specs import LabError, Profile
 from lablib.specs.sources import PublicSource, sources
-from lablib.specs.units import show_count
+from lablib.specs.units import parse_count, parse_dollars, show_count
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    command.add_argument("what", choices=[*SHOWN, "sources"])
+    command.add_argument("what", choices=[*SHOWN, "sources", "plan"])
     command.add_argument(
         "run", nargs="?", default="", help="id or folder of a prepare run; with sources: a source's name"
     )
@@ -38,6 +40,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--synthetic", action="store_true", help="with rights: only documents that a model wrote")
     command.add_argument("--step", default="", help="with dropped and changed: only steps whose name contains this")
     command.add_argument("--top", type=int, default=20, help="rows to show (default 20); JSON has all")
+    command.add_argument("--tokens", default="", help="with plan: how many, such as 15T")
+    command.add_argument("--cores", type=int, default=1000, help="with plan: cores that work at once (default 1,000)")
+    command.add_argument("--profile", default="", help="with plan: cores and price of a profile of CPUs instead")
+    command.add_argument("--price", default=None, help="with plan: dollars a core-hour")
+    command.add_argument("--ready", action="store_true", help="with plan: a source that no step takes anything from")
+    command.add_argument("--explain", action="store_true", help="with plan: every number with its formula and source")
     command.add_argument(
         "--json", action="store_true", help="print JSON, with rights, dropped and changed a line a document"
     )
@@ -47,6 +55,9 @@ def run(args: argparse.Namespace) -> None:
     """Show one of them."""
     if args.what == "sources":
         _sources(args)
+        return
+    if args.what == "plan":
+        _plan(args)
         return
     if not args.run:
         raise LabError(f"lab data {args.what} needs a prepare run; `lab jobs` lists them")
@@ -135,6 +146,26 @@ def _sources(args: argparse.Namespace) -> None:
     rows = [_source(one) for one in sources.values()]
     columns = ["name", "kind", "tokens", "usual share", "licence", "risk"]
     console.print(table(columns, rows, "Public sources", words=("kind", "licence", "risk")))
+
+
+def _plan(args: argparse.Namespace) -> None:
+    tokens, price = amount("--tokens", args.tokens or None, parse_count), amount("--price", args.price, parse_dollars)
+    if tokens is None:
+        raise LabError("lab data plan needs --tokens, such as --tokens 15T")
+    cores = args.cores
+    if args.profile:
+        found = Profile.load(args.profile)
+        cores, price = found.nodes * found.gpus_per_node, found.price_per_gpu_hour if price is None else price
+        if found.accelerator is not None and found.accelerator.kind != "cpu":
+            raise LabError(f"--profile {args.profile} has {found.accelerator.name}, whose price is not a core's; give --cores and --price")  # fmt: skip
+    made = plan_data(tokens, cores, price, args.ready)
+    if args.explain and not args.json:
+        print(made.explain())
+        return
+    emit(args.json, made.to_json(), made.headline())
+    if not args.json:
+        console.print(table(["step", "text in", "text out", "core-hours", "disk"], made.rows()))
+        console.print("web text that was extracted already; --explain says where each number is from", style="dim")
 
 
 def _source(one: PublicSource) -> list[str]:
