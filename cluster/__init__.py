@@ -12,18 +12,32 @@ if TYPE_CHECKING:
     from cluster.board import jobs
     from cluster.calibration import calibrate
     from cluster.control import extend, requeue, resume, stop, tail
+    from cluster.mixing import learn_mixture
     from cluster.submission import submit, submit_all
     from lablib.specs import Profile
 
 _FROM = {
     "calibrate": "cluster.calibration",
     "jobs": "cluster.board",
+    "learn_mixture": "cluster.mixing",
     **dict.fromkeys(("extend", "requeue", "resume", "stop", "tail"), "cluster.control"),
     **dict.fromkeys(("submit", "submit_all"), "cluster.submission"),
     "Profile": "lablib.specs",
 }
 
-__all__ = ["Profile", "calibrate", "extend", "jobs", "requeue", "resume", "stop", "submit", "submit_all", "tail"]
+__all__ = [
+    "Profile",
+    "calibrate",
+    "extend",
+    "jobs",
+    "learn_mixture",
+    "requeue",
+    "resume",
+    "stop",
+    "submit",
+    "submit_all",
+    "tail",
+]
 
 
 def __getattr__(name: str) -> Any:
