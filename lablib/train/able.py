@@ -14,6 +14,7 @@ def check(recipe: Pretrain) -> None:
     for name, value, done in _settings(recipe):
         if value not in done:
             raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
+    check_batch(recipe)
     if recipe.document_mask and recipe.model.ssm:
         raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
 
@@ -30,13 +31,61 @@ def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
         ),
         ("cross_entropy", recipe.cross_entropy, ("full",)),
         ("offload", recipe.offload, ("none",)),
-        ("parallelism.sequence_parallel", recipe.parallelism.sequence_parallel, (False,)),
     ]
 
 
 def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
     """Raises `LabError` for a layout that this model or this version cannot run, with what to change."""
+    one = parallelism
     for name in ("heads", "kv_heads", "ffn"):
         size = getattr(model, name)
-        if size % parallelism.tp:
-            raise LabError(f"parallelism.tp={parallelism.tp} does not divide the model's {name}={size}; use a tp that divides {model.heads} heads, {model.kv_heads} kv_heads and ffn {model.ffn}")  # fmt: skip
+        if size % one.tp:
+            raise LabError(f"parallelism.tp={one.tp} does not divide the model's {name}={size}; use a tp that divides {model.heads} heads, {model.kv_heads} kv_heads and ffn {model.ffn}")  # fmt: skip
+    if one.ep > 1:
+        _check_experts(model, one)
+    if one.pp > 1:
+        _check_stages(model, one)
+    elif one.virtual_stages > 1:
+        raise LabError(f"parallelism.virtual_stages={one.virtual_stages} needs a pipeline; set pp above 1")
+    if one.cp > 1 and (model.ssm or model.sliding_window):
+        raise LabError(f"parallelism.cp={one.cp}: only layers of full attention can be split over the sequence, this model has windows or Mamba layers; set cp=1")  # fmt: skip
+    if one.sequence_parallel and (model.moe or model.ssm or model.mla):
+        raise LabError("parallelism.sequence_parallel=True: only layers of attention and a dense feed-forward are split along the sequence yet; set sequence_parallel=False")  # fmt: skip
+
+
+def _check_experts(model: ModelSpec, one: Parallelism) -> None:
+    experts = model.moe.experts if model.moe else 0
+    if not experts or experts % one.ep:
+        raise LabError(f"parallelism.ep={one.ep} does not divide the model's {experts} experts; set ep to a divisor of them, or 1")  # fmt: skip
+    if one.ep % one.tp:
+        raise LabError(f"parallelism.ep={one.ep} is no multiple of tp={one.tp}: the ranks of a tensor-parallel group share their tokens and must lie in one expert group; set ep={one.tp} or a multiple")  # fmt: skip
+
+
+def _check_stages(model: ModelSpec, one: Parallelism) -> None:
+    stages = one.pp * one.virtual_stages
+    if model.layers < stages:
+        raise LabError(f"parallelism.pp={one.pp} × virtual_stages={one.virtual_stages} is more than the model's layers={model.layers}; lower one of them")  # fmt: skip
+    if model.tied_embeddings:
+        raise LabError(f"parallelism.pp={one.pp}: tied_embeddings=True puts one matrix on the first and on the last stage; set tied_embeddings=False, or pp=1")  # fmt: skip
+    if model.ssm or model.sliding_window:
+        raise LabError(f"parallelism.pp={one.pp}: stages are cut from models whose layers are all alike, this one has windows or Mamba layers; set pp=1")  # fmt: skip
+    if one.zero == 1 and one.dp_shard > 1:
+        raise LabError("parallelism.zero=1: between the micro-batches of a pipeline gradients are scattered at once; set zero=2 or 3")  # fmt: skip
+
+
+def check_batch(recipe: Pretrain) -> None:
+    """Raises `LabError` where a step's sequences cannot be cut as the layout wants."""
+    one = recipe.parallelism
+    slices = one.cp * (one.tp if one.sequence_parallel else 1)
+    if recipe.seq_len % slices:
+        raise LabError(f"seq_len={recipe.seq_len} is no multiple of the {slices} slices that cp and sequence_parallel cut it into; change seq_len or cp")  # fmt: skip
+    if one.pp == 1:
+        return
+    count = recipe.step_tokens // recipe.seq_len // (one.dp * one.micro_batch_size)
+    if one.pp_schedule != "gpipe" and (count < one.pp or count % max(1, count // one.pp)):
+        raise LabError(f"a step of {count} micro-batches does not fill parallelism.pp={one.pp} stages in rounds; make batch_tokens a multiple of {one.pp} × {one.dp * one.micro_batch_size} × seq_len, or set pp_schedule='gpipe'")  # fmt: skip
+    if recipe.recompute != "none" and one.pp_schedule == "zero-bubble":
+        raise LabError(f"recompute={recipe.recompute!r}: zero-bubble computes a layer's input and weight gradients apart, which recomputation does not allow; set recompute='none' or pp_schedule='1f1b'")  # fmt: skip
+    for name, value, wanted in (("compile", recipe.compile, False), ("cross_entropy", recipe.cross_entropy, "full")):
+        if value != wanted:
+            raise LabError(f"{name}={value!r}: the stages of a pipeline do not do this yet; set {name}={wanted!r}, or pp=1")  # fmt: skip

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+from torch.distributed import ProcessGroup, all_reduce
 from torch.distributed.tensor import DTensor
 
 _EPSILON = 1e-6
@@ -33,10 +34,19 @@ def _whole(norm: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float) -> torch.Tensor:
-    """Scale all gradients in place so that their global norm is at most `limit`; returns the norm before that."""
+def clip_gradients(
+    parameters: Iterable[torch.nn.Parameter], limit: float, stages: ProcessGroup | None = None
+) -> torch.Tensor:
+    """Scale all gradients in place so that their global norm is at most `limit`; returns the norm before that.
+
+    `stages` are the ranks that hold the other parameters of the model (pipeline parallelism).
+    """
     gradients = [weight.grad for weight in parameters if weight.grad is not None]
     norm = global_norm(gradients)
+    if stages is not None:
+        square = norm.square()
+        all_reduce(square, group=stages)
+        norm = square.sqrt()
     factor = (limit / (norm + _EPSILON)).clamp(max=1.0)
     for gradient in gradients:
         (gradient.to_local() if isinstance(gradient, DTensor) else gradient).mul_(factor)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lablib.data import PackedDataset
 from lablib.models.build import build_model
 from lablib.models.folder import save_model
-from lablib.models.layout import Place, distribute
+from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
 from lablib.plan.pretraining import job
 from lablib.plan.work import training_flops
 from lablib.runs import Recorder, Run
 from lablib.specs import Mixture, Pretrain
+from lablib.specs.mixtures import Curriculum
 from lablib.train import rng
 from lablib.train.able import check
 from lablib.train.batches import Batches
@@ -22,7 +25,9 @@ from lablib.train.heldout import Heldout
 from lablib.train.loop import Parts, train
 from lablib.train.meter import Meter
 from lablib.train.optimizer import build_optimizer
+from lablib.train.pipeline import Pipeline
 from lablib.train.source import Source, find_source, token_bytes
+from lablib.train.stability import Guard
 from lablib.train.step import Stepper
 
 
@@ -41,7 +46,9 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
         parts = assemble(recipe, run, world, source)
         if train(recipe, run, parts):
             target = run.path / "model"
-            save_model(parts.stepper.model, source.tokenizer, target, world.is_main)
+            model = whole_model(parts.stepper.model, parts.stepper.links)
+            if model is not None:
+                save_model(model, source.tokenizer, target)
             run.artefact("model", target, kind="model")
         world.wait()
 
@@ -49,32 +56,77 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
 def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> Parts:
     """Everything that the loop drives, on this rank."""
     place, layout = Place.of(world.rank, recipe.parallelism), recipe.parallelism
-    model = prepare_model(recipe, world)
+    links = Links.of(layout, world.device)
+    laid = prepare_model(recipe, world, links)
+    model = laid.model
     rng.seed(recipe.seed + place.dp_rank)
-    autocast = recipe.precision == "bf16" and layout.dp == 1
+    autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
     optimizer = build_optimizer(model, recipe.optimizer)
     data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
     data.check_epochs(recipe.steps * recipe.step_tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
+    keep = recipe.keep_checkpoints, recipe.stability.rewind, recipe.permanent_every
     return Parts(
-        Stepper(model, optimizer, world, place, recipe.optimizer.grad_clip, autocast),
+        Stepper(
+            model,
+            optimizer,
+            world,
+            place,
+            recipe.optimizer.grad_clip,
+            autocast,
+            links,
+            laid.partial,
+            pipeline(recipe, laid, links, world, autocast),
+            layout.zero,
+        ),
         Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
         heldout(recipe, source),
-        Checkpoints(run.folder("checkpoints"), world, recipe.keep_checkpoints),
+        Checkpoints(run.folder("checkpoints"), world, *keep),
         meter(recipe, run, world),
+        Guard(recipe.stability, run, world, per_step, shifts(source.mixture, recipe.seq_len)),
+        lambda: restart(recipe, world, model, optimizer, links),
     )
 
 
-def prepare_model(recipe: Pretrain, world: World) -> Any:
+def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
     """The model of the recipe, laid out, on its device, in training mode."""
-    model = distribute(
-        build_model(recipe.model, recipe.seed), recipe.parallelism, recipe.precision == "bf16", world.device
+    laid = distribute(
+        build_model(recipe.model, recipe.seed),
+        recipe.parallelism,
+        recipe.precision == "bf16",
+        world.device,
+        links,
+        recipe.reduce_dtype == "bf16",
     )
-    model.train()
-    apply_recompute(model, recipe.recompute)
-    if recipe.compile:
-        model.compile()
-    return model
+    for stage in {laid.model, *laid.stages}:
+        stage.train()
+        apply_recompute(stage, recipe.recompute)
+        if recipe.compile:
+            stage.compile()
+    return laid
+
+
+def shifts(mixture: Mixture | Curriculum, seq_len: int) -> tuple[int, ...]:
+    """The training sequences at which another phase of a curriculum begins."""
+    return tuple(start // seq_len for start in mixture.starts[1:-1]) if isinstance(mixture, Curriculum) else ()
+
+
+@torch.no_grad()
+def restart(recipe: Pretrain, world: World, model: Any, optimizer: torch.optim.Optimizer, links: Links) -> None:
+    """Put the weights back to their initial values and forget the optimiser's state."""
+    initial = prepare_model(recipe, world, links).model.state_dict()
+    for name, weight in model.state_dict().items():
+        weight.copy_(initial[name])
+    optimizer.state.clear()
+
+
+def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast: bool) -> Pipeline | None:
+    """What drives the stages where the layout has several."""
+    if links.pp is None:
+        return None
+    dtype = torch.bfloat16 if recipe.precision == "bf16" and not autocast else torch.float32
+    widths = recipe.model.hidden, recipe.model.vocab
+    return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, widths, dtype)
 
 
 def heldout(recipe: Pretrain, source: Source) -> Heldout:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
-from torch.nn.functional import cross_entropy
+from torch.distributed import all_reduce
 
-from lablib.data.loader import IGNORED
-from lablib.models.layout import Place
+from lablib.models.context import context_mask, own_slice
+from lablib.models.layout import ALONE, Links, Place, share_gradients, sum_partial_gradients
 from lablib.train.batches import Batch
 from lablib.train.clip import clip_gradients
 from lablib.train.distributed import World
+from lablib.train.pipeline import Part, Pipeline, token_losses
+
+SAME = 1e-3
+"""Relative difference up to which two computations of one step agree: sums in another order differ far less, a flipped bit
+that makes a step surprising far more."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One of two computations of the same step on the same weights."""
+
+    loss: float
+    grad_norm: float
+    nodes: tuple[str, ...] = ()
+    """Nodes whose own part of the loss came out different the second time."""
+
+    def agrees(self, other: Tried | Outcome) -> bool:
+        """Whether both are the same up to rounding; what is not finite agrees with its like."""
+        pairs = (self.loss, other.loss), (self.grad_norm, other.grad_norm)
+        return all(_same(a, b) for a, b in pairs)
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,13 @@ class Outcome:
     """Global L2 norm before clipping."""
     finite: bool
     """Whether the update was made: a loss or a norm that is not finite leaves the weights as they were."""
+    before: Tried | None = None
+    """What a step that was computed twice gave the first time; the second one's gradient was used."""
+
+
+def trusting(loss: float, grad_norm: float) -> bool:
+    """Doubts no step."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -41,92 +69,105 @@ class Stepper:
     grad_clip: float
     autocast: bool
     """Compute in bf16 under autocast: where FSDP2's own mixed precision does not do it."""
+    links: Links = ALONE
+    partial: tuple[str, ...] = ()
+    """`lablib.models.layout.Laid.partial`."""
+    pipeline: Pipeline | None = None
+    zero: int = 3
 
-    def __call__(self, batches: Sequence[Batch]) -> Outcome:
-        """Train on this rank's micro-batches of one step. Every rank calls it."""
-        targets = max(self.total(sum(batch.targets for batch in batches)), 1.0)
-        scale = gradient_scale(targets, self.place.dp)
-        losses = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        apart = WholeGradients(self.model, self.place)
-        for number, batch in enumerate(batches, start=1):
-            self._reduce_replicas_at_the_end(last=number == len(batches))
-            loss = self.loss_sum(batch)
-            (loss * scale).backward()
-            apart.set_aside()
-            losses += loss.detach()
-        apart.put_back()
-        norm = float(clip_gradients(self.model.parameters(), self.grad_clip))
-        mean = self.total(losses) / targets
+    def __call__(self, batches: Sequence[Batch], doubts: Callable[[float, float], bool] = trusting) -> Outcome:
+        """Train on this rank's micro-batches of one step. Every rank calls it.
+
+        Where `doubts` (of loss and gradient norm; every rank must answer alike) is true the step is computed once more before
+        its update: the same data and weights must give the same.
+        """
+        mean, norm, own = self._gradients(batches)
+        before = None
+        if doubts(mean, norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            first, (mean, norm, again) = Tried(mean, norm), self._gradients(batches)
+            nodes = self.world.collect("" if _same(own, again) else socket.gethostname())
+            before = replace(first, nodes=tuple(sorted({node for node in nodes if node})))
         finite = bool(torch.isfinite(torch.tensor([mean, norm])).all())
         if finite:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return Outcome(mean, norm, finite)
+        return Outcome(mean, norm, finite, before)
+
+    def _gradients(self, batches: Sequence[Batch]) -> tuple[float, float, float]:
+        """Leave the step's clipped gradient in the weights: mean loss, norm before clipping, this rank's sum of losses."""
+        targets = max(self.total(sum(batch.targets for batch in batches)), 1.0)
+        losses = self._backward(batches, gradient_scale(targets, self.place.dp * self.place.cp))
+        sum_partial_gradients(self.model, self.partial, self.links)
+        norm = float(clip_gradients(self.model.parameters(), self.grad_clip, self.links.pp))
+        return self.total(losses) / targets, norm, float(losses)
+
+    def _backward(self, batches: Sequence[Batch], scale: float) -> torch.Tensor:
+        if self.pipeline is not None:
+            with self._precision():
+                losses = self.pipeline.train([self._part(batch) for batch in batches], scale)
+            return self._over_slices(losses)
+        losses = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        for number, batch in enumerate(batches, start=1):
+            share_gradients(self.model, self.zero, last=number == len(batches))
+            loss = self.loss_sum(batch)
+            (loss * scale).backward()
+            losses += loss.detach()
+        return self._over_slices(losses)
 
     def loss_sum(self, batch: Batch) -> torch.Tensor:
-        """Sum of the targets' cross entropies in nats, fp32.
-
-        No attention mask and no cache: with either, transformers ignores the documents that `positions` mark.
-        """
+        """Sum of the targets' cross entropies in nats, fp32, over this rank's slice of the sequences."""
         return self._losses(batch, "sum")
 
     def sequence_losses(self, batch: Batch) -> torch.Tensor:
-        """The same of each sequence, (sequences,)."""
-        return self._losses(batch, "none").reshape(batch.labels.shape).sum(1)
+        """The same of each whole sequence, (sequences,), without a gradient; 0 on all but the last pipeline stage."""
+        losses = self._losses(batch, "none").detach().reshape(len(batch.labels), -1).sum(1)
+        return self._over_slices(losses)
 
     def _losses(self, batch: Batch, reduction: str) -> torch.Tensor:
+        # No cache, and no mask but that of context parallelism: with either, transformers ignores the documents that
+        # `positions` mark.
+        part = self._part(batch)
         with self._precision():
-            logits = self.model(input_ids=batch.inputs, position_ids=batch.positions, use_cache=False).logits
-        return cross_entropy(
-            logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction=reduction
-        )
+            if self.pipeline is None:
+                given = {"position_ids": part.positions, "attention_mask": part.mask, "use_cache": False}
+                logits = self.model(input_ids=part.inputs, **given).logits
+            else:
+                logits = self.pipeline.logits(part)
+        if logits is None:
+            return torch.zeros(part.labels.numel(), device=self.world.device)
+        return token_losses(logits, part.labels, reduction)
+
+    def _part(self, batch: Batch) -> Part:
+        place = self.place
+        if place.cp == 1 and not place.sequence_parallel:
+            return Part(batch.inputs, batch.labels, batch.positions, None)
+        own = own_slice(batch.inputs.shape[1], place.cp_rank, place.cp)
+        mask = context_mask(batch.positions, place.cp_rank, place.cp)
+        return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], mask)
+
+    def _over_slices(self, values: torch.Tensor) -> torch.Tensor:
+        if self.links.cp is not None:
+            all_reduce(values, group=self.links.cp)
+        return values
 
     def total(self, value: torch.Tensor | float) -> float:
-        """Sum over the data-parallel ranks; tensor-parallel ranks hold equal values, which count once."""
-        exact = torch.as_tensor(value, dtype=torch.float64, device=self.world.device).clone()
-        return float(self.world.sum(exact)) / self.place.tp
+        """Sum over the data-parallel ranks; others work on the same sequences, so that one of them counts."""
+        exact = torch.as_tensor(value, dtype=torch.float64, device=self.world.device) * self.place.speaks
+        return float(self.world.sum(exact))
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else nullcontext()
 
-    def _reduce_replicas_at_the_end(self, last: bool) -> None:
-        # Gradients are scattered to their shards after every micro-batch (memory first) but cross between HSDP
-        # replicas, over the slower network, once a step.
-        if hasattr(self.model, "set_requires_all_reduce"):
-            self.model.set_requires_all_reduce(last)
+
+def _same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=SAME) or (not math.isfinite(one) and not math.isfinite(other))
 
 
-def gradient_scale(targets: float, dp: int) -> float:
+def gradient_scale(targets: float, ranks: int) -> float:
     """Factor for a rank's summed loss, so that the gradient is that of the mean over all `targets` of the step.
 
     The mean is over the targets of all micro-batches and ranks, not a mean of means (huggingface/transformers#37766);
-    FSDP2 averages gradients over the `dp` ranks, which the factor `dp` undoes.
+    FSDP2 averages gradients over the `ranks` that see different tokens, which the factor `ranks` undoes.
     """
-    return dp / targets
-
-
-class WholeGradients:
-    """Gradients of parameters that tensor parallelism leaves whole (norms), kept apart from one micro-batch to the next.
-
-    transformers 5.23 sums such a gradient over the tensor-parallel ranks after each accumulation into ``.grad``, so what an
-    earlier micro-batch left there would be summed again. FSDP2 clears ``.grad`` itself, so only pure tensor parallelism
-    needs this.
-    """
-
-    def __init__(self, model: torch.nn.Module, place: Place) -> None:
-        """Nothing is kept where `place` has no tensor parallelism, or FSDP2 besides."""
-        concerned = place.tp > 1 and place.dp == 1
-        self._weights = [weight for weight in model.parameters() if concerned and not isinstance(weight, DTensor)]
-        self._held: dict[torch.nn.Parameter, torch.Tensor] = {}
-
-    def set_aside(self) -> None:
-        """Move this micro-batch's gradients out of the way."""
-        for weight in self._weights:
-            if weight.grad is not None:
-                self._held[weight] = weight.grad + self._held.get(weight, 0.0)
-                weight.grad = None
-
-    def put_back(self) -> None:
-        """Give every parameter the sum over its micro-batches."""
-        for weight, gradient in self._held.items():
-            weight.grad = gradient
+    return ranks / targets

@@ -132,20 +132,19 @@ def _local_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
     return torch.nn.utils.get_total_norm([getattr(grad, "_local_tensor", grad) for grad in gradients])
 
 
-def _without_hooks(self: Any, module: Any, mesh: Any) -> Any:
-    return module
+def _twice(work: Any) -> Any:
+    return lambda *args: (work(*args), work(*args))
 
 
 def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
     from torch.distributed.fsdp._fully_shard import _fsdp_collectives
-    from transformers.distributed.tensor_parallel import ReplicatedWithGradAllReduce
 
     return {
         "": [],
         "averaging not undone": [(step, "gradient_scale", lambda targets, dp: 1 / targets)],
         "each rank its own divisor": [(step.Stepper, "total", _no_all_reduce)],
-        "norm gradients summed again": [(step.WholeGradients, "set_aside", do_nothing)],
-        "norm gradients never summed": [(ReplicatedWithGradAllReduce, "install_forward", _without_hooks)],
+        "norm gradients never summed": [(step, "sum_partial_gradients", do_nothing)],
+        "norm gradients summed again": [(step, "sum_partial_gradients", _twice(step.sum_partial_gradients))],
         "replicas never reduced": [
             (_fsdp_collectives, "dist", SimpleNamespace(**{**vars(dist), "all_reduce": do_nothing}))
         ],

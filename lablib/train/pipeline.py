@@ -1,0 +1,131 @@
+"""Pipeline parallelism: micro-batches go through the stages of the model in the order of a schedule of torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.pipelining import PipelineStage, schedules
+from torch.nn.functional import cross_entropy
+
+from lablib.data.loader import IGNORED
+from lablib.models.stages import Stage, stage_numbers
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from lablib.specs import Parallelism
+
+_SCHEDULES = {
+    ("gpipe", False): schedules.ScheduleGPipe,
+    ("gpipe", True): schedules.ScheduleLoopedBFS,
+    ("1f1b", False): schedules.Schedule1F1B,
+    ("1f1b", True): schedules.ScheduleInterleaved1F1B,
+    ("zero-bubble", True): schedules.ScheduleInterleavedZeroBubble,
+    ("zero-bubble", False): schedules.ScheduleInterleavedZeroBubble,
+}
+"""torch's schedule by `pp_schedule` and whether a rank has several stages."""
+
+
+class Part(NamedTuple):
+    """What one rank sees of a micro-batch: its slice of each sequence."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor | None
+    """`lablib.models.context.context_mask` under context parallelism."""
+
+
+def token_losses(logits: torch.Tensor, labels: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Cross entropies of the targets in nats, fp32: their "sum", or "none" for one a label (0 where ignored)."""
+    return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction=reduction)
+
+
+@dataclass
+class Pipeline:
+    """The stages of one pipeline rank."""
+
+    stages: Sequence[torch.nn.Module]
+    parallelism: Parallelism
+    group: ProcessGroup
+    device: torch.device
+    widths: tuple[int, int]
+    """Last dimension of what goes between stages (hidden) and comes out of the last (vocab)."""
+    dtype: torch.dtype
+    """Of what goes between stages."""
+    _schedule: Any = field(default=None, init=False)
+    _losses: torch.Tensor = field(default_factory=lambda: torch.zeros(()), init=False)
+
+    def __post_init__(self) -> None:
+        """The stages as torch calls them."""
+        self._numbers = stage_numbers(self.group.rank(), self.parallelism)
+        self._total = self.parallelism.pp * self.parallelism.virtual_stages
+        self._modules = [Stage(model, number == 0) for model, number in zip(self.stages, self._numbers, strict=True)]
+
+    def train(self, parts: Sequence[Part], scale: float) -> torch.Tensor:
+        """Forward and backward of a step's micro-batches (all of one shape); the sum of their losses, 0 but on the last stage.
+
+        Gradients are those of `scale` times that sum.
+        """
+        self._losses = torch.zeros((), dtype=torch.float64, device=self.device)
+        schedule = self._schedule = self._schedule or self._build(parts[0], len(parts))
+        first, last = 0 in self._numbers, self._total - 1 in self._numbers
+        joined = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in ("inputs", "labels", "positions", "mask")
+            if getattr(parts[0], name) is not None
+        }
+        inputs, labels = joined.pop("inputs"), joined.pop("labels")
+        schedule.step(
+            *((inputs,) if first else ()),
+            **joined,
+            target=labels if last else None,
+            loss_kwargs={"scale": scale},
+            return_outputs=False,
+        )
+        return self._losses
+
+    @torch.no_grad()
+    def logits(self, part: Part) -> torch.Tensor | None:
+        """Forward pass alone of one micro-batch; the logits on the last stage, None on the others."""
+        ranks, out = self.parallelism.pp, None
+        for module, number in zip(self._modules, self._numbers, strict=True):
+            x = part.inputs
+            if number > 0:
+                x = torch.empty(*self._hidden(part), dtype=self.dtype, device=self.device)
+                dist.recv(x, group=self.group, group_src=(number - 1) % ranks)
+            out = module(x, part.positions, part.mask)
+            if number < self._total - 1:
+                dist.send(out.to(self.dtype).contiguous(), group=self.group, group_dst=(number + 1) % ranks)
+                out = None
+        return out
+
+    def _build(self, part: Part, count: int) -> Any:
+        kind = _SCHEDULES[self.parallelism.pp_schedule, len(self._numbers) > 1]
+        stages = [self._stage(module, n, part) for module, n in zip(self._modules, self._numbers, strict=True)]
+        several = issubclass(kind, schedules.PipelineScheduleMulti)
+        return kind(stages if several else stages[0], count, loss_fn=self._loss, scale_grads=False)
+
+    def _stage(self, module: torch.nn.Module, number: int, part: Part) -> PipelineStage:
+        def like(*shape: int) -> torch.Tensor:
+            return torch.empty(*shape, dtype=self.dtype, device="meta", requires_grad=True)
+
+        shape = part.inputs.to("meta") if number == 0 else like(*self._hidden(part))
+        last = number == self._total - 1
+        out = like(*part.inputs.shape, self.widths[1]) if last else like(*self._hidden(part))
+        return PipelineStage(
+            module, number, self._total, self.device, input_args=(shape,), output_args=(out,), group=self.group
+        )
+
+    def _hidden(self, part: Part) -> tuple[int, int, int]:
+        count, length = part.inputs.shape
+        return count, length // (self.parallelism.tp if self.parallelism.sequence_parallel else 1), self.widths[0]
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
+        loss = token_losses(logits, labels, "sum")
+        self._losses += loss.detach()
+        return loss * scale

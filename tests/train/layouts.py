@@ -1,0 +1,132 @@
+"""Three steps of a tiny model under any layout, on whatever processes call it: what parity tests compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from tiny import BUGS
+
+from lablib.data.loader import IGNORED
+from lablib.models.build import build_model
+from lablib.models.layout import Links, Place, distribute, whole_model
+from lablib.specs import ModelSpec, Optimizer, Parallelism
+from lablib.specs.model import MoE
+from lablib.train.batches import Batch, micro_batches
+from lablib.train.distributed import World, joined
+from lablib.train.optimizer import build_optimizer
+from lablib.train.pipeline import Pipeline
+from lablib.train.step import Stepper
+
+SEQ_LEN, PER_STEP, STEPS = 24, 8, 3
+_SHAPE: dict[str, Any] = {"hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 300, "max_seq_len": 64}
+MODELS = {
+    "dense": ModelSpec(family="qwen3", layers=4, ffn=160, **_SHAPE),
+    "tied": ModelSpec(family="qwen3", layers=4, ffn=160, tied_embeddings=True, **_SHAPE),
+    "llama": ModelSpec(family="llama", layers=4, ffn=160, **_SHAPE),
+    "moe": ModelSpec(family="qwen3_moe", layers=4, ffn=160, moe=MoE(experts=8, top_k=2, expert_ffn=48), **_SHAPE),
+    "uneven": ModelSpec(
+        family="qwen3", layers=5, ffn=150, hidden=60, heads=6, kv_heads=2, head_dim=10, vocab=301, max_seq_len=64
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training of one model."""
+
+    model: str
+    layout: Parallelism
+    bug: str = ""
+    """A name in `tiny.BUGS`."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave; losses in nats a target."""
+
+    losses: tuple[float, ...]
+    norms: tuple[float, ...]
+    heldout: float
+    weights: dict[str, Any]
+    """Final weights as NumPy arrays."""
+
+    def differences(self, other: Trained) -> tuple[float, float, float, float]:
+        """Largest difference of losses, of norms (relative), of the held-out losses, of a weight."""
+        assert self.weights.keys() == other.weights.keys()
+        return (
+            max(abs(a - b) for a, b in zip(self.losses, other.losses, strict=True)),
+            max(abs(a / b - 1) for a, b in zip(self.norms, other.norms, strict=True)),
+            abs(self.heldout - other.heldout),
+            max(float(abs(self.weights[name] - other.weights[name]).max()) for name in self.weights),
+        )
+
+
+def sequences(indices: Sequence[int]) -> Batch:
+    """Made-up sequences of several documents, some targets ignored: functions of their indices alone."""
+    rows = []
+    for index in indices:
+        draw = torch.Generator().manual_seed(index)
+        tokens = torch.randint(300, (SEQ_LEN + 1,), generator=draw)
+        cut = int(torch.randint(1, SEQ_LEN - 1, (1,), generator=draw))
+        positions = torch.cat([torch.arange(cut), torch.arange(SEQ_LEN - cut)])
+        labels = tokens[1:].clone()
+        labels[cut - 1] = IGNORED
+        labels[: index % 5] = IGNORED
+        rows.append((tokens[:-1], labels, positions))
+    return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def train(case: Case, world: World) -> Trained | None:
+    """Train on this process's part; the result on rank 0."""
+    layout = case.layout
+    place, links = Place.of(world.rank, layout), Links.of(layout, world.device)
+    spec = MODELS[case.model]
+    laid = distribute(build_model(spec, 0), layout, False, world.device, links)
+    optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))
+    pipeline = None
+    if links.pp is not None:
+        pipeline = Pipeline(laid.stages, layout, links.pp, world.device, (spec.hidden, spec.vocab), torch.float32)
+    step = Stepper(
+        laid.model,
+        optimizer,
+        world,
+        place,
+        1.0,
+        False,
+        links=links,
+        partial=laid.partial,
+        pipeline=pipeline,
+        zero=layout.zero,
+    )
+    laid.model.train()
+    outcomes = []
+    for number in range(STEPS):
+        groups = micro_batches(number * PER_STEP, PER_STEP, layout.micro_batch_size, place)
+        outcomes.append(step([sequences(group) for group in groups]))
+    with torch.no_grad():
+        batch = sequences([1000, 1001])
+        nats = step.total(step.sequence_losses(batch).sum()) / step.total(batch.targets)
+    whole = whole_model(laid.model, links)
+    if whole is None:
+        return None
+    weights = {name: tensor.detach().numpy().copy() for name, tensor in whole.state_dict().items()}
+    return Trained(tuple(o.loss for o in outcomes), tuple(o.grad_norm for o in outcomes), nats, weights)
+
+
+def train_all(cases: Sequence[Case]) -> list[Trained | str]:
+    """Several trainings in one set of processes, one after the other; where one fails, its error."""
+    found: list[Trained | str] = []
+    with joined(cases[0].layout.gpus) as world:
+        for case in cases:
+            with ExitStack() as planted:
+                for target, name, value in BUGS[case.bug]:
+                    planted.enter_context(patch.object(target, name, value))
+                found.append(train(case, world) or "another rank has it")
+            dist.barrier() if world.size > 1 else None
+    return found
