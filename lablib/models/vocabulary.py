@@ -42,30 +42,31 @@ def change_vocabulary(model: PreTrainedModel, old: Path, new: Path, multiple: in
     """
     require(getattr(model.config, "tokenizer_hash", None), old, f"the {type(model).__name__}")
     sources = _sources(old, new)
-    before = [layer.weight.detach().clone() for layer in _layers(model)]
+    before = [weight.clone() for weight in _weights(model)]
     used = sorted({row for rows in sources.values() for row in rows})
     if used[-1] >= len(before[0]):
         raise LabError(
             f"{old} has id {used[-1]}, but the model has {len(before[0])} rows; give the model's own tokenizer"
         )
     model.resize_token_embeddings(max(sources) + 1, pad_to_multiple_of=multiple, mean_resizing=False)
-    for layer, weight in zip(_layers(model), before, strict=True):
-        layer.weight.copy_(weight[used].float().mean(0).expand_as(layer.weight))
+    for now, then in zip(_weights(model), before, strict=True):
+        now.copy_(then[used].float().mean(0).expand_as(now))
         for number, rows in sources.items():
             if rows:
-                layer.weight[number] = weight[rows[0]] if len(rows) == 1 else weight[rows].float().mean(0)
+                now[number] = then[rows[0]] if len(rows) == 1 else then[rows].float().mean(0)
     model.config.tokenizer_hash = tokenizer_hash(new)
     kept = sum(len(rows) == 1 for rows in sources.values())
     spelled = sum(len(rows) > 1 for rows in sources.values())
-    total = len(model.get_input_embeddings().weight)
+    total = len(_weights(model)[0])
     return Surgery(kept, spelled, total - kept - spelled, total)
 
 
-def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
-    """The input embedding, and the head where it has a weight of its own."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head is None or head.weight is embedding.weight
-    return [embedding] if tied else [embedding, head]
+def _weights(model: PreTrainedModel) -> list[torch.Tensor]:
+    """(rows, hidden) of the input embedding, and of the head where it has a weight of its own."""
+    embedding: torch.Tensor = model.get_input_embeddings().weight.data
+    layer = model.get_output_embeddings()
+    head: torch.Tensor = embedding if layer is None else layer.weight.data
+    return [embedding] if head.data_ptr() == embedding.data_ptr() else [embedding, head]
 
 
 def _sources(old: Path, new: Path) -> dict[int, list[int]]:
