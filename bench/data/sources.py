@@ -1,6 +1,6 @@
 """How fast each format of file is read, and that memory does not grow with it.
 
-    python -m bench.data.sources [--mb 10] [--json]
+    python -m bench.data.sources [--mb 10] [--forms jsonl,warc.gz] [--json]
 
 Text: the standard library's sources. Each format is written once with `--mb` of it and once with four times as much, and
 read by `Files` in a process of its own. Speed is MB of text per CPU-second of the larger file, beside a plain loop of
@@ -113,6 +113,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=float, default=10, help="MB of text of the smaller file (default 10)")
+    parser.add_argument("--forms", default=",".join(FORMS), help="which, with commas between")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--plainly", action="store_true", help=argparse.SUPPRESS)
@@ -120,24 +121,27 @@ def main() -> None:
     if args.read:
         print(json.dumps(read(args.read, args.plainly)))
         return
-    rows = []
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for form in FORMS:
+        for form in args.forms.split(","):
             small, large = (Path(folder) / f"{name}.{form}" for name in ("small", "large"))
             write(small, form, args.mb)
             write(large, form, args.mb * TIMES)
-            one, more = apart(small), apart(large)
-            rows.append({"form": form, "mb_per_cpu_second": more["mb"] / more["seconds"], "memory_mb": one["memory_mb"], "memory_mb_of_four": more["memory_mb"]})  # fmt: skip
+            show(rows, args.json, form, apart(small), apart(large))
             if form == "jsonl":
-                plain = apart(large, plainly=True)
-                rows.append({"form": "a plain loop", "mb_per_cpu_second": plain["mb"] / plain["seconds"], "memory_mb": 0, "memory_mb_of_four": plain["memory_mb"]})  # fmt: skip
+                show(rows, args.json, "a plain loop", apart(small, plainly=True), apart(large, plainly=True))
             small.unlink()
             large.unlink()
     if args.json:
         print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        print(f"{row['form']:14} {row['mb_per_cpu_second']:7.1f} MB per CPU-second, memory {row['memory_mb']:6.1f} MB, of {TIMES} times as much {row['memory_mb_of_four']:6.1f} MB")  # fmt: skip
+
+
+def show(rows: list[dict[str, object]], quiet: bool, form: str, one: dict[str, float], more: dict[str, float]) -> None:
+    """Keep a row, and print it."""
+    speed = more["mb"] / more["seconds"]
+    rows.append({"form": form, "mb_per_cpu_second": speed, "memory_mb": [one["memory_mb"], more["memory_mb"]]})
+    if not quiet:
+        print(f"{form:14} {speed:7.1f} MB per CPU-second, memory {one['memory_mb']:5.1f} MB, of {TIMES} times as much {more['memory_mb']:5.1f} MB", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

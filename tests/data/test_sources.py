@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lablib.data import packages
+from lablib.data.documents import Unreadable
 from lablib.data.sources import debian, machine, mail, rdb
 from lablib.data.sources.files import Files
 from lablib.data.sources.hub import Hub
@@ -61,13 +62,16 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "tiny-set"
     folder.mkdir()
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": f"row {n} é"}) + "\n" for n in range(10)))
+    with (folder / "train.jsonl").open("a") as file:
+        file.write('{"text": null}\n')
     return folder
 
 
 def test_hub_path_streams(dataset: Path) -> None:
     source = Hub.parse(f"hf:{dataset}")
     source.fetch()
-    found = list(source.documents())
+    *found, missing = source.documents()
+    assert isinstance(missing, Unreadable) and missing.reason == 'row without a "text"'
     assert [d.text for d in found] == [f"row {n} é" for n in range(10)]
     assert {d.domain for d in found} == {"tiny-set"} and found[3].source == f"hf:{dataset}/train#3"
     capped = Hub.parse(f"hf:{dataset}", max_bytes=25)

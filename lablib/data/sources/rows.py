@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from lablib.data.documents import Document, Unreadable, decode
+from lablib.data.sources import streams
 
 TEXT_COLUMNS = ("text", "content", "document")
 """Columns that hold the text, in order of preference."""
@@ -32,6 +33,8 @@ def document(row: Any, domain: str, source: str, licence: str) -> Document | Unr
     text = next((row[name] for name in TEXT_COLUMNS if isinstance(row.get(name), str)), None)
     if text is None:
         return Unreadable(domain, source, f'row without a "{TEXT_COLUMNS[0]}"', str(dict(row)))
+    if len(text) > streams.LONGEST:
+        return Unreadable(domain, source, "longer than a document may be")
     made = _made(row.get("synthetic"), row.get("generation"))
     if isinstance(made, str):
         return Unreadable(domain, source, f"provenance that cannot be [{made}]", text)
