@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from lablib.runs import Recorder
-from lablib.specs import LabError, Pretrain
+from lablib.specs import Pretrain
 from lablib.train.batches import Batches
 from lablib.train.checkpoint import Checkpoints, Position
 from lablib.train.heldout import Heldout
 from lablib.train.meter import Meter
 from lablib.train.optimizer import set_learning_rate
 from lablib.train.schedule import learning_rate
+from lablib.train.stability import Guard, Spike
 from lablib.train.step import Outcome, Stepper
 
 
@@ -24,35 +26,51 @@ class Parts:
     heldout: Heldout
     checkpoints: Checkpoints
     meter: Meter
+    guard: Guard
+    restart: Callable[[], None]
+    """Put model and optimiser back to where they were before the first step."""
 
 
 def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     """Train from the newest checkpoint (or the start) to the last step; True where it got there.
 
-    False means that the run was asked to stop: its state is saved and the same call continues it. Raises `LabError` where
-    loss or gradient stops being finite; the update is not made and the last checkpoint stays.
+    False means that the run was asked to stop: its state is saved and the same call continues it. A spike is met by going
+    back to an earlier checkpoint (`lablib.train.stability`). Raises `LabError` where that does not help.
     """
+    guard = parts.guard
     at = resume(recipe, run, parts)
     while at.step < recipe.steps:
         if parts.stepper.world.any(run.stop_requested):
             save(recipe, run, parts, at)
             return False
-        rate = learning_rate(at.step, recipe.steps, recipe.optimizer.learning_rate, recipe.schedule)
+        rate = guard.rate * learning_rate(at.step, recipe.steps, recipe.optimizer.learning_rate, recipe.schedule)
         set_learning_rate(parts.stepper.optimizer, rate)
+        first = guard.begin(at.sequences)
         parts.meter.start()
-        outcome = parts.stepper(parts.batches.at(at.sequences))
+        outcome = parts.stepper(parts.batches.at(first), guard.doubts)
         parts.meter.stop()
-        at = Position(at.step + 1, at.sequences + parts.batches.per_step, at.science)
-        refuse_not_finite(run, at, outcome)
+        spike = guard.observe(at.step + 1, first, outcome)
+        if spike is not None:
+            at = go_back(recipe, run, parts, spike)
+            continue
+        at = moved(at, first, parts.batches.per_step, outcome.finite)
+        if not outcome.finite:
+            continue
         last = at.step == recipe.steps
         if at.step % recipe.log_every == 0 or last:
             log(recipe, run, parts, at, outcome, rate)
         run.progress(at.step, recipe.steps)
         if due(at.step, recipe.eval_every, recipe.steps, times=5):
             run.log(at.step, stream="eval", **parts.heldout(parts.stepper))
-        if due(at.step, recipe.checkpoint_every, recipe.steps, times=10):
+        if due(at.step, recipe.checkpoint_every, recipe.steps, times=10) and (guard.calm or last):
             save(recipe, run, parts, at)
     return True
+
+
+def moved(at: Position, first: int, per_step: int, updated: bool) -> Position:
+    """Where a run stands after a step from `at` that read `per_step` sequences from `first` on, `updated` or not."""
+    passed = at.passed + first - at.sequences + (0 if updated else per_step)
+    return replace(at, step=at.step + updated, sequences=first + per_step, passed=passed)
 
 
 def due(step: int, every: int | None, steps: int, times: int) -> bool:
@@ -60,31 +78,39 @@ def due(step: int, every: int | None, steps: int, times: int) -> bool:
     return step == steps or step % (every or -(-steps // times)) == 0
 
 
-def resume(recipe: Pretrain, run: Recorder, parts: Parts) -> Position:
-    """The position of the newest whole checkpoint after loading it, else the start."""
-    stepper = parts.stepper
-    found = parts.checkpoints.load(stepper.model, stepper.optimizer, recipe.science_hash)
-    if found is None:
-        return Position(0, 0, recipe.science_hash)
-    run.event("resumed", at_step=found.step, sequences=found.sequences, layout=str(recipe.parallelism))
-    return found
+def resume(recipe: Pretrain, run: Recorder, parts: Parts, begun: bool = False) -> Position:
+    """The position of the newest whole checkpoint that counts, after loading it, else the start; `begun` says that the weights
+    are no longer what they were there."""
+    stepper, guard = parts.stepper, parts.guard
+    found = parts.checkpoints.load(stepper.model, stepper.optimizer, recipe.science_hash, guard.valid)
+    for name in parts.checkpoints.torn:
+        run.event("checkpoint_torn", checkpoint=name)
+    at = found or Position(0, 0, recipe.science_hash)
+    if found is not None:
+        run.event("resumed", at_step=found.step, sequences=found.sequences, layout=str(recipe.parallelism))
+    elif begun:
+        parts.restart()
+    guard.recall(at)
+    guard.treat(stepper.model)
+    return at
+
+
+def go_back(recipe: Pretrain, run: Recorder, parts: Parts, spike: Spike) -> Position:
+    """Rewind as the guard decides, and take up the run from there. Raises `LabError` where it gives up."""
+    guard, checkpoints = parts.guard, parts.checkpoints
+    guard.respond(spike, checkpoints.steps(guard.valid), parts.stepper.model)
+    checkpoints.discard(guard.valid)
+    return resume(recipe, run, parts, begun=True)
 
 
 def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
     """Publish a checkpoint of where the run stands."""
-    path = parts.checkpoints.save(parts.stepper.model, parts.stepper.optimizer, at, str(recipe.parallelism))
+    stepper, whole = parts.stepper, replace(at, memory=parts.guard.memory())
+    path = parts.checkpoints.save(stepper.model, stepper.optimizer, whole, str(recipe.parallelism))
     run.saved(at.step, path)
 
 
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:
     """One row of the train stream; `step` counts the updates made, `tokens` what they have read, in all and by domain."""
     measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate, **parts.batches.read(at.sequences)}
-    run.log(at.step, "train", tokens=at.sequences * recipe.seq_len, **measured, **parts.meter.report())
-
-
-def refuse_not_finite(run: Recorder, at: Position, outcome: Outcome) -> None:
-    """Raises `LabError` (and leaves an event) where the step gave a loss or gradient that is not finite."""
-    if outcome.finite:
-        return
-    run.event("not_finite", at_step=at.step, loss=str(outcome.loss), grad_norm=str(outcome.grad_norm))
-    raise LabError(f"step {at.step}: loss {outcome.loss}, gradient norm {outcome.grad_norm}; training stopped before the update. Submit it again to continue from the last checkpoint, or lower optimizer.learning_rate")  # fmt: skip
+    run.log(at.step, "train", tokens=(at.sequences - at.passed) * recipe.seq_len, **measured, **parts.meter.report())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -12,7 +13,7 @@ from launch import on_ranks
 from tiny import KILL, STOP, Job, attempt, curve, new_run, prepare_data, recipe
 
 from lablib.runs import Run
-from lablib.specs import LabError, Optimizer, Pretrain, Ref
+from lablib.specs import LabError, Optimizer, Pretrain, Ref, Stability
 from lablib.train import checkpoint, step
 
 
@@ -90,13 +91,13 @@ def test_planted_forgetting_shows_in_the_curve(stopped: Path, whole: Path, data:
     path = copy(stopped, f"forgot-{forgotten}")
     load = checkpoint.Checkpoints.load
 
-    def forgetful(self: checkpoint.Checkpoints, model: object, optimizer: object, science: str) -> checkpoint.Position:
-        at = load(self, model, optimizer, science)
+    def forgetful(self: checkpoint.Checkpoints, model: object, optimizer: object, *rest: Any) -> checkpoint.Position:
+        at = load(self, model, optimizer, *rest)
         assert at is not None
         if forgotten == "optimizer":
             optimizer.state.clear()  # type: ignore[attr-defined]
         changes = {"position": (at.step, 0), "step": (at.step - 1, at.sequences)}
-        return checkpoint.Position(*changes.get(forgotten, (at.step, at.sequences)), science)
+        return checkpoint.Position(*changes.get(forgotten, (at.step, at.sequences)), at.science)
 
     with patch.object(checkpoint.Checkpoints, "load", forgetful):
         attempt(Job(path, recipe(data)))
@@ -177,7 +178,8 @@ def test_checkpoints_hold_no_pickle(stopped: Path) -> None:
 
 
 def test_loss_that_is_not_finite_stops_before_the_update(root: Path, data: Ref) -> None:
-    path = new_run(root, recipe(data))
+    wanted = recipe(data, stability=Stability(max_rewinds=0))
+    path = new_run(root, wanted)
     real = step.Stepper.loss_sum
 
     def broken(self: step.Stepper, batch: object) -> object:
@@ -185,9 +187,9 @@ def test_loss_that_is_not_finite_stops_before_the_update(root: Path, data: Ref) 
 
     with (
         patch.object(step.Stepper, "loss_sum", broken),
-        pytest.raises(LabError, match=r"step 4: loss nan.*learning_rate"),
+        pytest.raises(LabError, match=r"step 4: not finite.*learning_rate"),
     ):
-        attempt(Job(path, recipe(data)))
+        attempt(Job(path, wanted))
     assert len(curve(path)) == 3 and "not_finite" in kinds(path)
     assert steps_saved(path) == ["step-00000003"]
 
