@@ -24,6 +24,7 @@ COMMANDS = {
     "logs": "what a rank of a run printed",
     "data": "what a prepared data set is made of: funnel, rights, what was dropped",
     "mixture": "learn a data mixture from small proxy runs, and see whether it holds up",
+    "tokenizer": "how many tokens text takes: by domain, language and vocabulary size, beside published tokenizers",
     "stop": "ask a run to save and end, or end it now",
     "requeue": "have a run save and begin again from its checkpoint",
     "extend": "change what a run may spend, or how long a job of it may take",

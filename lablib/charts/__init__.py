@@ -12,6 +12,7 @@ from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
 from lablib.charts.trade_off import trade_off
+from lablib.charts.vocabulary import fertility, vocabulary_cost
 
 __all__ = [
     "Figure",
@@ -21,6 +22,7 @@ __all__ = [
     "columns",
     "edit_curve",
     "epochs_by_domain",
+    "fertility",
     "funnel",
     "grad_norm",
     "learning_rate",
@@ -43,4 +45,5 @@ __all__ = [
     "thin",
     "to_rows",
     "trade_off",
+    "vocabulary_cost",
 ]

@@ -12,6 +12,7 @@ from lablib.explorers.monitor import Monitor
 from lablib.explorers.prepared import DataFlow, DataSamples
 from lablib.explorers.s_curve import SCurve
 from lablib.explorers.view import Headline, Status, Table, View
+from lablib.explorers.vocabulary import VocabularyPlan
 
 __all__ = [
     "Accuracy",
@@ -30,5 +31,6 @@ __all__ = [
     "Status",
     "Table",
     "View",
+    "VocabularyPlan",
     "knob",
 ]

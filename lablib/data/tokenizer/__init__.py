@@ -5,7 +5,7 @@ and no text is unknown, whichever algorithm learnt the vocabulary. `special` has
 `patterns` the published split patterns, `folder` the hash that a model is bound to.
 """
 
-from lablib.data.tokenizer.encoding import Encoder, encode, encode_text, fastest, reference
+from lablib.data.tokenizer.encoding import Encoder, chosen, encode, encode_text, fastest, reference
 from lablib.data.tokenizer.folder import FILES, copy, end_and_pad, load, require, save, tokenizer_hash
 from lablib.data.tokenizer.patterns import PATTERNS
 from lablib.data.tokenizer.special import CHAT_TEMPLATE, PAD, SEPARATOR, SMALLEST, SPECIAL, TURN_END, TURN_START
@@ -23,6 +23,7 @@ __all__ = [
     "TURN_END",
     "TURN_START",
     "Encoder",
+    "chosen",
     "copy",
     "encode",
     "encode_text",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -94,6 +94,13 @@ def fastest(tokenizer: Tokenizer, documents: Sequence[str], threads: int = 1) ->
             return Encoder(label, run, len(texts), refused)
         refused[label] = f"other ids for {len(wrong)} of {len(texts)} texts, the first being {wrong[0][:60]!r}"
     return Encoder(reference(tokenizer).name, reference(tokenizer).run, 0, refused)
+
+
+def chosen(tokenizer: Tokenizer, facts: Mapping[str, Any], threads: int = 1) -> Encoder:
+    """The encoder that `fastest` chose for this tokenizer, by its `Encoder.facts`."""
+    make = FAST.get(facts["name"].partition(" ")[0])
+    run = reference(tokenizer).run if make is None else make(tokenizer, threads)
+    return Encoder(facts["name"], run, facts["compared"], dict(facts["refused"]))
 
 
 def _tokens(tokenizer: Tokenizer) -> list[str]:
