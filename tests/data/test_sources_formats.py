@@ -193,7 +193,7 @@ def test_what_lies_before_the_damage_is_kept(tmp_path: Path, ending: str, form: 
     if form == "tar":
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
-            for n, text in enumerate(words[:600]):
+            for n, text in enumerate(words[:1500]):
                 info = tarfile.TarInfo(f"{n}.txt")
                 info.size = len(text)
                 archive.addfile(info, io.BytesIO(text.encode()))
@@ -209,6 +209,22 @@ def test_what_lies_before_the_damage_is_kept(tmp_path: Path, ending: str, form: 
     else:
         assert found == words[: len(found)] and 0 < len(found) < len(words)
     assert aside(tmp_path / f"x.{form}{ending}") == {"file is cut short or damaged": 1}
+
+
+@pytest.mark.parametrize(
+    ("head", "licence"),
+    [
+        ("# SPDX-License-Identifier: Apache-2.0\n", "Apache-2.0"),
+        ("/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */\n", "(GPL-2.0 WITH Linux-syscall-note) OR MIT"),
+        ("<!-- SPDX-License-Identifier: CC-BY-4.0 -->\n", "CC-BY-4.0"),
+        ("// no word of it\n", "not stated (your own files)"),
+        ("x = 1\n" * 400 + "# SPDX-License-Identifier: MIT\n", "not stated (your own files)"),
+    ],
+)  # fmt: skip
+def test_a_file_that_names_its_licence_keeps_it(tmp_path: Path, head: str, licence: str) -> None:
+    (tmp_path / "a.c").write_text(head + "int main() { return 0; }\n")
+    (one,) = Files(tmp_path).documents()
+    assert isinstance(one, Document) and one.licence == licence
 
 
 def test_files_that_are_not_what_they_say(tmp_path: Path) -> None:

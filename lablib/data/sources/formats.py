@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,10 @@ CODE = frozenset(
 TEXT = PROSE | CODE
 """Endings of files that are one document each."""
 UNSTATED = "not stated (your own files)"
+SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+()-]+(?: [\w.+()][\w.+()-]*)*)")
+"""How a file names its own licence (SPDX 2.3, annex E); what ends a comment is no part of it."""
+HEAD = 2000
+"""Bytes from the start in which a file names it."""
 BATCH = 256
 """Rows of a Parquet file that are decoded at once."""
 
@@ -90,7 +95,8 @@ def _one(data: bytes | None, domain: str, source: str) -> Document | Unreadable:
         data.decode()
     except UnicodeDecodeError:
         return Unreadable(domain, source, "not UTF-8", decode(data[:2000]))
-    return Document(domain, source, UNSTATED, decode(data))
+    named = SPDX.search(data[:HEAD].decode("utf-8", "replace"))
+    return Document(domain, source, named[1].strip() if named else UNSTATED, decode(data))
 
 
 def _json_lines(path: Path, domain: str, source: str) -> Found:
