@@ -58,7 +58,11 @@ def _prepare(recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> 
         caps = selection.quotas(built, recipe.max_bytes)
         parts = pieces.make(built, tokens, caps, recipe.heldout, key, team, partial(progress.at, "tokenise"))
     if recipe.task == 0:
-        data = cache.made("shards", key, lambda to: _shards(recipe, built, tokens, to, parts))
+        data = cache.made(
+            "shards",
+            key,
+            lambda to: _shards(recipe, built, tokens, to, parts, pieces.encoder(built, tokens, key, team)),
+        )
         progress.kept(data)
         for part in parts:
             cache.drop("pieces", part.name)
@@ -195,19 +199,20 @@ def _vocab(folder: Path) -> int:
     return int(tokenizer.load(folder).get_vocab_size())
 
 
-def _shards(recipe: Prepare, built: Corpus, tokens: Path, folder: Path, parts: list[Path]) -> None:
+def _shards(
+    recipe: Prepare, built: Corpus, tokens: Path, folder: Path, parts: list[Path], encoder: dict[str, Any]
+) -> None:
     """The data folder, of the pieces of all parts of the corpus."""
     made = pieces.join(parts, built.domains, folder / "shards")
     loaded = tokenizer.load(tokens)
     ends = tokenizer.end_and_pad(loaded, tokens)
-    encoder = tokenizer.fastest(loaded, pieces.compared(built), recipe.threads)
     facts = {
         "vocab": loaded.get_vocab_size(),
         "sha256": file_sha256(tokens / "tokenizer.json"),
         "hash": tokenizer.tokenizer_hash(tokens),
         "separator": ends[0],
         "pad": ends[1],
-        "encoder": encoder.facts(),
+        "encoder": encoder,
     }
     manifest = _manifest(recipe, built, made, facts)
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))

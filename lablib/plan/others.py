@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lablib.plan import flops, sampling, work
+from lablib.plan.data_rates import RATES
 from lablib.plan.flops import Flops
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
@@ -45,14 +46,18 @@ def corpus_bytes(recipe: Prepare) -> tuple[int, str]:
 
 
 def prepare(recipe: Prepare, machine: Machine) -> Work:
-    """Reading, cleaning, tokenising and writing, at a measured rate of bytes a second a process."""
+    """Reading, tokenising and writing (``text``) and the funnel's steps that are asked for, at measured rates of bytes a second
+    a process, shared by the recipe's tasks; what a step drops is read by those after it all the same."""
     size, assumed = corpus_bytes(recipe)
     efficiency = machine.efficiency
     parts = {"overhead": efficiency.reserve_gib, "text": 4 * min(size, 2**30) / GIB}
-    rate = efficiency.bytes_per_second * recipe.gpus * (machine.speed if machine.is_cpu else 1.0)
+    workers = recipe.gpus * recipe.tasks * (machine.speed if machine.is_cpu else 1.0)
+    steps = {"quality": recipe.clean, "near-duplicates": recipe.dedup, "decontamination": recipe.decontaminate}
+    rates = {name: RATES[name].mb_per_second * 1e6 for name, asked in steps.items() if asked is not None}
+    seconds = {name: size / (rate * workers) for name, rate in {"text": efficiency.bytes_per_second, **rates}.items()}
     return Work(
         steps=1,
-        step_parts={"text": size / rate},
+        step_parts=seconds,
         memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
         spread=Range(low=0.6, mid=1.0, high=1.8),
         assumed=(assumed,) if assumed else (),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
+from lablib.plan.data_rates import MEASURED, RATES, Rate
 from lablib.plan.ledger import Entry
 from lablib.plan.ledger import text as told
 from lablib.plan.ranges import Range
@@ -18,7 +19,6 @@ from lablib.specs import LabError, Spec
 from lablib.specs.catalog import rows
 from lablib.specs.units import show_count, show_dollars, show_seconds
 
-MEASURED = "python -m bench.data.scale, 2026-11-26 (docs/data.md, At scale)"
 OTHER_CORES = Range(low=0.6, mid=1.0, high=1.6)
 """Speed of another server core over the one that was measured: quiet and busy runs of one machine differ by 1.4."""
 BYTES_PER_TOKEN = Range(low=3.9, mid=4.3, high=4.6)
@@ -32,23 +32,6 @@ JSON_LINES = 1.15
 """Bytes of a corpus' JSON lines over its text: measured as ``corpora`` (docs/data.md)."""
 TOKEN_BYTES = 4
 """Of an id above a vocabulary of 65,536; below it is 2."""
-
-
-@dataclass(frozen=True)
-class _Rate:
-    mb_per_second: float
-    """Megabytes of text a CPU-second."""
-    source: str = MEASURED
-
-
-RATES = {
-    "read": _Rate(20.0),
-    "quality": _Rate(6.0),
-    "near-duplicates": _Rate(15.0),
-    "decontamination": _Rate(20.0),
-    "tokenise": _Rate(8.0),
-}
-"""Steps in their order; `read` decodes JSON lines and drops exact duplicates. Extraction from HTML is not among them."""
 
 
 class _Kept(NamedTuple):
@@ -138,13 +121,14 @@ def plan_data(
     return DataPlan(tokens=tokens, cores=cores, steps=tuple(steps), core_hours=total, days=days, disk=disk, dollars=dollars, account=tuple(account))  # fmt: skip
 
 
-def _entries(name: str, rate: _Rate, kept: _Kept, hours: Range) -> Sequence[Entry]:
+def _entries(name: str, rate: Rate, kept: _Kept, hours: Range) -> Sequence[Entry]:
     return (
         Entry(f"{name}.kept", str(kept.share), "out / in of published funnels", "", kept.source),
         Entry(f"{name}.core_hours", str(hours), "bytes in / rate", f"{rate.mb_per_second:g} MB a CPU-second", rate.source),
     )  # fmt: skip
 
 
+@cache
 def keeps() -> dict[str, _Kept]:
     """Shares that steps keep of web text, from the catalogue's published funnels; the middle is the geometric mean."""
     olmo, fine, red = "Olmo 3 web (Dolma 3)", "FineWeb", "RedPajama-V2"

@@ -36,18 +36,20 @@ def make(built: Corpus, tokens: Path, caps: Mapping[str, float | None], heldout:
     `caps` are the bytes that each domain may have (`selection.quotas`); `key` is that of the shards.
     """
     bounds = {domain: selection.bound(built, domain, cap) for domain, cap in caps.items()}
+    facts = encoder(built, tokens, key, team)
+    threads = team.threads if len(built.parts) == 1 else 1
     jobs = [
-        Job("pieces", digest([key, part.identity]), _piece, (part.folder, tokens, bounds, heldout, team.threads))
+        Job("pieces", digest([key, part.identity]), _piece, (part.folder, tokens, bounds, heldout, facts, threads))
         for part in built.parts
     ]
     return team.each(jobs, report)
 
 
 def _piece(folder: Path, report: Report, part: Path, tokens: Path, bounds: Mapping[str, str | None], heldout: float,
-           threads: int) -> None:  # fmt: skip
+           facts: dict[str, Any], threads: int) -> None:  # fmt: skip
     built, loaded = Corpus(part), tokenizer.load(tokens)
     separator, _ = tokenizer.end_and_pad(loaded, tokens)
-    encoder = tokenizer.fastest(loaded, compared(built), threads)
+    encoder = tokenizer.chosen(loaded, facts, threads)
     kind, done, made = shards.id_type(loaded.get_vocab_size()), 0, list[shards.Shard]()
     total = sum(built.bytes(domain) for domain in built.domains)
     (folder / "shards").mkdir()
@@ -64,11 +66,23 @@ def _piece(folder: Path, report: Report, part: Path, tokens: Path, bounds: Mappi
     write_atomic(folder / "pieces.json", json.dumps([asdict(one) for one in made]))
 
 
+def encoder(built: Corpus, tokens: Path, key: str, team: Team) -> dict[str, Any]:
+    """Which encoder tokenises: chosen once for all parts (`lablib.data.tokenizer.fastest`)."""
+    folder = team.one(Job("encoders", key, _choose, (built, tokens)))
+    found: dict[str, Any] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _choose(folder: Path, report: Report, built: Corpus, tokens: Path) -> None:
+    facts = tokenizer.fastest(tokenizer.load(tokens), _compared(built)).facts()
+    write_atomic(folder / "encoder.json", json.dumps(facts))
+
+
 def _after(report: Report, before: float, total: float) -> Report:
     return lambda done, _: report(before + done, total)
 
 
-def compared(built: Corpus) -> list[str]:
+def _compared(built: Corpus) -> list[str]:
     """Documents that encoders are compared on: as many of each domain, spread evenly over it."""
     each, texts = -(-COMPARED // max(1, len(built.domains))), []
     for domain in built.domains:

@@ -1,0 +1,71 @@
+"""The plan of data preparation: hand arithmetic, published funnels, and what a recipe's estimate makes of its steps."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lablib.plan import estimate
+from lablib.plan.data_rates import RATES
+from lablib.plan.preparing import BYTES_PER_TOKEN, JSON_LINES, DataPlan, keeps, plan_data
+from lablib.specs import Cluster, LabError, Prepare
+
+
+def test_a_source_that_needs_no_filter_by_hand() -> None:
+    """15 T tokens of 4.3 bytes go through every step at its rate."""
+    made = plan_data(15e12, cores=2000, usd_per_core_hour=0.05, keep_everything=True)
+    size = 15e12 * BYTES_PER_TOKEN.mid
+    hours = sum(size / 1e6 / rate.mb_per_second / 3600 for rate in RATES.values())
+    assert made.core_hours.mid == pytest.approx(hours) and made.dollars.mid == pytest.approx(0.05 * hours)
+    assert made.days.mid == pytest.approx(hours / 0.85 / 2000 / 24)
+    assert made.disk.mid == pytest.approx(4 * size * JSON_LINES + 15e12 * 4)
+    assert all(one.bytes_in == one.bytes_out for one in made.steps)
+
+
+def test_keep_rates_are_those_of_the_published_funnels() -> None:
+    """Olmo 3 report §3.4.1 states -84.6 %, -67 % and -23 %; FineWeb 36 → 20 T; RedPajama-V2 100 → 30 → 20.8 B."""
+    found = {name: one.share for name, one in keeps().items()}
+    assert found["quality"].low == pytest.approx(1 - 0.846, abs=5e-4) and found["quality"].high == pytest.approx(0.3)
+    assert found["read"].low == pytest.approx(1 - 0.67, abs=5e-3) and found["read"].high == pytest.approx(20.8 / 30)
+    assert found["near-duplicates"].high == pytest.approx(1 - 0.234, abs=5e-3)
+    assert found["near-duplicates"].low == pytest.approx(20 / 36)
+
+
+def test_raw_text_of_fifteen_trillion_tokens_is_of_the_size_of_the_pools() -> None:
+    """DCLM-Pool's 240 T tokens and Olmo 3's 252.6 B documents are what such funnels begin with."""
+    first = plan_data(15e12).steps[0].bytes_in
+    assert 240e12 * 4.3 * 0.3 < first.mid < 240e12 * 4.3 * 2
+
+
+@settings(max_examples=20)
+@given(st.floats(1e6, 1e14), st.integers(1, 10**6))
+def test_it_is_linear_and_every_band_rises(tokens: float, cores: int) -> None:
+    made, double = plan_data(tokens, cores), plan_data(2 * tokens, cores)
+    for one, other in ((made.core_hours, double.core_hours), (made.disk, double.disk), (made.dollars, double.dollars)):
+        assert one.low < one.mid < one.high and math.isclose(2 * one.mid, other.mid)
+    for before, after in zip(made.steps, made.steps[1:], strict=False):
+        assert before.bytes_out == after.bytes_in and before.bytes_out.mid <= before.bytes_in.mid
+
+
+def test_every_number_has_a_source_and_survives_json() -> None:
+    made = plan_data(1e12)
+    assert DataPlan(**json.loads(made.to_json())) == made
+    assert all(entry.source for entry in made.account) and "bench.data.scale" in made.explain()
+    with pytest.raises(LabError, match="cores=0"):
+        plan_data(1e12, cores=0)
+
+
+def test_a_recipe_is_priced_by_its_steps_and_tasks() -> None:
+    """Each step that is asked for costs its share; four tasks take a quarter of the time, and money is one task's own."""
+    here = Cluster(accelerator="h100-sxm", nodes=1, gpus_per_node=1)
+    plain = estimate(Prepare(), here)
+    steps = estimate(Prepare(clean="gopher", dedup={}, decontaminate={}), here)  # type: ignore[arg-type]
+    assert set(plain.step_parts) == {"text"}
+    assert steps.step_parts["quality"] == pytest.approx(59e6 / (RATES["quality"].mb_per_second * 1e6))
+    assert set(steps.step_parts) == {"text", "quality", "near-duplicates", "decontamination"}
+    assert estimate(Prepare(tasks=4), here).step_seconds == pytest.approx(plain.step_seconds / 4)
+    assert "MB a CPU-second" in steps.explain()
