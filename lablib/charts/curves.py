@@ -26,8 +26,8 @@ def _faint(frame: str, value: str, colour: str = theme.BLUE) -> alt.Chart:
     return marks.encode(x="step:Q", y=f"{value}:Q")
 
 
-def loss(forecast: bool = True) -> Figure:
-    """`forecast` says whether the words speak of one. Frames: ``loss`` (step, loss, smooth), ``band`` (step, low, mid, high), ``heldout`` (step, loss); nats a token."""
+def loss(forecast: bool = True, rewinds: bool = False) -> Figure:
+    """`forecast` and `rewinds` say whether the words speak of them. Frames: ``loss`` (step, loss, smooth), ``band`` (step, low, mid, high), ``heldout`` (step, loss), ``rewinds`` (step, to_step); nats a token."""
     band = alt.Chart(alt.NamedData("band"))
     x, y = step_axis(), value_axis("loss", "loss, nats")
     area = band.mark_area(color=theme.GREY, opacity=0.2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
@@ -42,13 +42,17 @@ def loss(forecast: bool = True) -> Figure:
         )
     )
     line = _line("loss", "smooth", "loss, nats")
-    chart = (area + middle + _faint("loss", "loss") + line + dots).properties(
+    back = alt.Chart(alt.NamedData("rewinds")).mark_rule(color=theme.PINK, strokeWidth=1.5, strokeDash=[2, 3])
+    told_back = [alt.Tooltip("step:Q", title="spike at step"), alt.Tooltip("to_step:Q", title="back to step")]
+    marks = back.encode(x=x, tooltip=told_back)
+    chart = (area + middle + marks + _faint("loss", "loss") + line + dots).properties(
         width=theme.WIDTH, height=theme.HEIGHT + 40
     )
     words = "Blue: training loss (line smoothed, faint as logged). Orange diamonds: held-out."
+    words += " Dotted pink: a spike, from which the run went back." if rewinds else ""
     told = f"{words} Grey: the forecast and its band, registered before the start." if forecast else words
     title = "Loss against the forecast" if forecast else "Loss"
-    return Figure("loss", title, told, chart, ("loss", "band", "heldout"))
+    return Figure("loss", title, told, chart, ("loss", "band", "heldout", "rewinds"))
 
 
 def speed() -> Figure:

@@ -29,6 +29,8 @@ ADVICE = {
     RunState.LOST: "The process died without a word (killed, out of memory or a restart of its machine). Submit the run again: it resumes from its last checkpoint.",
     RunState.STOPPED: "Stopped on request after saving; submit it again to resume.",
 }
+HEALING = ("rewound", "not_finite", "hardware", "fp32_attention", "checkpoint_torn")
+"""Kinds of events in which a training run heals itself (`lablib.train.stability`)."""
 SPAN = 20
 """Logged steps that the smoothed curves average over; a tenth of them while there are few, else the line would lag."""
 
@@ -41,6 +43,7 @@ class Monitor:
         self.run, self._points = run, points
         self._tails = {name: Tail(run.path / "metrics" / f"{name}.jsonl") for name in ("train", "eval")}
         self._rows: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in self._tails}
+        self._events, self._happened = Tail(run.path / "events.jsonl"), list[dict[str, Any]]()
 
     def rows(self, stream: str) -> list[dict[str, Any]]:
         """All rows of a stream by step so far; a step that was logged again counts once."""
@@ -48,11 +51,17 @@ class Monitor:
         self._rows[stream].update({row["step"]: row for row in new if "step" in row})
         return [row for _, row in sorted(self._rows[stream].items())]
 
+    def healing(self) -> list[dict[str, Any]]:
+        """Events so far in which the run dealt with a spike or with hardware that computes wrongly."""
+        self._happened += [event for event in self._events.read() if event.get("kind") in HEALING]
+        return self._happened
+
     def view(self) -> View:
         """The screen of this moment. Reads files; never writes or waits."""
         run, state, plan = self.run, self.run.state, planned(self.run)
         train, heldout = self.rows("train"), self.rows("eval")
-        frames = _frames(train, heldout, plan, run.forecast, self._points)
+        healing = self.healing()
+        frames = _frames(train, heldout, plan, run.forecast, self._points) | _rewinds(healing)
         progress = run.progress
         return View(
             title=run.recipe.name,
@@ -62,9 +71,34 @@ class Monitor:
             headlines=tuple(_headlines(run, state, train, frames, plan, progress)),
             charts=tuple(figures(frames)),
             frames=frames,
-            notes=tuple(_notes(run, state, frames)),
+            notes=(*healed(healing), *_notes(run, state, frames)),
             failure=run.failure if state in (RunState.FAILED, RunState.LOST) else "",
         )
+
+
+def _rewinds(healing: list[dict[str, Any]]) -> dict[str, Frame]:
+    rows = [event for event in healing if event["kind"] == "rewound"]
+    return {"rewinds": {"step": [row["at_step"] for row in rows], "to_step": [row["to_step"] for row in rows]}} if rows else {}  # fmt: skip
+
+
+def healed(events: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each thing that a run did to heal itself; steps without an update are counted in one."""
+    healing = [event for event in events if event["kind"] in HEALING]
+    told = [_sentence(event) for event in healing if event["kind"] != "not_finite"]
+    passed = len(healing) - len(told)
+    return [*told, f"Steps whose loss or gradient was not finite, and which made no update: {passed}."] if passed else told  # fmt: skip
+
+
+def _sentence(event: dict[str, Any]) -> str:
+    if event["kind"] == "hardware":
+        return f"Step {event['at_step']:,} came out different when it was computed again: check the hardware of {', '.join(event['nodes']) or 'every node'}."  # fmt: skip
+    if event["kind"] == "fp32_attention":
+        return f"Attention of layer {event['layer']} is computed in fp32."
+    if event["kind"] == "checkpoint_torn":
+        return f"{event['checkpoint']} is damaged and was passed over."
+    first, end = event["skip"]
+    slower = f", at {event['rate']:.0%} of the learning rate" if event["rate"] < 1 else ""
+    return f"Spike at step {event['at_step']:,} ({event['why']}): back to step {event['to_step']:,}, sequences {first:,} to {end - 1:,} are skipped{slower}. This run is no longer exactly its recipe."  # fmt: skip
 
 
 def _share(progress: dict[str, Any], state: RunState) -> float | None:
@@ -112,7 +146,7 @@ def figures(frames: Mapping[str, Frame]) -> list[Figure]:
     """The figures that a run's frames can fill, what it is trained on first."""
     made: dict[str, Callable[[], Figure]] = {
         "reward": charts.reward,
-        "loss": partial(charts.loss, "band" in frames),
+        "loss": partial(charts.loss, "band" in frames, "rewinds" in frames),
         "speed": charts.speed,
         "memory": charts.memory,
         "lr": charts.learning_rate,

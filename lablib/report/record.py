@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lablib.explorers import Monitor
+from lablib.explorers.monitor import HEALING
 from lablib.explorers.planned import planned
 from lablib.report import contamination, scores
 from lablib.runs import Run
@@ -20,7 +21,7 @@ from lablib.runs import Run
 SCHEMA = 1
 Record = dict[str, Any]
 RunRecord = dict[str, Any]
-SHOWN_EVENTS = ("started", "completed", "stopped", "failed", "lost", "checkpoint", "resumed")
+SHOWN_EVENTS = ("started", "completed", "stopped", "failed", "lost", "checkpoint", "resumed", *HEALING)
 
 
 def collect(runs: Sequence[Run], question: str, title: str) -> Record:

@@ -61,6 +61,24 @@ def test_each_look_reads_what_was_added(tmp_path: Path) -> None:
     assert view.progress is not None and 0 < view.progress <= 15 / 200  # progress is written twice a second at most
 
 
+def test_what_a_run_did_to_heal_itself_is_said_and_marked(tmp_path: Path) -> None:
+    """Each rewind is a mark on the loss and a sentence; steps without an update are counted in one sentence."""
+    recorder = made.start(tmp_path, made.pretrain())
+    with recorder.working() as run:
+        made.train(run, 10)
+        assert "rewinds" not in Monitor(Run(recorder.path)).view().frames
+        run.event("not_finite", at_step=3)
+        run.event("not_finite", at_step=4)
+        run.event("rewound", at_step=9, to_step=2, why="loss", skip=[40, 80], rate=0.8)
+        run.event("hardware", at_step=9, nodes=["node-7"])
+    view = Monitor(Run(recorder.path)).view()
+    assert view.frames["rewinds"] == {"step": [9], "to_step": [2]}
+    assert "went back" in view.charts[0].caption
+    said = " ".join(view.notes)
+    assert "back to step 2, sequences 40 to 79 are skipped, at 80% of the learning rate" in said
+    assert "no update: 2." in said and "node-7" in said
+
+
 def test_leaving_the_forecast_is_said(tmp_path: Path) -> None:
     """A loss above the band is a warning in words, not only in colour."""
     with made.start(tmp_path, made.pretrain()).working() as run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lablib.explorers.monitor import healed
 from lablib.report.markup import join, tag
 from lablib.report.record import Record, RunRecord
 from lablib.report.section import Section
@@ -24,7 +25,8 @@ def attempts(run: RunRecord) -> int:
 
 
 def failures(record: Record) -> Section:
-    """Every run that is not completed, with its message and traceback, and every attempt that was repeated."""
+    """Every run that is not completed, with its message and traceback, every attempt that was repeated, and what runs did to
+    heal themselves."""
     parts = []
     for run in record["runs"]:
         if run["state"] != "completed":
@@ -35,5 +37,6 @@ def failures(record: Record) -> Section:
             parts.append(
                 tag("p", tag("b", run["name"]), f" needed {count + 1} attempts; times and money count all of them.")
             )
+        parts += [tag("p", tag("b", run["name"]), f": {told}") for told in healed(run["events"])]
     body = join(parts) if parts else tag("p", "Every stage completed at its first attempt.")
     return Section("failures", "Failures", body)

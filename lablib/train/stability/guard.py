@@ -92,7 +92,8 @@ class Guard:
         self.rewinds.append(decided)
         self.world.from_main(self._write)
         self._streak = []
-        self.run.event("rewound", why=spike.why, suspects=suspects, **asdict(decided))
+        told = {name: f"{ratio:.3g}" for name, ratio in suspects.items()}
+        self.run.event("rewound", why=spike.why, suspects=told, **asdict(decided))
         self.run.note(deviations=[asdict(rewind) for rewind in self.rewinds])
         return decided
 
