@@ -126,6 +126,18 @@ class Optimizer(Spec):
         return betas
 
 
+class MuP(Spec):
+    """Maximal-update parametrisation (arXiv 2203.03466): the model that learning rate and init_std were tuned on.
+
+    The recipe's model is that one widened by more heads of the same size and a feed-forward in proportion
+    (`lablib.models.mup.widened`), and made deeper.
+    """
+
+    hidden: int = Field(gt=0)
+    layers: int | None = Field(default=None, gt=0)
+    """None: depth is not scaled. Else residual branches are divided by the depth over this (CompleteP, arXiv 2505.01618)."""
+
+
 class Schedule(Spec):
     """Learning rate over steps: linear warm-up, then WSD (arXiv 2404.06395: stable, then decay), cosine, linear or constant."""
 

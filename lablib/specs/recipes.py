@@ -21,6 +21,7 @@ from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
 from lablib.specs.recipe import (
     CrossEntropy,
+    MuP,
     Offload,
     Optimizer,
     Precision,
@@ -158,10 +159,14 @@ class Pretrain(Recipe):
     """Tokens of one optimiser step, over all ranks."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    mup: MuP | None = None
+    """Scales initial weights and learning rates from those tuned on a smaller model."""
     recompute: Recompute = "none"
     precision: Precision = "bf16"
     compile: bool = False
     cross_entropy: CrossEntropy = "full"
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of log²Z in the gradient, Z the softmax's denominator: keeps logits from drifting (1e-4 in PaLM, arXiv 2204.02311 §5)."""
     offload: Offload = "none"
     reduce_dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision in which gradients are summed over data-parallel ranks."""
@@ -187,6 +192,12 @@ class Pretrain(Recipe):
         model, tp = self.model, self.parallelism.tp
         if self.recompute == "budget" and not self.compile:
             raise ValueError("recompute='budget' is decided by the compiler; set compile=True")
+        if self.mup and model.tied_embeddings:
+            raise ValueError("mup: a tied head cannot be scaled apart from the embedding; set tied_embeddings=False")
+        if self.mup and self.optimizer.kind not in ("adamw", "adamw-bf16", "lion"):
+            raise ValueError(
+                f"mup: its rates are for Adam-like updates, not optimizer.kind={self.optimizer.kind!r}; use 'adamw'"
+            )
         if self.seq_len > model.max_seq_len:
             raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}")
         if model.heads % tp or model.ffn % tp:

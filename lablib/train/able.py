@@ -7,6 +7,8 @@ from typing import Any, get_args
 from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
 
+_KINDS = tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit")
+
 
 def check(recipe: Pretrain) -> None:
     """Raises `LabError` for what the trainer cannot do, before anything is loaded."""
@@ -24,12 +26,8 @@ def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
     return [
         ("precision", recipe.precision, ("bf16", "fp32")),
         ("recompute", recipe.recompute, ("none", "selective", "full")),
-        (
-            "optimizer.kind",
-            recipe.optimizer.kind,
-            tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit"),
-        ),
-        ("cross_entropy", recipe.cross_entropy, ("full",)),
+        ("optimizer.kind", recipe.optimizer.kind, _KINDS),
+        ("cross_entropy", recipe.cross_entropy, ("full",) if recipe.model.family == "gemma2" else ("full", "chunked")),
         ("offload", recipe.offload, ("none",)),
     ]
 
@@ -79,6 +77,8 @@ def check_batch(recipe: Pretrain) -> None:
     slices = one.cp * (one.tp if one.sequence_parallel else 1)
     if recipe.seq_len % slices:
         raise LabError(f"seq_len={recipe.seq_len} is no multiple of the {slices} slices that cp and sequence_parallel cut it into; change seq_len or cp")  # fmt: skip
+    if one.sequence_parallel and recipe.cross_entropy != "full":
+        raise LabError(f"cross_entropy={recipe.cross_entropy!r}: under sequence_parallel the head sees a slice of the sequence, which is not chunked yet; set cross_entropy='full'")  # fmt: skip
     if one.pp == 1:
         return
     count = recipe.step_tokens // recipe.seq_len // (one.dp * one.micro_batch_size)

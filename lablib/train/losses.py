@@ -7,7 +7,7 @@ backward pass, so that never more than a chunk's exist.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,22 @@ from torch.utils.checkpoint import checkpoint
 from lablib.data.loader import IGNORED
 from lablib.plan.memory import CHUNK_TOKENS
 from lablib.specs import LabError
-from lablib.train.batches import Batch
+
+
+class Tokens(Protocol):
+    """What a model reads and is to predict, (sequences, seq_len) each: a batch, or a rank's slice of one."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """Token ids."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The next token's id, or `IGNORED`."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Places in each document."""
 
 
 class TokenLosses:
@@ -32,13 +47,19 @@ class TokenLosses:
                 "cross_entropy='chunked': this model caps its logits after the head; set cross_entropy='full'"
             )
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Tokens, mask: Tensor | None = None) -> Tensor:
         """Nats of each token, fp32, (sequences·seq_len,); 0 where none is predicted. The z-loss acts on gradients alone.
 
-        No attention mask and no cache: with either, transformers ignores the documents that `positions` mark.
+        No cache, and no mask but that of context parallelism: with either, transformers ignores the documents that
+        `positions` mark.
         """
         self._labels = batch.labels.flatten()
-        inputs = {"input_ids": batch.inputs, "position_ids": batch.positions, "use_cache": False}
+        inputs = {
+            "input_ids": batch.inputs,
+            "position_ids": batch.positions,
+            "attention_mask": mask,
+            "use_cache": False,
+        }
         if not self.chunked:
             return token_losses(self.model(**inputs).logits.flatten(0, 1), self._labels, self.z_loss)
         head = self.model.get_output_embeddings()

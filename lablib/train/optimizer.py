@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from lablib.models.mup import hidden_matrices
 from lablib.specs import Optimizer
 from lablib.train.rules.adafactor import Adafactor
 from lablib.train.rules.base import Rule, Ruled
@@ -30,37 +31,30 @@ def decays(model: torch.nn.Module) -> dict[str, bool]:
     }
 
 
-def hidden_matrices(model: torch.nn.Module) -> set[str]:
-    """Names of the matrices inside the blocks, experts' stacks too: not embedding, head, norms, biases or convolutions.
-
-    These are what Muon and SOAP update; the rest follows AdamW (kellerjordan.github.io/posts/muon, arXiv 2409.11321 §4).
-    """
-    ends = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    outside = {id(module.weight) for module in [*ends, *([] if head is None else [head])]}
-    return {
-        name
-        for name, weight in model.named_parameters()
-        if weight.requires_grad and weight.ndim >= 2 and id(weight) not in outside and ".conv" not in name
-    }
-
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float, rules: dict[str, Rule] | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """An optimiser's groups, split by rule (`rules`, by parameter name), by weight decay and by device mesh (one fused
-    update cannot mix two meshes).
+def parameter_groups(
+    model: torch.nn.Module,
+    weight_decay: float,
+    rules: dict[str, Rule] | None = None,
+    rates: dict[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """An optimiser's groups, split by rule and by factor of the learning rate (`rules` and `rates`, by parameter name), by
+    weight decay and by device mesh (one fused update cannot mix two meshes). Weight decay a step, rate times decay, is the
+    same whatever the factor.
 
     Every trainable parameter is in exactly one group; raises RuntimeError if that ever fails to hold.
     """
     decay = decays(model)
-    groups: dict[tuple[Rule | None, bool, int | None], list[torch.nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[Rule | None, bool, int | None, float], list[torch.nn.Parameter]] = defaultdict(list)
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             mesh = id(weight.device_mesh) if isinstance(weight, DTensor) else None
-            groups[rules[name] if rules else None, decay[name], mesh].append(weight)
+            factor = rates[name] if rates else 1.0
+            groups[rules[name] if rules else None, decay[name], mesh, factor].append(weight)
     check_partition(model, [weight for group in groups.values() for weight in group])
     return [
-        {"params": group, "weight_decay": weight_decay * decayed, **({"rule": rule} if rule else {})}
-        for (rule, decayed, _), group in groups.items()
+        {"params": group, "weight_decay": weight_decay * decayed / factor, "factor": factor}
+        | ({"rule": rule} if rule else {})
+        for (rule, decayed, _, factor), group in groups.items()
     ]
 
 
@@ -73,16 +67,18 @@ def check_partition(model: torch.nn.Module, grouped: list[torch.nn.Parameter]) -
         )
 
 
-def build_optimizer(model: torch.nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser of `settings.kind`; the loop sets the learning rate.
+def build_optimizer(
+    model: torch.nn.Module, settings: Optimizer, rates: dict[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of `settings.kind`; the loop sets the learning rate, which `rates` multiplies by parameter name.
 
     "adamw" is torch's fused AdamW (arXiv 1711.05101), which CPU and CUDA both have; the others are in `lablib.train.rules`.
     """
     rate = settings.learning_rate
     if settings.kind == "adamw":
-        groups = parameter_groups(model, settings.weight_decay)
+        groups = parameter_groups(model, settings.weight_decay, rates=rates)
         return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, eps=settings.eps, fused=True)
-    return Ruled(parameter_groups(model, settings.weight_decay, rules(model, settings)), rate)
+    return Ruled(parameter_groups(model, settings.weight_decay, rules(model, settings), rates), rate)
 
 
 def rules(model: torch.nn.Module, settings: Optimizer) -> dict[str, Rule]:
@@ -103,6 +99,6 @@ def rules(model: torch.nn.Module, settings: Optimizer) -> dict[str, Rule]:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """The learning rate of the next step, in every group."""
+    """The learning rate of the next step, in every group times its factor."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group["factor"]

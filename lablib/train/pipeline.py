@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage, schedules
-from torch.nn.functional import cross_entropy
 
-from lablib.data.loader import IGNORED
 from lablib.models.stages import Stage, stage_numbers
+from lablib.train.losses import token_losses
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -40,11 +39,6 @@ class Part(NamedTuple):
     """`lablib.models.context.context_mask` under context parallelism."""
 
 
-def token_losses(logits: torch.Tensor, labels: torch.Tensor, reduction: str) -> torch.Tensor:
-    """Cross entropies of the targets in nats, fp32: their "sum", or "none" for one a label (0 where ignored)."""
-    return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction=reduction)
-
-
 @dataclass
 class Pipeline:
     """The stages of one pipeline rank."""
@@ -57,6 +51,7 @@ class Pipeline:
     """Last dimension of what goes between stages (hidden) and comes out of the last (vocab)."""
     dtype: torch.dtype
     """Of what goes between stages."""
+    z_loss: float = 0.0
     _schedule: Any = field(default=None, init=False)
     _losses: torch.Tensor = field(default_factory=lambda: torch.zeros(()), init=False)
 
@@ -126,6 +121,6 @@ class Pipeline:
         return count, length // (self.parallelism.tp if self.parallelism.sequence_parallel else 1), self.widths[0]
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
-        loss = token_losses(logits, labels, "sum")
+        loss = token_losses(logits.flatten(0, 1), labels.flatten(), self.z_loss).sum()
         self._losses += loss.detach()
         return loss * scale

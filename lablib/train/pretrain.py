@@ -10,6 +10,7 @@ from lablib.data import PackedDataset
 from lablib.models.build import build_model
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
+from lablib.models.mup import scale_initial, scales
 from lablib.models.recompute import apply_recompute
 from lablib.plan.pretraining import job
 from lablib.plan.work import training_flops
@@ -61,7 +62,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     model = laid.model
     rng.seed(recipe.seed + place.dp_rank)
     autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
-    optimizer = build_optimizer(model, recipe.optimizer)
+    optimizer = build_optimizer(model, recipe.optimizer, rates(recipe, model))
     data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
     data.check_epochs(recipe.steps * recipe.step_tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
@@ -78,6 +79,8 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
             laid.partial,
             pipeline(recipe, laid, links, world, autocast),
             layout.zero,
+            recipe.cross_entropy == "chunked",
+            recipe.z_loss,
         ),
         Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
         heldout(recipe, source),
@@ -90,8 +93,11 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
 
 def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
     """The model of the recipe, laid out, on its device, in training mode."""
+    model = build_model(recipe.model, recipe.seed)
+    if recipe.mup:
+        scale_initial(model, recipe.model, recipe.mup)
     laid = distribute(
-        build_model(recipe.model, recipe.seed),
+        model,
         recipe.parallelism,
         recipe.precision == "bf16",
         world.device,
@@ -104,6 +110,13 @@ def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) ->
         if recipe.compile:
             stage.compile()
     return laid
+
+
+def rates(recipe: Pretrain, model: torch.nn.Module) -> dict[str, float] | None:
+    """Factors of the learning rate by parameter name, where the recipe scales it."""
+    if recipe.mup is None:
+        return None
+    return {name: scale.rate for name, scale in scales(model, recipe.model, recipe.mup).items()}
 
 
 def shifts(mixture: Mixture | Curriculum, seq_len: int) -> tuple[int, ...]:
@@ -126,7 +139,7 @@ def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast:
         return None
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not autocast else torch.float32
     widths = recipe.model.hidden, recipe.model.vocab
-    return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, widths, dtype)
+    return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, widths, dtype, recipe.z_loss)
 
 
 def heldout(recipe: Pretrain, source: Source) -> Heldout:

@@ -17,7 +17,8 @@ from lablib.models.layout import ALONE, Links, Place, share_gradients, sum_parti
 from lablib.train.batches import Batch
 from lablib.train.clip import clip_gradients
 from lablib.train.distributed import World
-from lablib.train.pipeline import Part, Pipeline, token_losses
+from lablib.train.losses import TokenLosses, token_losses
+from lablib.train.pipeline import Part, Pipeline
 
 SAME = 1e-3
 """Relative difference up to which two computations of one step agree: sums in another order differ far less, a flipped bit
@@ -74,6 +75,10 @@ class Stepper:
     """`lablib.models.layout.Laid.partial`."""
     pipeline: Pipeline | None = None
     zero: int = 3
+    chunked: bool = False
+    """Logits of a slice of the tokens at a time."""
+    z_loss: float = 0.0
+    """Coefficient of `lablib.train.losses.token_losses`."""
 
     def __call__(self, batches: Sequence[Batch], doubts: Callable[[float, float], bool] = trusting) -> Outcome:
         """Train on this rank's micro-batches of one step. Every rank calls it.
@@ -117,26 +122,22 @@ class Stepper:
 
     def loss_sum(self, batch: Batch) -> torch.Tensor:
         """Sum of the targets' cross entropies in nats, fp32, over this rank's slice of the sequences."""
-        return self._losses(batch, "sum")
+        return self._losses(batch).sum()
 
     def sequence_losses(self, batch: Batch) -> torch.Tensor:
         """The same of each whole sequence, (sequences,), without a gradient; 0 on all but the last pipeline stage."""
-        losses = self._losses(batch, "none").detach().reshape(len(batch.labels), -1).sum(1)
+        losses = self._losses(batch).detach().reshape(len(batch.labels), -1).sum(1)
         return self._over_slices(losses)
 
-    def _losses(self, batch: Batch, reduction: str) -> torch.Tensor:
-        # No cache, and no mask but that of context parallelism: with either, transformers ignores the documents that
-        # `positions` mark.
+    def _losses(self, batch: Batch) -> torch.Tensor:
         part = self._part(batch)
         with self._precision():
             if self.pipeline is None:
-                given = {"position_ids": part.positions, "attention_mask": part.mask, "use_cache": False}
-                logits = self.model(input_ids=part.inputs, **given).logits
-            else:
-                logits = self.pipeline.logits(part)
+                return TokenLosses(self.model, self.chunked, self.z_loss)(part, part.mask)
+            logits = self.pipeline.logits(part)
         if logits is None:
             return torch.zeros(part.labels.numel(), device=self.world.device)
-        return token_losses(logits, part.labels, reduction)
+        return token_losses(logits.flatten(0, 1), part.labels.flatten())
 
     def _part(self, batch: Batch) -> Part:
         place = self.place

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lablib.models.build import build_model
+from lablib.models.mup import hidden_matrices
 from lablib.specs import SSM, ModelSpec, MoE, Optimizer
 from lablib.specs.recipe import OptimizerKind
-from lablib.train.optimizer import build_optimizer, hidden_matrices, rules
+from lablib.train.optimizer import build_optimizer, rules
 from lablib.train.rules import muon, soap
 from lablib.train.rules.adafactor import Adafactor
 from lablib.train.rules.base import Rule, Ruled

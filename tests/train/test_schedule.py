@@ -28,13 +28,23 @@ def test_cosine_by_hand() -> None:
     assert found == pytest.approx([0.5, 1.0, *half])
 
 
-@pytest.mark.parametrize("kind", ["wsd", "cosine"])
+def test_wsd_with_a_square_root_by_hand() -> None:
+    found = curve(8, Schedule(kind="wsd", shape="1-sqrt", warmup=0, decay=0.5, floor=0.2))
+    fall = [0.2 + 0.8 * (1 - math.sqrt(k / 4)) for k in range(4)]
+    assert found == pytest.approx([1, 1, 1, 1, *fall])
+
+
+def test_constant_after_the_warm_up() -> None:
+    assert curve(5, Schedule(kind="constant", warmup=0.4)) == [0.5, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["wsd", "cosine", "linear"])
 def test_agrees_with_torch(kind: str) -> None:
     steps, warmup, floor = 40, 8, 0.25
     schedule = Schedule(kind=kind, warmup=warmup / steps, decay=1 - warmup / steps, floor=floor)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
     lower = torch.optim.lr_scheduler
-    if kind == "wsd":
+    if kind != "cosine":
         peer = lower.LinearLR(optimizer, 1.0, floor, total_iters=steps - warmup)
     else:
         peer = lower.CosineAnnealingLR(optimizer, steps - warmup, eta_min=2.0 * floor)
@@ -49,10 +59,13 @@ def test_agrees_with_torch(kind: str) -> None:
     warmup=st.floats(0, 0.5),
     decay=st.floats(0, 0.5),
     floor=st.floats(0, 1),
-    kind=st.sampled_from(["wsd", "cosine"]),
+    kind=st.sampled_from(["wsd", "cosine", "linear", "constant"]),
+    shape=st.sampled_from(["linear", "1-sqrt"]),
 )
-def test_rises_then_never_rises_again(steps: int, warmup: float, decay: float, floor: float, kind: str) -> None:
-    rates = curve(steps, Schedule(kind=kind, warmup=warmup, decay=decay, floor=floor))
+def test_rises_then_never_rises_again(
+    steps: int, warmup: float, decay: float, floor: float, kind: str, shape: str
+) -> None:
+    rates = curve(steps, Schedule(kind=kind, shape=shape, warmup=warmup, decay=decay, floor=floor))
     top = max(0, round(warmup * steps) - 1)
     assert all(0 < rate <= 1 + 1e-12 for rate in rates)
     assert rates[:top] == sorted(rates[:top])

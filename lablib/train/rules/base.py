@@ -59,7 +59,7 @@ class Ruled(torch.optim.Optimizer):
                     state = self.held(weight)
                     self.state[weight]["step"] += 1
                     step = int(self.state[weight]["step"])
-                    group["rule"].update(weight, weight.grad, state, step, group["lr"], group["weight_decay"])
+                    group["rule"].update(weight, _as_laid_out(weight), state, step, group["lr"], group["weight_decay"])
 
 
 def moments(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter) -> State:
@@ -77,6 +77,15 @@ def set_step(optimizer: torch.optim.Optimizer, step: int) -> None:
         for weight in group["params"]:
             device = "cpu" if isinstance(optimizer, Ruled) else weight.device
             optimizer.state[weight]["step"] = torch.tensor(float(step), device=device)
+
+
+def _as_laid_out(weight: torch.nn.Parameter) -> Tensor:
+    # A tensor-parallel embedding's gradient comes whole to every rank, its weight is sharded.
+    gradient = weight.grad
+    assert gradient is not None
+    if not isinstance(gradient, DTensor) or not isinstance(weight, DTensor):
+        return gradient
+    return gradient if gradient.placements == weight.placements else gradient.redistribute(placements=weight.placements)
 
 
 def local(tensor: Tensor) -> Tensor:

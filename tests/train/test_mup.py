@@ -1,0 +1,122 @@
+"""μP: sizes of activations and the best learning rate stay as the model grows; without it they do not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from lablib.models.build import build_model
+from lablib.models.mup import hidden_matrices, scale_initial, scales, widened
+from lablib.specs import LabError, ModelSpec, MoE, Optimizer, Pretrain
+from lablib.specs.recipe import MuP
+from lablib.train.coordinates import coordinate_check, growth
+from lablib.train.optimizer import build_optimizer, set_learning_rate
+
+TUNED = ModelSpec(family="llama", layers=2, hidden=64, heads=4, ffn=128, vocab=128, init_std=0.1)
+WIDTHS = (64, 128, 256)
+EXPERTS = ModelSpec(family="qwen3_moe", layers=2, hidden=64, heads=4, ffn=128, vocab=128, moe=MoE(experts=4, top_k=2, expert_ffn=64))  # fmt: skip
+
+
+def test_widened_keeps_heads_and_proportions() -> None:
+    wide = widened(TUNED, 256)
+    assert (wide.hidden, wide.heads, wide.kv_heads, wide.head_dim, wide.ffn) == (256, 16, 16, 16, 512)
+
+
+def test_factors_by_the_papers_table() -> None:
+    spec = widened(TUNED, 256).replace(layers=8)
+    found = scales(build_model(spec, 0), spec, MuP(hidden=64, layers=2))
+    layer = "model.layers.0."
+    table = {
+        "model.embed_tokens.weight": (1, 1),
+        f"{layer}input_layernorm.weight": (1, 1),
+        f"{layer}self_attn.q_proj.weight": (1 / 2, 1 / 4),
+        f"{layer}mlp.up_proj.weight": (1 / 2, 1 / 4),
+        f"{layer}self_attn.o_proj.weight": (1 / 4, 1 / 16),
+        f"{layer}mlp.down_proj.weight": (1 / 4, 1 / 16),
+        "lm_head.weight": (1 / 4, 1 / 4),
+    }
+    assert {name: (found[name].initial, found[name].rate) for name in table} == table
+
+
+def test_routers_read_out_and_experts_are_inside() -> None:
+    spec = widened(EXPERTS, 128)
+    found = scales(build_model(spec, 0), spec, MuP(hidden=64))
+    assert found["model.layers.0.mlp.gate.weight"].initial == 1 / 2
+    experts = [scale for name, scale in found.items() if ".experts." in name]
+    assert experts and all(scale.initial == pytest.approx(2**-0.5) for scale in experts)
+
+
+def test_the_tuned_model_is_as_it_was() -> None:
+    model, same = build_model(TUNED, 0), build_model(TUNED, 0)
+    scale_initial(model, TUNED, MuP(hidden=64, layers=2))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lion"])
+def test_rates_multiply_and_decay_stays(kind: Any) -> None:
+    spec = widened(TUNED, 256)
+    model = build_model(spec, 0)
+    rates = {name: scale.rate for name, scale in scales(model, spec, MuP(hidden=64)).items()}
+    optimizer = build_optimizer(model, Optimizer(kind=kind, weight_decay=0.1), rates)
+    set_learning_rate(optimizer, 0.5)
+    inside = {id(weight) for name, weight in model.named_parameters() if name in hidden_matrices(model)}
+    for group in optimizer.param_groups:
+        if id(group["params"][0]) in inside:
+            assert group["lr"] == 0.5 / 4
+            assert group["lr"] * group["weight_decay"] == pytest.approx(0.5 * 0.1)
+
+
+def test_sizes_stay_with_mup_and_grow_without() -> None:
+    with_mup = growth(coordinate_check(TUNED, WIDTHS, MuP(hidden=64)))
+    without = growth(coordinate_check(TUNED, WIDTHS, None))
+    assert max(with_mup.values()) < 0.15
+    assert without["logits"] > 0.4 and without["blocks"] > 0.4
+
+
+def test_a_recipe_with_mup() -> None:
+    base = {"model": TUNED, "tokens": "1M", "seq_len": 64, "batch_tokens": 1024}
+    plain = Pretrain(**base)
+    assert "mup" not in plain.science() and "z_loss" not in plain.science()
+    assert plain.science_hash != Pretrain(**base, mup=MuP(hidden=64)).science_hash
+    with pytest.raises(LabError, match="tied_embeddings=False"):
+        Pretrain(**{**base, "model": TUNED.replace(tied_embeddings=True)}, mup=MuP(hidden=64))
+    with pytest.raises(LabError, match="adamw"):
+        Pretrain(**base, mup=MuP(hidden=64), optimizer=Optimizer(kind="muon"))
+
+
+def _loss(hidden: int, rate: float, tuned: MuP | None) -> float:
+    """After 60 steps of learning to add two numbers modulo 61, mean of the last ten."""
+    spec = widened(TUNED, hidden)
+    model = build_model(spec, 0)
+    if tuned:
+        scale_initial(model, spec, tuned)
+    rates = {name: scale.rate for name, scale in scales(model, spec, tuned).items()} if tuned else None
+    optimizer = build_optimizer(model, Optimizer(weight_decay=0.0), rates)
+    set_learning_rate(optimizer, rate)
+    draw, losses = torch.Generator().manual_seed(0), []
+    for _ in range(60):
+        left, right = torch.randint(61, (2, 64), generator=draw)
+        ids = torch.stack([left, right, (left + right) % 61], 1)
+        logits = model(input_ids=ids, use_cache=False).logits[:, 1]
+        loss = torch.nn.functional.cross_entropy(logits, ids[:, 2])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return sum(losses[-10:]) / 10
+
+
+@pytest.mark.slow
+def test_the_best_rate_transfers_with_mup_only() -> None:
+    grid = [2.0**power for power in range(-12, -3)]
+
+    def best(hidden: int, tuned: MuP | None) -> int:
+        found = [_loss(hidden, rate, tuned) for rate in grid]
+        return min(range(len(grid)), key=lambda i: found[i] if math.isfinite(found[i]) else math.inf)
+
+    narrow = best(64, None)
+    assert abs(best(512, MuP(hidden=64)) - narrow) <= 1
+    assert narrow - best(512, None) >= 2
