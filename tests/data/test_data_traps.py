@@ -15,7 +15,7 @@ from lablib.data.corpus import Corpus
 from lablib.data.dedup import NearDuplicates, RepeatedText, near_duplicates, repeats
 from lablib.data.dedup.shingles import BASE
 from lablib.data.documents import Document
-from lablib.data.editing import every
+from lablib.data.editing import Edit, every
 from lablib.data.quality import PersonalData, Quality
 from lablib.specs import Clean, Dedup, Repeats, Scrub
 
@@ -59,7 +59,7 @@ def test_neither_order_nor_workers_change_what_the_whole_funnel_leaves(
     for workers in (1, 2):
         monkeypatch.setenv("LAB_HOME", str(tmp_path / f"home-{workers}"))
         order = random.Random(workers).sample(pages(), 63)
-        steps = [Quality(Clean(min_words=40)), NearDuplicates(Dedup(), workers), RepeatedText(Repeats(least=5)), PersonalData(Scrub())]  # fmt: skip
+        steps: list[funnel.Step | Edit] = [Quality(Clean(min_words=40)), NearDuplicates(Dedup(), workers), RepeatedText(Repeats(least=5)), PersonalData(Scrub())]  # fmt: skip
         left = funnel.refine(stored(tmp_path / f"made-{workers}", order), steps)
         counts = [(row["step"], row["domains"]) for row in left.funnel]
         seen.append((left.hash, sorted((one.source, one.text) for one in every(left)), counts))
@@ -79,7 +79,7 @@ def test_nothing_is_taken_out_of_a_corpus_without_repeats(unit: str, monkeypatch
     """dclm#83: a filter that was updated twice dropped nine tenths. With as few counters as this, all are shared."""
     monkeypatch.setattr(repeats, "SIEVE", 8)
     documents = [doc(" ".join(f"{number}x{at}" + "." * (at % 9 == 8) + "\n" * (at % 9 == 8) for at in range(120))) for number in range(40)]  # fmt: skip
-    step = RepeatedText(Repeats(unit=unit, least=2))  # type: ignore[arg-type]
+    step = RepeatedText(Repeats(unit=unit, least=2))
     found = step.find(documents, step.sieve(documents))
     assert len(found) == 0 and all(step.strip(one, found).text == one.text for one in documents)
     assert near_duplicates(documents) == {}

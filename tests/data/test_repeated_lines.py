@@ -29,7 +29,7 @@ def test_repeated_units_are_those_that_counting_finds(
     texts: list[str], unit: str, keep_one: bool, rng: random.Random
 ) -> None:
     """Against a counter over the words themselves; what is left joins up to the text, whatever the order."""
-    step = RepeatedText(Repeats(least=2, unit=unit, words=4, keep_one=keep_one))  # type: ignore[arg-type]
+    step = RepeatedText(Repeats(least=2, unit=unit, words=4, keep_one=keep_one))
     documents = [doc(text) for text in texts]
     found = step.find(rng.sample(documents, len(documents)))
     units = {d.sha256: [tuple(plain_words(one)) for one in step.split(d.text)] for d in documents}
