@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.distributed import all_reduce, broadcast_object_list, get_rank, recv, send
@@ -14,6 +14,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers.distributed import DistributedConfig
+from transformers.distributed.expert_parallel import apply_expert_parallelism
+from transformers.distributed.fsdp import apply_fully_sharded_data_parallelism
+from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 from transformers.distributed.utils import TransformersDeviceMesh
 
 from lablib.models.context import attend_over
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _DENSE = ("pp", "dp_replicate", "fsdp", "tp")
 _EXPERT = ("pp", "dp_replicate", "efsdp", "ep")
 _ALL = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
+_EMBEDDINGS = ("model.embed_tokens", "lm_head")
 _PARTIAL = "replicated_with_grad_allreduce"
 
 
@@ -172,9 +176,30 @@ def _lay_out(model: Any, parallelism: Parallelism, bf16: bool, links: Links) -> 
         model._tp_plan = sequence_plan(model, model.tp_plan)
         partial += NORMS
     names = [name for name, _ in model.named_parameters()]
-    type(model).maybe_distribute_model(model, config, links.meshes)
+    _apply(model, config, cast(TransformersDeviceMesh, links.meshes))
     wanted = set(partial)
     return [name for name in names if re.sub(r"\.\d+(?=\.)", ".*", name.rpartition(".")[0]) in wanted]
+
+
+def _apply(model: Any, config: DistributedConfig, meshes: TransformersDeviceMesh) -> None:
+    # What `maybe_distribute_model` does, but for a head that is tied to its embedding: transformers 5.23 shards each by
+    # itself under FSDP2, so that they train as two matrices, and fails under tensor parallelism.
+    model.config.distributed_config = config
+    model._mesh_manager, model._device_mesh = meshes, meshes.get_mesh(("pp", "fsdp", "tp"))
+    model._tp_size, model._fsdp_size = config.tp_size, config.fsdp_size
+    tied = model.lm_head.weight is model.model.embed_tokens.weight if model.config.tie_word_embeddings else False
+    if tied:  # FSDP2 shares a matrix between modules of one group: the root's
+        model._fsdp_plan = {name: style for name, style in model.fsdp_plan.items() if name not in _EMBEDDINGS}
+    tp_plan, ep_plan, fsdp_plan = model._resolve_parallel_plans(config)
+    if config.tp_size > 1:
+        own = {name: style for name, style in tp_plan.items() if not (tied and name == "lm_head.weight")}
+        apply_tensor_parallelism(model, meshes.get_mesh("tp"), own)
+        if tied:
+            model.lm_head.weight = model.model.embed_tokens.weight
+    if "ep_dispatch_experts" in ep_plan.values():
+        apply_expert_parallelism(model, meshes.get_mesh("ep"), meshes.get_mesh("tp"), ep_plan)
+    if config.dp_size > 1:
+        apply_fully_sharded_data_parallelism(model, meshes, fsdp_plan, ep_plan)
 
 
 def _set_sharding(model: torch.nn.Module, zero: int, reduce_bf16: bool) -> None:

@@ -28,6 +28,13 @@ def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)
 
 
+def test_the_fastest_is_laid_out_on_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["layouts", "qwen3-0.6b", "--accelerator", "h100-sxm", "--nodes", "16", "--check", "--json"]
+    assert main(wanted) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["layout"]["dp_shard"] > 1 and all(abs(stage["excess"]) < 0.01 for stage in said["stages"])
+
+
 def test_an_unknown_accelerator_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["layouts", "qwen3-0.6b", "--accelerator", "h1000"]) == 2
     assert "h1000" in capsys.readouterr().err

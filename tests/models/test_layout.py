@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lablib.models.layout import Place
-from lablib.specs import LabError, ModelSpec, Parallelism
-from lablib.train.able import check_layout
+from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
+from lablib.train.able import check_batch, check_layout
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, ffn=160, vocab=300)
 
@@ -14,9 +16,10 @@ MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, ffn=
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (Parallelism(pp=2), r"parallelism.pp=2.*set pp=1"),
-        (Parallelism(cp=2), r"parallelism.cp=2.*set cp=1"),
-        (Parallelism(dp_shard=2, ep=2), r"parallelism.ep=2.*set ep=1"),
+        (Parallelism(pp=4), r"parallelism.pp=4 × virtual_stages=1 is more than the model's layers=2"),
+        (Parallelism(virtual_stages=2), r"virtual_stages=2 needs a pipeline"),
+        (Parallelism(pp=2, dp_shard=2, zero=1), r"parallelism.zero=1.*set zero=2 or 3"),
+        (Parallelism(dp_shard=2, ep=2), r"parallelism.ep=2 does not divide the model's 0 experts"),
         (Parallelism(tp=3), r"parallelism.tp=3 does not divide the model's heads=4"),
         (Parallelism(tp=4), r"parallelism.tp=4 does not divide the model's kv_heads=2"),
     ],
@@ -28,6 +31,44 @@ def test_refused(layout: Parallelism, message: str) -> None:
 
 def test_accepted() -> None:
     check_layout(MODEL, Parallelism(dp_replicate=3, dp_shard=5, tp=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "layout", "message"),
+    [
+        ({"tied_embeddings": True}, Parallelism(pp=2), r"parallelism.pp=2: tied_embeddings=True.*pp=1"),
+        ({"sliding_window": 8}, Parallelism(cp=2), r"parallelism.cp=2: only layers of full attention"),
+        ({"sliding_window": 8}, Parallelism(pp=2), r"parallelism.pp=2: stages are cut from models"),
+    ],
+)
+def test_refused_for_a_model(changes: dict[str, Any], layout: Parallelism, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        check_layout(MODEL.replace(**changes), layout)
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes", "message"),
+    [
+        (Parallelism(cp=3), {}, r"seq_len=64 is no multiple of the 3 slices"),
+        (Parallelism(pp=2), {"batch_tokens": 64}, r"1 micro-batches does not fill parallelism.pp=2"),
+        (Parallelism(pp=2, pp_schedule="zero-bubble"), {"recompute": "full"}, r"recompute='full': zero-bubble"),
+        (Parallelism(pp=2), {"compile": True}, r"compile=True: the stages of a pipeline"),
+    ],
+)
+def test_refused_for_a_step(layout: Parallelism, changes: dict[str, Any], message: str) -> None:
+    settings = {"model": MODEL, "tokens": 4096, "seq_len": 64, "batch_tokens": 512, "parallelism": layout, **changes}
+    with pytest.raises(LabError, match=message):
+        check_batch(Pretrain(**settings))
+
+
+def test_ranks_of_every_kind_have_their_place() -> None:
+    layout = Parallelism(pp=2, dp_replicate=2, dp_shard=2, cp=2, tp=2)
+    places = [Place.of(rank, layout) for rank in range(layout.gpus)]
+    assert len({(p.pp_rank, p.dp_rank, p.cp_rank, p.tp_rank) for p in places}) == layout.gpus
+    assert sum(place.speaks for place in places) == layout.dp
+    assert {(p.dp_rank, p.tp_rank, p.cp_rank) for p in places if p.pp_rank == 1 and p.speaks} == {
+        (n, 0, 0) for n in range(4)
+    }
 
 
 def test_tensor_parallel_neighbours_share_their_data() -> None:

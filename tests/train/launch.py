@@ -31,8 +31,9 @@ def _child(rank: int, size: int, port: int, pipe: Connection, work: Callable[...
         pipe.send((False, f"rank {rank}:\n{traceback.format_exc()}"))
 
 
-def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> Any:
-    """`work(*args)` on `size` processes with the environment of one job; rank 0's value. Raises where any rank does."""
+def on_ranks(size: int, work: Callable[..., Any], *args: Any, patience: float = _PATIENCE) -> Any:
+    """`work(*args)` on `size` processes with the environment of one job; rank 0's value. Raises where any rank does, or
+    where none answers for `patience` seconds."""
     pipes, port = [_CONTEXT.Pipe(duplex=False) for _ in range(size)], free_port()
     children = [
         _CONTEXT.Process(target=_child, args=(rank, size, port, pipe[1], work, args), daemon=True)
@@ -42,17 +43,17 @@ def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> Any:
         child.start()
         sender.close()
     try:
-        return _results([receiver for receiver, _ in pipes])[0]
+        return _results([receiver for receiver, _ in pipes], patience)[0]
     finally:
         for child in children:
             child.kill() if child.is_alive() and child.join(5) is None and child.is_alive() else child.join()
 
 
-def _results(receivers: list[Connection]) -> dict[int, Any]:
+def _results(receivers: list[Connection], patience: float) -> dict[int, Any]:
     waiting, results = dict(enumerate(receivers)), {}
     while waiting:
-        ready = wait(list(waiting.values()), timeout=_PATIENCE)
-        assert ready, f"ranks {sorted(waiting)} have not answered for {_PATIENCE:.0f} s"
+        ready = wait(list(waiting.values()), timeout=patience)
+        assert ready, f"ranks {sorted(waiting)} have not answered for {patience:.0f} s"
         for rank in [rank for rank, pipe in waiting.items() if pipe in ready]:
             try:
                 good, value = waiting.pop(rank).recv()

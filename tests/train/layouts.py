@@ -15,8 +15,10 @@ from tiny import BUGS
 from lablib.data.loader import IGNORED
 from lablib.models.build import build_model
 from lablib.models.layout import Links, Place, distribute, whole_model
+from lablib.models.recompute import apply_recompute
 from lablib.specs import ModelSpec, Optimizer, Parallelism
 from lablib.specs.model import MoE
+from lablib.specs.recipe import Recompute
 from lablib.train.batches import Batch, micro_batches
 from lablib.train.distributed import World, joined
 from lablib.train.optimizer import build_optimizer
@@ -44,6 +46,8 @@ class Case:
     layout: Parallelism
     bug: str = ""
     """A name in `tiny.BUGS`."""
+    recompute: Recompute = "none"
+    reduce_bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,9 @@ def train(case: Case, world: World) -> Trained | None:
     layout = case.layout
     place, links = Place.of(world.rank, layout), Links.of(layout, world.device)
     spec = MODELS[case.model]
-    laid = distribute(build_model(spec, 0), layout, False, world.device, links)
+    laid = distribute(build_model(spec, 0), layout, False, world.device, links, case.reduce_bf16)
+    for stage in laid.stages:
+        apply_recompute(stage, case.recompute)
     optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))
     pipeline = None
     if links.pp is not None:

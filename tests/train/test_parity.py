@@ -25,6 +25,7 @@ LAYOUTS = {
     "ddp2": Parallelism(dp_replicate=2, micro_batch_size=4),
     "hsdp2x2": Parallelism(dp_replicate=2, dp_shard=2),
     "fsdp2-tp2": Parallelism(dp_shard=2, tp=2, micro_batch_size=2),
+    "pp2": Parallelism(pp=2, micro_batch_size=2),
 }
 PLANTED = [
     ("fsdp2", "averaging not undone"),
@@ -38,6 +39,7 @@ PLANTED = [
 ]
 RECOMPUTED = [("fsdp2-tp2", "selective"), ("hsdp2x2", "full")]
 MOVES = [("one", "fsdp2-tp2"), ("fsdp2-tp2", "fsdp2"), ("fsdp2-tp2", "tp2"), ("fsdp2-tp2", "one"), ("hsdp2x2", "one")]
+MOVES += [("fsdp2-tp2", "pp2"), ("pp2", "one")]
 """Stopped after step 3 under the first layout, continued under the second."""
 AGAIN = "fsdp2"
 """Stopped and continued under the same layout."""

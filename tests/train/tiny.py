@@ -15,8 +15,10 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 
 from lablib.data.prepare import prepare
+from lablib.models import context
 from lablib.models.layout import Place
 from lablib.runs import Recorder, Run
 from lablib.specs import ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Ref, Schedule
@@ -132,6 +134,13 @@ def _local_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
     return torch.nn.utils.get_total_norm([getattr(grad, "_local_tensor", grad) for grad in gradients])
 
 
+def _gathered_without_gradient(tensor: torch.Tensor, group: Any) -> torch.Tensor:
+    slices = [torch.empty_like(tensor) for _ in range(group.size())]
+    dist.all_gather(slices, tensor.detach().contiguous(), group=group)
+    slices[group.rank()] = tensor
+    return torch.cat(slices, dim=2)
+
+
 def _twice(work: Any) -> Any:
     return lambda *args: (work(*args), work(*args))
 
@@ -150,6 +159,9 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         ],
         "tensor ranks read other data": [(Place, "of", classmethod(lambda cls, rank, p: cls(rank % p.dp, p.dp, p.tp)))],
         "norm of own shards only": [(clip, "global_norm", _local_norm)],
+        "norm of own stage only": [(clip, "all_reduce", do_nothing)],
+        "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
+        "expert gradients not averaged": [(FSDPModule, "set_gradient_divide_factor", do_nothing)],
     }
 
 

@@ -1,0 +1,57 @@
+"""Layouts of a thousand GPUs laid out on none: what a rank holds is what the planner says and what division gives."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lablib.models.layout import Laid
+from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
+from lablib.specs.model import MoE
+from lablib.train import dryrun
+from lablib.train.dryrun import lay_out_dry
+
+WIDE: dict[str, Any] = {"hidden": 1024, "heads": 16, "kv_heads": 8, "vocab": 32_000}
+DENSE = ModelSpec(family="llama", layers=8, ffn=4096, **WIDE)
+TIED = ModelSpec(family="qwen3", layers=8, ffn=4096, tied_embeddings=True, **WIDE)
+ROUTED = ModelSpec(family="qwen3_moe", layers=4, ffn=4096, moe=MoE(experts=64, top_k=4, expert_ffn=512), **WIDE)
+CASES = [
+    (DENSE, Parallelism(dp_replicate=2, dp_shard=16, tp=8, pp=4, sequence_parallel=True, virtual_stages=2)),
+    (TIED, Parallelism(dp_shard=128, cp=2)),
+    (ROUTED, Parallelism(dp_shard=64, ep=16)),
+]
+
+
+def recipe(model: ModelSpec, layout: Parallelism) -> Pretrain:
+    """Sixteen micro-batches a step."""
+    step = 16 * 1024 * layout.dp * layout.micro_batch_size
+    return Pretrain(model=model, tokens=10 * step, seq_len=1024, batch_tokens=step, parallelism=layout)
+
+
+@pytest.mark.parametrize(("model", "layout"), CASES)
+def test_every_stage_holds_what_is_planned(model: ModelSpec, layout: Parallelism) -> None:
+    held = lay_out_dry(recipe(model, layout))
+    assert [one.pp_rank for one in held] == sorted({0, layout.pp // 2, layout.pp - 1})
+    assert all(abs(one.excess) < 2e-3 for one in held)
+
+
+def test_shards_add_up_to_the_model() -> None:
+    (held,) = lay_out_dry(recipe(TIED, Parallelism(dp_shard=64)))
+    with torch.device("meta"):
+        whole = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(TIED.to_hf()).parameters())
+    assert held.parameters * 64 == whole
+
+
+def test_a_layout_that_shards_nothing_shows() -> None:
+    with patch.object(dryrun, "distribute", lambda model, *rest: Laid(model, (model,))):
+        (held,) = lay_out_dry(recipe(DENSE, Parallelism(dp_shard=64)))
+    assert held.excess > 60
+
+
+def test_what_cannot_run_is_refused() -> None:
+    with pytest.raises(LabError, match=r"zero=2.*set zero=3"):
+        lay_out_dry(recipe(DENSE, Parallelism(dp_shard=8, zero=2)))

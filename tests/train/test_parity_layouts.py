@@ -1,0 +1,126 @@
+"""Every kind of parallelism, and their products, take the same three steps as one process; planted mistakes do not.
+
+In CI one row of each kind on two processes; the full matrix of models and products on four is marked slow.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from launch import on_ranks
+from layouts import Case, Trained, train_all
+
+from lablib.specs import Parallelism
+
+LOSS, NORM, WEIGHT = 2e-6, 5e-6, 1e-4
+"""Largest absolute difference of the loss, relative of the gradient norm, absolute of a weight after three steps."""
+ROUTED = 1e-3
+"""Of a weight, where routing makes some gradients so small that AdamW's quotient is rounding."""
+P = Parallelism
+TWO = {
+    "zero1": Case("dense", P(dp_shard=2, zero=1)),
+    "zero2": Case("uneven", P(dp_shard=2, zero=2)),
+    "cp": Case("tied", P(cp=2, micro_batch_size=2)),
+    "ep": Case("moe", P(dp_shard=2, ep=2, micro_batch_size=2)),
+    "pp": Case("uneven", P(pp=2, micro_batch_size=2)),
+    "pp, recomputed": Case("dense", P(pp=2, micro_batch_size=2), recompute="full"),
+    "pp, interleaved": Case("dense", P(pp=2, virtual_stages=2)),
+    "pp, zero bubble": Case("dense", P(pp=2, micro_batch_size=2, pp_schedule="zero-bubble")),
+    "sp": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2)),
+}
+PLANTED = [
+    ("zero1", "averaging not undone"),
+    ("cp", "averaging not undone"),
+    ("cp", "no gradient to other slices' keys"),
+    ("ep", "expert gradients not averaged"),
+    ("pp", "norm of own stage only"),
+    ("sp", "norm gradients never summed"),
+]
+FOUR = {
+    "zero1 hsdp": Case("dense", P(dp_replicate=2, dp_shard=2, zero=1)),
+    "zero2 hsdp": Case("tied", P(dp_replicate=2, dp_shard=2, zero=2)),
+    "zero1 tp": Case("uneven", P(dp_shard=2, tp=2, zero=1)),
+    "cp4": Case("uneven", P(cp=4)),
+    "cp dp": Case("dense", P(cp=2, dp_shard=2, micro_batch_size=2)),
+    "cp ddp": Case("dense", P(cp=2, dp_replicate=2, micro_batch_size=2)),
+    "cp tp": Case("llama", P(cp=2, tp=2)),
+    "cp sp": Case("dense", P(cp=2, tp=2, sequence_parallel=True)),
+    "sp dp": Case("tied", P(tp=2, dp_shard=2, sequence_parallel=True)),
+    "sp pp": Case("dense", P(tp=2, pp=2, sequence_parallel=True)),
+    "pp4": Case("dense", P(pp=4)),
+    "pp4 gpipe": Case("dense", P(pp=4, pp_schedule="gpipe")),
+    "pp4 zero bubble": Case("dense", P(pp=4, pp_schedule="zero-bubble")),
+    "pp dp": Case("uneven", P(pp=2, dp_shard=2)),
+    "pp dp zero2": Case("dense", P(pp=2, dp_shard=2, zero=2)),
+    "pp ddp": Case("dense", P(pp=2, dp_replicate=2)),
+    "pp tp": Case("llama", P(pp=2, tp=2)),
+    "pp cp": Case("dense", P(pp=2, cp=2)),
+    "pp interleaved dp": Case("dense", P(pp=2, dp_shard=2, virtual_stages=2)),
+    "pp interleaved zero bubble tp": Case("dense", P(pp=2, tp=2, virtual_stages=2, pp_schedule="zero-bubble")),
+    "ep4": Case("moe", P(dp_shard=4, ep=4)),
+    "ep dp": Case("moe", P(dp_shard=4, ep=2)),
+    "ep ddp": Case("moe", P(dp_shard=2, dp_replicate=2, ep=2)),
+    "ep tp dp": Case("moe", P(dp_shard=2, tp=2, ep=2)),
+    "ep pp": Case("moe", P(pp=2, dp_shard=2, ep=2)),
+}
+
+
+@cache
+def one(model: str) -> Trained:
+    """One process, half a step at a time."""
+    found = train_all([Case(model, P(micro_batch_size=4))])[0]
+    assert isinstance(found, Trained)
+    return found
+
+
+@cache
+def two() -> dict[str, Trained]:
+    """All trainings on two processes, the planted mistakes too, in one launch."""
+    cases = TWO | {f"{name}: {bug}": with_bug(TWO[name], bug) for name, bug in PLANTED}
+    cases["reduced in bf16"] = Case("dense", P(dp_shard=2), reduce_bf16=True)
+    return dict(zip(cases, on_ranks(2, train_all, list(cases.values())), strict=True))
+
+
+@cache
+def four() -> dict[str, Trained]:
+    """All trainings on four processes in one launch."""
+    return dict(zip(FOUR, on_ranks(4, train_all, list(FOUR.values()), patience=600.0), strict=True))
+
+
+def with_bug(case: Case, bug: str) -> Case:
+    """The same training with a mistake."""
+    return Case(case.model, case.layout, bug)
+
+
+def agrees(found: Trained, case: Case) -> bool:
+    """Whether a training is one process's, within the bounds."""
+    loss, norm, heldout, weight = found.differences(one(case.model))
+    routed = case.model == "moe"
+    return (
+        loss <= LOSS
+        and norm <= NORM
+        and heldout <= (5e-5 if routed else LOSS)
+        and weight <= (ROUTED if routed else WEIGHT)
+    )
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_processes_train_as_one(name: str) -> None:
+    assert agrees(two()[name], TWO[name])
+
+
+@pytest.mark.parametrize(("name", "bug"), PLANTED)
+def test_planted_mistake_shows(name: str, bug: str) -> None:
+    assert not agrees(two()[f"{name}: {bug}"], TWO[name])
+
+
+def test_gradients_reduced_in_bf16_are_close_but_not_the_same() -> None:
+    loss, norm, _, _ = two()["reduced in bf16"].differences(one("dense"))
+    assert loss < 1e-2 and NORM < norm < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOUR)
+def test_four_processes_train_as_one(name: str) -> None:
+    assert agrees(four()[name], FOUR[name])
