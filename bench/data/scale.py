@@ -21,15 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from lablib.data.catalogue import CORE
+from lablib.data.contamination import Decontamination
 from lablib.data.documents import Document
+from lablib.data.quality import Quality
 from lablib.runs import Recorder
 from lablib.specs import Decontaminate, Prepare
 from lablib.specs.dedup import Dedup
 
 FILE = 4_000_000
 """Characters of one file."""
-PHASES = {"parts": "read and clean", "corpora": "join", "signatures": "near-duplicates", "verdicts": "near-duplicates",
-          "tokenizers": "tokenizer", "pieces": "tokenise"}  # fmt: skip
+PHASES = {"_read": "read", "_once": "read", "_seen": "read", "_joined": "join", "_signed": "near-duplicates",
+          "_gathered": "near-duplicates", "_removed": "near-duplicates", "_choose": "choose encoder", "_piece": "tokenise"}  # fmt: skip
+"""What each kind of job is part of; the rest is named after its step of the funnel, or trains the tokenizer."""
 
 
 def write(folder: Path, megabytes: int) -> int:
@@ -68,16 +71,16 @@ def measured(corpus: Path, home: Path, threads: int) -> dict[str, Any]:
     each = team.Team.each
 
     def timed(self: team.Team, jobs: Any, *more: Any) -> Any:
-        before, step = _cpu(), jobs[0].args[1] if jobs and len(jobs[0].args) > 1 else None
+        before, first = _cpu(), jobs[0]
         made = each(self, jobs, *more)
-        kind = jobs[0].kind
-        name = step.name if kind == "parts" and hasattr(step, "name") else {"parts": "read"}.get(kind, kind)
+        named = [one.name for one in first.args if isinstance(one, Quality | Decontamination)]
+        name = PHASES.get(first.make.__name__) or (named or ["train tokenizer"])[0]
         spent[name] += _cpu() - before
         return made
 
     team.Team.each = timed  # type: ignore[method-assign]
     recipe = Prepare(corpus=str(corpus), vocab=32768, clean="gopher", dedup=Dedup(threshold=0.7), threads=threads,  # type: ignore[arg-type]
-                     decontaminate=Decontaminate(benchmarks=("mmlu", "gsm8k", "humaneval")), part_bytes=16_000_000)  # fmt: skip
+                     decontaminate=Decontaminate(benchmarks=("mmlu", "gsm8k", "humaneval")), part_bytes=4_000_000)  # fmt: skip
     begun, before = time.monotonic(), _cpu()
     prepare.prepare(recipe, Recorder.create(home / "runs", recipe))
     total = _cpu() - before
@@ -103,7 +106,7 @@ def _cpu() -> float:
 def main() -> None:
     """Print a row a size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[12, 48])
     parser.add_argument("--threads", type=int, default=1, help="with several, CPU time is known only in all")
     parser.add_argument("--one", nargs=2, metavar=("CORPUS", "HOME"), help="prepare this corpus here, and print JSON")
     args = parser.parse_args()

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lablib.data import cache, card, corpus, funnel, provenance, selection, shards, tokenizer
+from lablib.data import cache, card, funnel, provenance, selection, shards, tokenizer
 from lablib.data.catalogue import sources_of
 from lablib.data.contamination import Decontamination
 from lablib.data.contamination import Report as Contamination
@@ -91,7 +91,8 @@ def _fetch(sources: tuple[Source, ...], run: Recorder, progress: Progress) -> No
 
 
 def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> Corpus:
-    key = corpus.key(sources, recipe.max_bytes if recipe.corpus.startswith("hf:") else None)
+    limit = recipe.max_bytes if recipe.corpus.startswith("hf:") else None
+    key = corpora.key(sources, limit, team, recipe.part_bytes)
     folder = corpora.read(sources, key, team, recipe.part_bytes, progress.reading)
     built = Corpus(folder)
     progress.kept(folder)

@@ -73,7 +73,7 @@ def test_second_time_reuses_everything(
     first = execute(tmp_path / "runs", recipe(texts))
     for name in ("_train", "_shards"):
         monkeypatch.setattr(prepare, name, lambda *_: pytest.fail("made again"))
-    monkeypatch.setattr(prepare.corpus, "build", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(prepare.corpora.corpus, "build", lambda *_: pytest.fail("read again"))
     again = execute(tmp_path / "runs", recipe(texts, seed=5, name="other"))
     assert Run.open(first.path).artefacts["data"].sha256 == Run.open(again.path).artefacts["data"].sha256
 

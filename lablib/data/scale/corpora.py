@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,35 +23,53 @@ from lablib.data.documents import Report, Source
 from lablib.data.editing import every
 from lablib.data.samples import Samples
 from lablib.data.scale.team import Job, Team
+from lablib.data.sources.files import Files
 from lablib.specs import LabError, digest, write_atomic
 
-MOST = 4096
-"""Parts of a corpus: products lie in one folder, and each worker looks at every name."""
 BUCKET = 20_000_000
 """Documents that are compared at a time for exact duplicates: 40 bytes of memory each."""
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A source that can be cut; the documents of its parts one after the other are its own."""
+
+    def parts(self, size: float) -> Sequence[Source]:
+        """Sources of about `size` bytes each, in order, that depend on nothing but itself and the size."""
+
+
 def cut(sources: Sequence[Source], size: float) -> list[tuple[Source, ...]]:
-    """Sources in parts of about `size` bytes, in order. A source that has ``parts(size)`` is cut, others stay whole."""
-    units: list[tuple[Source, float]] = []
-    for source in sources:
-        total = _bytes(source)
-        pieces: list[Source] = source.parts(max(size, total / MOST)) if hasattr(source, "parts") else [source]
-        units += [(piece, total / max(1, len(pieces))) for piece in pieces]
-    parts: list[list[Source]] = []
+    """Sources in parts of about `size` bytes, in order: what is `Divisible` is cut, other sources stay whole."""
+    parts: list[tuple[Source, ...]] = []
     room = 0.0
-    for unit, weight in units:
-        if room < weight / 2:
-            parts.append([])
-            room = size
-        parts[-1].append(unit)
-        room -= weight
-    return [tuple(part) for part in parts]
+    for source in sources:
+        if isinstance(source, Divisible):
+            parts += [(piece,) for piece in source.parts(size)]
+            room = 0.0
+        elif room > 0:
+            parts[-1] = (*parts[-1], source)
+            room -= source.download_bytes
+        else:
+            parts.append((source,))
+            room = size - source.download_bytes
+    return parts
 
 
-def _bytes(source: Source) -> float:
-    files = getattr(source, "files", None)
-    return float(sum(path.stat().st_size for path in files())) if callable(files) else float(source.download_bytes)
+def key(sources: Sequence[Source], limit: int | None, team: Team, size: float) -> str:
+    """`corpus.key`, for which the team reads a folder's files only where one has changed since they were last read."""
+    prints = [_fingerprint(source, team, size) for source in sources]
+    return digest([corpus.VERSION, limit, *prints])
+
+
+def _fingerprint(source: Source, team: Team, size: float) -> str:
+    if not isinstance(source, Files):
+        return source.fingerprint()
+    folders = team.each([Job("sums", part.stamp(), _sum, (part,)) for part in source.parts(size)])
+    return source.fingerprint([row for folder in folders for row in json.loads((folder / "sums.json").read_text())])
+
+
+def _sum(folder: Path, report: Report, part: Files) -> None:
+    write_atomic(folder / "sums.json", json.dumps(part.sums()))
 
 
 def read(sources: Sequence[Source], key: str, team: Team, size: float, report: Report) -> Path:

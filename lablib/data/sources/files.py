@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from lablib.data.documents import Document, Report, Unreadable, file_sha256, sil
 from lablib.data.sources import formats, streams
 from lablib.specs import LabError, digest
 
+MOST = 4096
+"""Parts of a folder: their products lie in one folder of the cache, and each worker looks at every name."""
 VERSION = 2
 """Raised when the same files would give other documents."""
 
@@ -44,13 +46,22 @@ class Files:
         found = (path for path in self.path.rglob("*") if formats.reader(path.name) and path.is_file())
         return sorted(path for path in found if not any(part.startswith(".") for part in self._inside(path).parts))
 
-    def fingerprint(self) -> str:
-        """Of names inside the folder and contents."""
-        contents = [[str(self._inside(path)), file_sha256(path)] for path in self.files()]
-        return digest([VERSION, streams.LONGEST, self.path.name, *contents])
+    def fingerprint(self, sums: Sequence[Sequence[str]] = ()) -> str:
+        """Of names inside the folder and contents, which are read unless their `sums` are given."""
+        return digest([VERSION, streams.LONGEST, self.path.name, *(sums or self.sums())])
+
+    def sums(self) -> list[list[str]]:
+        """(Name inside the folder, SHA-256) of each file."""
+        return [[str(self._inside(path)), file_sha256(path)] for path in self.files()]
+
+    def stamp(self) -> str:
+        """Changes when a file is written: of names, sizes and times, without reading any."""
+        stats = [(str(path.absolute()), path.stat()) for path in self.files()]
+        return digest([[name, one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino] for name, one in stats])
 
     def parts(self, size: float) -> list[Files]:
-        """Files in a row of together about `size` bytes, at least one: their documents one after the other are the whole's."""
+        """Files in a row of together about `size` bytes, more where there would be over `MOST` parts, and at least one file."""
+        size = max(size, sum(path.stat().st_size for path in self.files()) / MOST)
         groups: list[list[Path]] = []
         room = 0.0
         for path in self.files():
