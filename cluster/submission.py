@@ -14,7 +14,7 @@ from cluster.slurm import query, sbatch
 from lablib.plan import Estimate, estimate, forecast
 from lablib.posttrain.later import refuse_planned_only
 from lablib.runs import Run, RunState, orders, provenance
-from lablib.specs import Cluster, Component, LabError, Prepare, Pretrain, Profile, Recipe
+from lablib.specs import Cluster, Component, DoReMi, LabError, Prepare, Pretrain, Profile, Recipe
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import runs_root
 from lablib.specs.units import parse_dollars
@@ -80,6 +80,8 @@ def submit_all(
         refuse_planned_only(recipe)
         if isinstance(recipe, Pretrain):
             able.check(recipe)
+        if isinstance(recipe, DoReMi):
+            able.check(recipe.proxy)
         waits = _predecessors(recipe, after, root)
         plan = None if cluster is None else estimate(recipe, cluster, root=root)
         preflight.check(recipe, where, plan, root, sum(one.nodes for one in components))

@@ -19,6 +19,7 @@ _STAGES = {
     "ppo": ("lablib.posttrain.later", "ppo"),
     "evaluate": ("lablib.evals.evaluate", "evaluate"),
     "export": ("lablib.models.export", "export_model"),
+    "doremi": ("lablib.train.reweigh", "reweigh"),
     "calibrate": ("lablib.train.measure", "measure"),
 }
 

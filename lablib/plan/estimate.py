@@ -17,7 +17,7 @@ from lablib.plan.memory import Memory
 from lablib.plan.others import calibrate, evaluate, export, prepare
 from lablib.plan.params import Params
 from lablib.plan.posttraining import preference, reward, sft
-from lablib.plan.pretraining import CHECKPOINTS, held, pretrain
+from lablib.plan.pretraining import CHECKPOINTS, doremi, held, pretrain
 from lablib.plan.ranges import Range
 from lablib.plan.reading import Reading
 from lablib.plan.reinforcing import grpo, ppo
@@ -29,6 +29,7 @@ from lablib.specs import (
     STAGES,
     Calibrate,
     Cluster,
+    DoReMi,
     Evaluate,
     Export,
     LabError,
@@ -197,6 +198,8 @@ def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:
             return evaluate(recipe, machine, root)
         case Export():
             return export(recipe, machine, root)
+        case DoReMi():
+            return doremi(recipe, machine, root)
         case Calibrate():
             return calibrate(machine)
     raise LabError(f"stage={recipe.stage!r} has no plan yet; those that have: {', '.join(STAGES)}")

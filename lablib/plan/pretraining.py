@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from lablib.plan import memory, step, work
 from lablib.plan.goodput import CHECKPOINT_BYTES
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import count
+from lablib.plan.resolve import model_of
 from lablib.plan.work import Work
-from lablib.specs import Pretrain
+from lablib.specs import DoReMi, Pretrain
 
 EVALUATIONS = 5
 CHECKPOINTS = 10
@@ -56,6 +60,27 @@ def pretrain(recipe: Pretrain, machine: Machine) -> Work:
         precision=recipe.precision,
         jobs=(one,),
         checkpoint_bytes=size,
+    )
+
+
+def doremi(recipe: DoReMi, machine: Machine, root: Path | None) -> Work:
+    """What DoReMi's proxy takes: its own steps, and a forward pass of the reference in each.
+
+    Raises `LabError` where the reference cannot be found in `root`.
+    """
+    proxy, other = recipe.proxy, model_of(recipe.reference, root)
+    alone = pretrain(proxy, machine)
+    one = replace(job(proxy), reference=True)
+    size = count(other).total
+    assumed = f"the reference ({size:,} parameters) is priced as large as the proxy ({one.params.total:,})"
+    return replace(
+        alone,
+        step_parts=step.seconds(one, machine),
+        memory=memory.peak(one, machine.efficiency, machine.capacity_gib),
+        flops=work.training_flops(one, proxy.steps * proxy.step_tokens),
+        once={name: seconds for name, seconds in alone.once.items() if name != "evaluation"},
+        assumed=(*alone.assumed, assumed) if size != one.params.total else alone.assumed,
+        jobs=(one,),
     )
 
 

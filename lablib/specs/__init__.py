@@ -23,6 +23,7 @@ from lablib.specs.recipes import (
     STAGES,
     AnyRecipe,
     Calibrate,
+    DoReMi,
     Evaluate,
     Export,
     Preference,
@@ -32,8 +33,8 @@ from lablib.specs.recipes import (
     load_recipe,
     parse_recipe,
 )
-from lablib.specs.tokenizing import TokenizerSpec
 from lablib.specs.stability import Stability
+from lablib.specs.tokenizing import TokenizerSpec
 from lablib.specs.variants import variants
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Container",
     "Decontaminate",
     "Dedup",
+    "DoReMi",
     "Evaluate",
     "Export",
     "LabError",

@@ -293,6 +293,43 @@ class Calibrate(Recipe):
         return self
 
 
+class DoReMi(Recipe):
+    """Learn a mixture by group DRO (arXiv 2305.10429): a small model trains beside a finished one of the same data, and what
+    it still loses more on than that gets weight. Makes the artefact ``mixture``, which `Pretrain.mixture` takes."""
+
+    stage: Literal["doremi"] = "doremi"
+    proxy: Pretrain
+    """Model, data, tokens, batch, optimiser and schedule; its mixture only names the domains (empty: all), which are read
+    alike whatever `max_epochs` says. It is not evaluated."""
+    reference: Ref
+    """A model that was trained on the same data, usually of the proxy's size and in natural proportions."""
+    rate: float = Field(default=1.0, gt=0)
+    """Step size of the weights' exponentiated gradient; 1 in the paper."""
+    smoothing: float = Field(default=1e-3, ge=0, lt=1)
+    """Share of the uniform distribution that is mixed in at each step; 1e-3 in the paper."""
+
+    @model_validator(mode="after")
+    def _at_once(self) -> Self:
+        size = self.proxy.step_tokens // self.proxy.seq_len
+        if self.gpus > 1 or self.proxy.gpus > 1:
+            raise ValueError("the proxy of DoReMi trains in one process; leave every degree of parallelism at 1")
+        if self.proxy.parallelism.micro_batch_size != size:
+            raise ValueError(f"the proxy of DoReMi takes a step at once; set proxy.parallelism.micro_batch_size={size}")
+        if not isinstance(self.proxy.data, Ref):
+            raise ValueError(
+                f"proxy.data={self.proxy.data!r}: refer to the data of the Prepare run that the reference was trained on"
+            )
+        return self
+
+    def refs(self) -> list[Ref]:
+        """As in `Recipe`, with the proxy's."""
+        return [*super().refs(), *self.proxy.refs()]
+
+    def science(self) -> dict[str, Any]:
+        """As in `Recipe`; how the proxy executes does not count."""
+        return {**super().science(), "proxy": self.proxy.science()}
+
+
 class Export(Recipe):
     """Write a model as one plain Hugging Face folder (safetensors), checked by its logits."""
 
@@ -302,11 +339,23 @@ class Export(Recipe):
 
 
 AnyRecipe = Annotated[
-    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export | Calibrate,
+    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export | Calibrate | DoReMi,
     Field(discriminator="stage"),
 ]
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
-STAGES = ("prepare", "pretrain", "sft", "preference", "reward", "grpo", "ppo", "evaluate", "export", "calibrate")
+STAGES = (
+    "prepare",
+    "pretrain",
+    "sft",
+    "preference",
+    "reward",
+    "grpo",
+    "ppo",
+    "evaluate",
+    "export",
+    "calibrate",
+    "doremi",
+)
 
 
 def parse_recipe(data: dict[str, Any]) -> AnyRecipe:
@@ -342,6 +391,7 @@ __all__ = [
     "STAGES",
     "AnyRecipe",
     "Calibrate",
+    "DoReMi",
     "Evaluate",
     "Export",
     "ModelInput",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from lablib.data.loader import IGNORED, Window
 from lablib.data.mixing.doremi import DomainWeights
 from lablib.data.mixing.shares import Shares
 from lablib.models.build import build_model
+from lablib.models.recompute import apply_recompute
 from lablib.specs import LabError, Mixture, Pretrain
 from lablib.train.batches import Batch, collate
 from lablib.train.clip import clip_gradients
@@ -37,13 +38,25 @@ class Reweighted:
     mixture: Mixture
     """The mean weights over training."""
     path: list[Shares]
-    """The weights after each step."""
+    """The weights after each step that this call made."""
     excess: Shares
     """The last mean clipped excess of each domain, nats a token."""
+    finished: bool = True
+    """False where it was asked to stop; what it is then asked again goes on from there."""
+
+
+class Keeper(Protocol):
+    """Keeps a run's state between attempts (`lablib.train.reweigh` has the one of a run folder)."""
+
+    def load(self, model: Any, optimizer: torch.optim.Optimizer, weights: DomainWeights) -> int:
+        """Fill all three from the last state that was kept, and give its step; 0 at the start."""
+
+    def keep(self, step: int, model: Any, optimizer: torch.optim.Optimizer, weights: DomainWeights) -> bool:
+        """Called after each step (and before the first), keeps the state where it is due; False asks to stop."""
 
 
 def doremi(recipe: Pretrain, data: Path, reference: torch.nn.Module, weights: DomainWeights | None = None,
-           log: Log | None = None) -> Reweighted:  # fmt: skip
+           log: Log | None = None, keeper: Keeper | None = None) -> Reweighted:  # fmt: skip
     """Train the recipe's model as DoReMi's proxy on the windows of a prepared `data` folder.
 
     `reference` is a model trained on the same tokenizer (an ordinary `Pretrain` run in natural proportions). The recipe
@@ -57,24 +70,36 @@ def doremi(recipe: Pretrain, data: Path, reference: torch.nn.Module, weights: Do
     weights = weights or DomainWeights(windows.domains)
     if weights.domains != windows.domains:
         raise LabError(f"weights are for {', '.join(weights.domains)}; the data has {', '.join(windows.domains)}")
-    model = build_model(recipe.model, recipe.seed)
-    optimizer, path = build_optimizer(model, recipe.optimizer), []
+    model = build_model(recipe.model, recipe.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    apply_recompute(model, recipe.recompute)
+    if recipe.compile:
+        model.compile()
+    optimizer = build_optimizer(model, recipe.optimizer)
+    path: list[Shares] = []
     model.train()
     reference.eval()
     size = recipe.step_tokens // recipe.seq_len
-    for step in range(recipe.steps):
+    for step in range(keeper.load(model, optimizer, weights) if keeper else 0, recipe.steps):
+        if keeper and not keeper.keep(step, model, optimizer, weights):
+            return _reweighted(recipe, weights, path, finished=False)
         rate = learning_rate(step, recipe.steps, recipe.optimizer.learning_rate, recipe.schedule)
         set_learning_rate(optimizer, rate)
         taken = [windows[index] for index in range(step * size, (step + 1) * size)]
-        loss = _step(model, reference, taken, weights, recipe.document_mask)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = _step(model, reference, taken, weights, recipe.document_mask)
         clip_gradients(model.parameters(), recipe.optimizer.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         path.append(dict(zip(weights.domains, weights.now.tolist(), strict=True)))
         if log is not None:
             log(step + 1, {"loss": loss, **{f"weight.{name}": share for name, share in path[-1].items()}})
+    return _reweighted(recipe, weights, path, finished=True)
+
+
+def _reweighted(recipe: Pretrain, weights: DomainWeights, path: list[Shares], finished: bool) -> Reweighted:
     excess = dict(zip(weights.domains, weights.excess.tolist(), strict=True))
-    return Reweighted(Mixture(weights=weights.mean, max_epochs=recipe.mean_mixture.max_epochs), path, excess)
+    mixture = Mixture(weights=weights.mean, max_epochs=recipe.mean_mixture.max_epochs)
+    return Reweighted(mixture, path, excess, finished)
 
 
 def evenly(recipe: Pretrain, data: Path) -> PackedDataset:

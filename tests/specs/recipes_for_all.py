@@ -9,6 +9,7 @@ from lablib.specs import (
     PPO,
     SFT,
     Calibrate,
+    DoReMi,
     Evaluate,
     Export,
     LoRA,
@@ -25,6 +26,7 @@ from lablib.specs import (
     Schedule,
     Task,
 )
+from lablib.specs.mixtures import Curriculum
 
 slugs = st.from_regex(r"[a-z0-9]([a-z0-9_-]|\.(?!\.)){0,12}", fullmatch=True).filter(lambda text: ".." not in text)
 refs = st.builds(Ref, run=slugs, artefact=slugs, science=st.text("0123456789abcdef", min_size=16, max_size=16))
@@ -45,6 +47,9 @@ layouts = st.builds(
     micro_batch_size=st.integers(1, 4),
 )
 mixtures = st.sampled_from([Mixture(), Mixture(weights={"code": 0.25, "books": 0.75}), Mixture(max_epochs=2.5)])
+curricula = st.just(
+    Curriculum.of(("8M", Mixture(weights={"books": 1.0})), (5, Mixture(weights={"code": 0.5, "books": 0.5})))
+)
 model = ModelSpec(layers=2, hidden=64, heads=4, ffn=128, vocab=512)
 
 
@@ -59,7 +64,7 @@ def pretrains(draw: st.DrawFn) -> Pretrain:
         seed=draw(st.integers(0, 9)),
         model=model,
         data=draw(refs | texts),
-        mixture=draw(mixtures),
+        mixture=draw(mixtures | curricula | refs),
         tokens=draw(st.integers(1, 10**13)),
         seq_len=seq_len,
         batch_tokens=batch,
@@ -77,6 +82,14 @@ def pretrains(draw: st.DrawFn) -> Pretrain:
     )
 
 
+@st.composite
+def proxies(draw: st.DrawFn) -> Pretrain:
+    """A Pretrain recipe of one process that takes its step at once, on another run's data."""
+    drawn = draw(pretrains())
+    layout = Parallelism(micro_batch_size=drawn.step_tokens // drawn.seq_len)
+    return drawn.replace(data=draw(refs), parallelism=layout)
+
+
 adapters = st.none() | st.builds(
     LoRA, rank=st.integers(1, 64), targets=st.sampled_from(["all-linear", ("q_proj", "v_proj")])
 )
@@ -91,6 +104,7 @@ post = {
     "batch_size": st.just(WHOLE),
 }
 recipes: st.SearchStrategy[Recipe] = st.one_of(
+    st.builds(DoReMi, proxy=proxies(), reference=refs, rate=st.floats(0.1, 9)),
     st.builds(
         Prepare,
         corpus=texts,

@@ -19,8 +19,10 @@ from lablib.data.mixing import DomainWeights
 from lablib.data.prepare import prepare
 from lablib.models.build import build_model
 from lablib.models.load import load_model
+from lablib.plan import estimate
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Mixture, Parallelism, Prepare, Pretrain
+from lablib.specs import Accelerator, Cluster, DoReMi, LabError, Mixture, Parallelism, Prepare, Pretrain, parse_recipe
+from lablib.stages import execute
 from lablib.train.doremi import Reweighted, doremi, evenly, group_loss
 
 
@@ -113,6 +115,72 @@ def test_the_reference_does_not_move(worlds: Worlds) -> None:
     doremi(worlds.recipe(2), worlds.data, reference)
     after = np.concatenate([weight.detach().numpy().ravel() for weight in reference.parameters()])
     assert (before == after).all() and all(weight.grad is None for weight in reference.parameters())
+
+
+def stage(path: Path, signal_after: int = 0) -> Run:
+    """One attempt at a DoReMi run in this process; it is asked to stop once it has logged that step."""
+    run = Recorder(path)
+    log = run.log
+
+    def logging(step: int, stream: str = "train", **values: Any) -> None:
+        log(step, stream, **values)
+        if step == signal_after:
+            run.request_stop()
+
+    with run.working(), patch.object(run, "log", logging):
+        execute(run.recipe, run)
+    return Run.open(path)
+
+
+@pytest.fixture(scope="module")
+def asked(worlds: Worlds) -> DoReMi:
+    """Six steps beside an untrained model that an ordinary run left."""
+    reference = worlds.recipe(1, seed=5)
+    path = new_run(worlds.root, reference)
+    attempt(Job(path, reference))
+    proxy = worlds.recipe(6, parallelism=Parallelism(micro_batch_size=BATCH), checkpoint_every=2)
+    return DoReMi(proxy=proxy, reference=Run.open(path).model)
+
+
+def test_the_stage_makes_a_mixture_and_continues_bit_for_bit(worlds: Worlds, asked: DoReMi) -> None:
+    """Stopped between two checkpoints; the weights' path and the mixture are those of a run that nothing interrupted."""
+    whole = stage(Recorder.create(worlds.root, asked).path)
+    path = Recorder.create(worlds.root, asked).path
+    stopped = stage(path, signal_after=3)
+    assert stopped.state == "stopped" and len(stopped.rows()) == 3 and "mixture" not in stopped.artefacts
+    again = stage(path)
+    columns = ("step", "loss", "weight.chain", "weight.noise", "tokens")
+    assert [[row[name] for name in columns] for row in again.rows()] == [[row[name] for name in columns] for row in whole.rows()]  # fmt: skip
+    assert again.artefact_path("mixture").read_bytes() == whole.artefact_path("mixture").read_bytes()
+    made = Mixture.load(whole.artefact_path("mixture")).weights
+    assert made["chain"] == pytest.approx(np.mean([row["weight.chain"] for row in whole.rows()]))
+    taker = worlds.recipe(1, mixture=whole.ref("mixture"))
+    target = new_run(worlds.root, taker)
+    attempt(Job(target, taker))
+    read = Run.open(target).rows()[-1]
+    assert abs(read["tokens.chain"] - made["chain"] * read["tokens"]) <= SEQ_LEN
+
+
+def test_the_recipe_says_what_goes_together(worlds: Worlds, asked: DoReMi) -> None:
+    assert {ref.artefact for ref in asked.refs()} == {"model", "data"}
+    renamed = asked.replace(proxy=asked.proxy.replace(name="other", log_every=9))
+    assert renamed.science_hash == asked.science_hash != asked.replace(rate=0.5).science_hash
+    assert parse_recipe(json.loads(asked.to_json())) == asked
+    with pytest.raises(LabError, match=rf"micro_batch_size={BATCH}"):
+        asked.replace(proxy=worlds.recipe(6))
+    with pytest.raises(LabError, match="refer to the data"):
+        asked.replace(proxy=asked.proxy.replace(data="core"))
+    with pytest.raises(LabError, match="one process"):
+        asked.replace(parallelism=Parallelism(dp_shard=2))
+
+
+def test_it_is_priced_with_the_forward_pass_of_its_reference(worlds: Worlds, asked: DoReMi) -> None:
+    """A training step is three forward passes' work, and the reference adds one."""
+    cpu = Accelerator(name="known", kind="cpu", memory_gib=64, bandwidth_gb_s=50, measured_tflops={"fp32": 0.1})
+    cluster = Cluster(accelerator=cpu, gpus_per_node=1)
+    whole, alone = (estimate(recipe, cluster, root=worlds.root) for recipe in (asked, asked.proxy))
+    assert whole.flops.total == pytest.approx(alone.flops.total * 4 / 3)
+    assert whole.step_seconds > alone.step_seconds and whole.memory.peak_gib > alone.memory.peak_gib
 
 
 def test_what_it_cannot_do_is_said(worlds: Worlds) -> None:

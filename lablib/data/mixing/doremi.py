@@ -8,6 +8,7 @@ NumPy: `lablib.train.doremi` trains with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,16 @@ class DomainWeights:
         self._sum += self.now
         self.updates += 1
         return self.now
+
+    def state(self) -> dict[str, Any]:
+        """All that changes, as JSON; `restore` takes it back, bit for bit."""
+        arrays = {"now": self.now, "excess": self.excess, "sum": self._sum}
+        return {"updates": self.updates, **{name: array.tolist() for name, array in arrays.items()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state` of the same domains."""
+        self.updates = state["updates"]
+        self.now, self.excess, self._sum = (np.array(state[name]) for name in ("now", "excess", "sum"))
 
     @property
     def mean(self) -> Shares:
