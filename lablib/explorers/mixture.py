@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from lablib import charts
 from lablib.charts import Figure, Frame
 from lablib.charts.mixture import DRAWN, epochs_by_domain, mixture_over_training
+from lablib.data import shards
 from lablib.data.mixing import constrain, curricula, effective_tokens, natural, temperature, unimax
 from lablib.data.mixing.learned import MixingLaw
-from lablib.explorers import show
+from lablib.explorers import cards, show
 from lablib.explorers.budget import ACCELERATORS, MODELS, BudgetPlan
 from lablib.explorers.explorer import Explorer, catalogued, knob
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, estimate
 from lablib.plan.repeats import WORTHWHILE_EPOCHS
+from lablib.runs import Run
 from lablib.specs import LabError, Mixture, Pretrain
 from lablib.specs.mixtures import Curriculum, Phase, Published, mixtures, stages
 from lablib.specs.mixtures import curricula as published_curricula
 from lablib.specs.units import show_count
 
+LEAST = 100_000
+"""Fewest tokens of a plan."""
 PRESETS = (*mixtures, *published_curricula())
 
 
@@ -35,16 +39,20 @@ class MixturePlan(Explorer):
     heat: float = knob(2.0, "Temperature", 0.5, 20, step=0.1)
     max_epochs: float = knob(4.0, "Epoch cap", 0.5, 50, step=0.5)
     over_the_cap: Literal["warn", "move weights"] = knob("warn", "Over the cap")
-    tokens: int = knob(6_000_000_000_000, "Tokens", 1_000_000_000, 20_000_000_000_000, log=True)
+    tokens: int = knob(6_000_000_000_000, "Tokens", LEAST, 20_000_000_000_000, log=True)
     model: str = knob("llama-3.1-8b", "Model", choices=MODELS)
     accelerator: str = knob("h100-sxm", "Accelerator", choices=ACCELERATORS)
     gpus: int = knob(256, "Accelerators", 1, 16384, powers_of_two=True)
+    base: Pretrain | None = None
+    """One's own pretraining, of which mixture and tokens are set; `model` is then not read."""
     plan: Curriculum | None = None
     """One's own mixtures in order, stretched over the tokens; `preset` is then not read."""
     available: dict[str, float] = {}
     """Domain → unique tokens that there are; empty takes the pool that was published."""
     source_dollars: dict[str, float] = {}
     """Domain → US dollars for 10⁹ unique tokens of it (licence, generation, extraction); the rest cost nothing."""
+    badges: dict[str, tuple[str, ...]] = {}
+    """Domain → what its data card says in a few words: licences, synthetic share, decontamination."""
     law: MixingLaw | None = None
     """A law learned from proxies: what the mixture does to each target's loss."""
 
@@ -54,9 +62,23 @@ class MixturePlan(Explorer):
     def _listed(self) -> MixturePlan:
         if self.preset not in PRESETS:
             raise ValueError(f"preset: there is no {self.preset!r}; there are {', '.join(PRESETS)}")
-        if self.plan is not None and self.rule != "as published":
-            raise ValueError("rule: a curriculum of one's own has its weights; choose 'as published'")
+        if self.plan is not None and self.rule != "as published" and not self.available:
+            raise ValueError(
+                "rule: a curriculum of one's own has its weights; choose 'as published', or give `available`"
+            )
         return self
+
+    @classmethod
+    def of(cls, run: Run, **inputs: Any) -> Self:
+        """The planner on what a data run made: its domains in natural shares, their tokens and their cards' badges.
+
+        `inputs` are fields that differ. Raises `LabError` where the run has made no data.
+        """
+        rows = shards.manifest(run.artefact_path("data"))["shards"]
+        held = {row["domain"]: float(row["tokens"]) for row in rows if row["split"] == "train" and row["tokens"]}
+        plan = Curriculum.of((round(sum(held.values())), Mixture(weights=natural(held))))
+        made = {"plan": plan, "tokens": max(LEAST, plan.tokens), "available": held, "badges": cards.badges(run)}
+        return cls(**{**made, **inputs})
 
     @property
     def pool(self) -> dict[str, float]:
@@ -75,7 +97,7 @@ class MixturePlan(Explorer):
     @cached_property
     def curriculum(self) -> Curriculum:
         """The mixtures that are read, over the tokens. Raises `LabError` where a rule needs a pool that is not known."""
-        if self.plan is not None:
+        if self.plan is not None and self.rule == "as published":
             wanted = self.plan.scaled(self.tokens)
         elif self.rule != "as published":
             wanted = Curriculum.of((self.tokens, Mixture(weights=self._ruled(), max_epochs=self.max_epochs)))
@@ -95,13 +117,18 @@ class MixturePlan(Explorer):
 
     @property
     def recipe(self) -> Pretrain:
-        """The pretraining, with the mean mixture over training. Raises `LabError` where the knobs do not go together."""
-        mean = self.curriculum.mean().replace(max_epochs=self.max_epochs)
-        return self._budget.recipe.replace(mixture=mean)
+        """The pretraining: with one mixture, or with the curriculum. Raises `LabError` where the knobs do not go together."""
+        phases = [
+            one.replace(mixture=one.mixture.replace(max_epochs=self.max_epochs)) for one in self.curriculum.phases
+        ]
+        mixture = phases[0].mixture if len(phases) == 1 else Curriculum(phases=tuple(phases))
+        return (self.base or self._budget.recipe).replace(mixture=mixture, tokens=self.tokens)
 
     @property
     def _budget(self) -> BudgetPlan:
-        return BudgetPlan(model=self.model, tokens=self.tokens, accelerator=self.accelerator, gpus=self.gpus)
+        return BudgetPlan(
+            model=self.model, tokens=max(self.tokens, 1_000_000_000), accelerator=self.accelerator, gpus=self.gpus
+        )
 
     def view(self) -> View:
         """Shares over training, passes and their worth, cost of each domain, and the predicted effect where a law is given."""
@@ -121,7 +148,7 @@ class MixturePlan(Explorer):
 
     def _title(self) -> str:
         if self.plan is not None:
-            return "One's own curriculum"
+            return "One's own curriculum" if self.rule == "as published" else f"{self.rule} shares of one's own domains"
         return self.preset if self.rule == "as published" else f"{self.rule} shares of the domains of {self.preset}"
 
     def _worth(self, spent: Mapping[str, float], passes: Mapping[str, float]) -> tuple[Headline, ...]:
@@ -170,14 +197,24 @@ class MixturePlan(Explorer):
         return natural(known) if all(known.values()) else natural(dict.fromkeys(known, 1.0))
 
     def _table(self, spent: Mapping[str, float], passes: Mapping[str, float], plan: Estimate) -> Table:
-        columns = ("domain", "share", "tokens", "unique", "passes", "worth", "training", "source")
+        columns = (
+            "domain",
+            "share",
+            "tokens",
+            "unique",
+            "passes",
+            "worth",
+            "training",
+            "source",
+            *(("card",) if self.badges else ()),
+        )
         bought, dollars = self._acquired(spent), plan.dollars.mid if plan.dollars else None
         rows = []
         for name, tokens in sorted(spent.items(), key=lambda item: -item[1]):
             pool = self.pool.get(name)
             known = (show_count(pool), f"{passes[name]:.2f}", show_count(effective_tokens(tokens, pool))) if pool else (show.NONE,) * 3  # fmt: skip
             cost = show.dollars(None if dollars is None else dollars * tokens / self.tokens)
-            rows.append((name, show.share(tokens / self.tokens), show_count(tokens), *known, cost, show.dollars(bought.get(name))))  # fmt: skip
+            rows.append((name, show.share(tokens / self.tokens), show_count(tokens), *known, cost, show.dollars(bought.get(name)), *((" · ".join(self.badges.get(name, (show.NONE,))),) if self.badges else ())))  # fmt: skip
         words = "Worth: passes beyond the first count less (arXiv 2305.16264, applied to each domain). Training: its part of the run. Source: what its unique tokens cost."
         return Table("What is taken of each domain", columns, tuple(rows), words)
 
@@ -192,8 +229,6 @@ class MixturePlan(Explorer):
             notes.append(f"how many tokens there are of {few} is not known, so neither is how often they are read")
         if self.law is not None:
             notes.append(self._law_words(effect))
-        if len(self.curriculum.phases) > 1:
-            notes.append("the recipe takes the mean of the mixtures, each weighted by its tokens")
         return tuple(dict.fromkeys(notes))
 
     def _law_words(self, effect: bool) -> str:

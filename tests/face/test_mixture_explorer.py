@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lablib.charts import svg
+from lablib.data import PackedDataset
 from lablib.data.mixing import anneal, effective_tokens
 from lablib.data.mixing.laws import ExpLaw
 from lablib.data.mixing.learned import MixingLaw
+from lablib.data.prepare import prepare
 from lablib.explorers import MixturePlan, View
 from lablib.plan import estimate
-from lablib.specs import LabError, Mixture, Pretrain
-from lablib.specs.mixtures import curricula, mixtures
+from lablib.runs import Recorder, Run
+from lablib.specs import LabError, Mixture, Prepare, Pretrain
+from lablib.specs.mixtures import Curriculum, curricula, mixtures
 
 OWN = anneal(
     Mixture(weights={"web": 0.9, "code": 0.1}), Mixture(weights={"code": 0.5, "notes": 0.5}), 1_000_000_000, 0.1
@@ -72,11 +78,12 @@ def test_shares_are_whole_at_every_place_and_step_where_the_mixture_changes() ->
     assert sorted(set(frame["tokens"])) == [0, 8_000_000_000_000, 10_000_000_000_000, 11_100_000_000_000]
 
 
-def test_its_state_is_a_recipe_with_the_mean_mixture_and_costs_are_its_estimate() -> None:
+def test_its_state_is_a_recipe_with_the_curriculum_and_costs_are_its_estimate() -> None:
     screen = MixturePlan(plan=OWN, tokens=1_000_000_000, available=POOL, source_dollars={"notes": 1000.0, "web": 1.0})
     recipe = screen.recipe
     assert Pretrain.from_toml(recipe.to_toml()) == recipe
-    assert recipe.mixture.weights == pytest.approx({"web": 0.81, "code": 0.14, "notes": 0.05})
+    assert recipe.mean_mixture.weights == pytest.approx({"web": 0.81, "code": 0.14, "notes": 0.05})
+    assert isinstance(recipe.mixture, Curriculum) and recipe.mixture.starts == (0, 900_000_000, 1_000_000_000)
     dollars = estimate(recipe, screen._budget.cluster).dollars
     assert dollars is not None
     rows = {row[0]: row for row in screen.view().tables[0].rows}
@@ -138,3 +145,30 @@ def test_a_view_is_pure_and_its_charts_can_be_drawn() -> None:
     assert view.words() == MixturePlan().view().words()
     for figure in view.charts:
         assert "<svg" in svg(figure.still(view.frames))
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Two domains, 30 documents of 5 words and 60 of 50."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    rows = [{"text": f"{name} {number} " + "so many words " * size, "domain": name, "licence": licence} for name, licence, count, size in (("chat", "MIT", 30, 5), ("pages", "CC0", 60, 50)) for number in range(count)]  # fmt: skip
+    (tmp_path / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = Recorder.create(tmp_path / "runs", Prepare(corpus=str(tmp_path / "made.jsonl"), vocab=300, heldout=0.1))
+    prepare(run.recipe, run)
+    return Run.open(run.path)
+
+
+def test_the_planner_of_ones_own_data_has_its_tokens_and_its_card(prepared: Run) -> None:
+    screen = MixturePlan.of(prepared, tokens=100_000)
+    held = PackedDataset(prepared.path / "data", seq_len=64).shares
+    assert screen.recipe.mean_mixture.weights == pytest.approx(held, abs=0.02)
+    table = screen.view().tables[0]
+    cards = {row[0]: row[-1] for row in table.rows}
+    assert table.columns[-1] == "card" and set(cards) == {"chat", "pages"}
+    assert all("not decontaminated" in card for card in cards.values())
+    base = Pretrain(model="smollm2-135m", tokens="1M", seq_len=256, batch_tokens=1024, data=prepared.data)
+    own = screen.replace(base=base).recipe
+    assert (own.data, own.tokens, own.mixture) == (prepared.data, 100_000, screen.recipe.mixture)
+    flat = screen.replace(rule="temperature", heat=20.0).recipe.mean_mixture.weights
+    assert flat["chat"] > screen.recipe.mean_mixture.weights["chat"]
+    assert MixturePlan.of(prepared, rule="UniMax").view().title == "UniMax shares of one's own domains"
