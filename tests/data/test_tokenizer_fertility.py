@@ -81,5 +81,5 @@ def test_published_tokenizers_give_their_makers_ids() -> None:
     for name, one in PUBLISHED.items():
         assert published(name).get_vocab_size() == one.vocab
     texts = declaration()
-    assert set(texts) == set(LANGUAGES) and all(3000 < len(text) < 20_000 for text in texts.values())
+    assert set(texts) == set(LANGUAGES) and all(2000 < len(text) < 20_000 for text in texts.values())
     assert "All human beings are born free and equal in dignity and rights." in texts["English"]

@@ -12,8 +12,8 @@ import pytest
 from lablib.data import shards, tokenizer
 from lablib.data.prepare import prepare
 from lablib.evals.heldout import read_pieces
-from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Prepare, Ref, TokenizerSpec
+from lablib.runs import Recorder, Run, artefacts
+from lablib.specs import LabError, ModelSpec, Prepare, Pretrain, Ref, TokenizerSpec
 from lablib.specs.recipes import parse_recipe
 
 
@@ -81,3 +81,21 @@ def test_a_tokenizer_without_a_separator_is_refused(prepared: Path, new_text: Pa
     tokenizer.save(Tokenizer(models.BPE(vocab={"a": 0}, merges=[])), tmp_path / "bare")
     with pytest.raises(LabError, match=r"has no <\|endoftext\|> to end documents with"):
         execute(tmp_path / "runs", Prepare(corpus=str(new_text), tokenizer=str(tmp_path / "bare")))
+
+
+def test_pretraining_does_not_begin_on_data_of_another_tokenizer(prepared: Path, tmp_path: Path) -> None:
+    """Planted: the tokenizer beside the shards was replaced and registered again, so that its checksum is right."""
+    import torch
+
+    from lablib.train.distributed import World
+    from lablib.train.source import find_source
+
+    copied = Path(shutil.copytree(prepared, tmp_path / "runs" / prepared.name))
+    model = ModelSpec(layers=1, hidden=32, heads=2, kv_heads=2, ffn=64, vocab=400)
+    recipe = Pretrain(model=model, data=Run.open(copied).data, tokens=640, seq_len=64, batch_tokens=64)
+    world = World(0, 1, torch.device("cpu"))
+    assert find_source(recipe, Recorder.create(tmp_path / "runs", recipe), world) is not None
+    tokenizer.save(tokenizer.train(["other text"], 400), copied / "tokenizer")
+    artefacts.register(copied, "tokenizer", copied / "tokenizer", "tokenizer")
+    with pytest.raises(LabError, match="was made with tokenizer"):
+        find_source(recipe, Recorder.create(tmp_path / "runs", recipe), world)

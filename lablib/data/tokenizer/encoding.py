@@ -35,6 +35,10 @@ CUT = 20_000
 """Characters of each compared document."""
 
 
+UNKNOWN = (RuntimeError, ValueError, LookupError, TypeError)
+"""What reading a tokenizer of another form raises, in the packages and here."""
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A way from texts to ids that was proved to be the reference's on a sample."""
@@ -82,11 +86,7 @@ def fastest(tokenizer: Tokenizer, documents: Sequence[str], threads: int = 1) ->
         try:
             run = make(tokenizer, threads)
             found = run(texts)
-        except (
-            RuntimeError,
-            ValueError,
-            KeyError,
-        ) as error:  # what the packages raise for a tokenizer they do not know
+        except UNKNOWN as error:
             refused[label] = str(error).split("\n", 1)[0][:200]
             continue
         wrong = [text for text, ids, right in zip(texts, found, wanted, strict=True) if not np.array_equal(ids, right)]
