@@ -71,7 +71,7 @@ class Monitor:
             headlines=tuple(_headlines(run, state, train, frames, plan, progress)),
             charts=tuple(figures(frames)),
             frames=frames,
-            notes=(*healed(healing), *_notes(run, state, frames)),
+            notes=(*healed(healing), *_notes(run, state, frames), *_spent(train)),
             failure=run.failure if state in (RunState.FAILED, RunState.LOST) else "",
         )
 
@@ -210,6 +210,17 @@ def _time(state: RunState, seconds: float, plan: Planned, progress: dict[str, An
     if state is RunState.RUNNING and "eta_seconds" in progress:
         return Headline("Time left", show.seconds(progress["eta_seconds"]), f"{show.seconds(seconds)} so far, {spent}")
     return Headline("Time", show.seconds(seconds), spent)
+
+
+def _spent(train: list[dict[str, Any]]) -> list[str]:
+    """What the last row says of data: waited for, and read for the size of the model."""
+    last = train[-1] if train else {}
+    told = []
+    if last.get("data_wait") is not None:
+        told.append(f"{last['data_wait']:.1%} of a step waits for data")
+    if last.get("chinchilla") is not None:
+        told.append(f"{last['chinchilla']:.2g} × Chinchilla's 20 tokens a parameter read")
+    return ["; ".join(told) + "."] if told else []
 
 
 def _notes(run: Run, state: RunState, frames: dict[str, Frame]) -> list[str]:

@@ -47,7 +47,9 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
         set_learning_rate(parts.stepper.optimizer, rate)
         first = guard.begin(at.sequences)
         parts.meter.start()
-        outcome = parts.stepper(parts.batches.at(first), guard.doubts)
+        batches = parts.batches.at(first)
+        parts.meter.loaded()
+        outcome = parts.stepper(batches, guard.doubts)
         parts.meter.stop()
         spike = guard.observe(at.step + 1, first, outcome)
         if spike is not None:
@@ -113,4 +115,5 @@ def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:
     """One row of the train stream; `step` counts the updates made, `tokens` what they have read, in all and by domain."""
     measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate, **parts.batches.read(at.sequences)}
-    run.log(at.step, "train", tokens=(at.sequences - at.passed) * recipe.seq_len, **measured, **parts.meter.report())
+    tokens = (at.sequences - at.passed) * recipe.seq_len
+    run.log(at.step, "train", tokens=tokens, **measured, **parts.meter.report(tokens))

@@ -1,7 +1,8 @@
-"""What a step cost: speed, memory, and the share of a known peak."""
+"""What a step cost: speed, memory, the share of a known peak, and what was spent on waiting for data."""
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 
@@ -13,36 +14,47 @@ from lablib.specs import LabError
 class Meter:
     """Times steps alone (evaluation and checkpoints are left out) and averages since the last report."""
 
-    def __init__(self, tokens: int, device: torch.device, flops: float = 0.0, peak: float | None = None) -> None:
-        """`tokens` of a step over all ranks, model `flops` of a step over all ranks, `peak` FLOP/s of all devices.
+    def __init__(
+        self, tokens: int, device: torch.device, flops: float = 0.0, peak: float | None = None, ideal: float = math.inf
+    ) -> None:
+        """`tokens` of a step over all ranks, model `flops` of a step over all ranks, `peak` FLOP/s of all devices, `ideal`
+        tokens of the whole run (Chinchilla's 20 a parameter).
 
         Where `peak` is None no MFU is reported: never a guessed one.
         """
-        self.tokens, self.device = tokens, device
+        self.tokens, self.device, self.ideal = tokens, device, ideal
         self.fastest = None if peak is None else flops / peak
-        self._seconds, self._steps, self._begun = 0.0, 0, 0.0
+        self._seconds, self._waited, self._steps, self._begun = 0.0, 0.0, 0, 0.0
 
     def start(self) -> None:
         """A step begins."""
         self._begun = time.perf_counter()
+
+    def loaded(self) -> None:
+        """The step's batches are there: what went before was waiting for data."""
+        self._waited += time.perf_counter() - self._begun
 
     def stop(self) -> None:
         """A step has ended (its loss has reached the host, so the device is done with it)."""
         self._seconds += time.perf_counter() - self._begun
         self._steps += 1
 
-    def report(self) -> dict[str, float]:
-        """step_seconds, tokens_per_second, memory_gib and, with a known peak, mfu, since the last report.
+    def report(self, read: int = 0) -> dict[str, float]:
+        """step_seconds, tokens_per_second, data_wait (share of the step), memory_gib and, with a known peak, mfu, since the
+        last report; with known ideal tokens, chinchilla: the `read` tokens over them.
 
         Raises `LabError` for an MFU above 1: the peak or the count of FLOPs is wrong, and the figure would be a lie.
         """
-        seconds = self._seconds / self._steps
-        self._seconds, self._steps = 0.0, 0
+        seconds, waited = self._seconds / self._steps, self._waited / self._seconds
+        self._seconds, self._waited, self._steps = 0.0, 0.0, 0
         values = {
             "step_seconds": seconds,
             "tokens_per_second": self.tokens / seconds,
+            "data_wait": waited,
             "memory_gib": peak_gib(self.device),
         }
+        if math.isfinite(self.ideal):
+            values["chinchilla"] = read / self.ideal
         if self.fastest is None:
             return values
         if self.fastest > seconds:

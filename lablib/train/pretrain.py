@@ -12,6 +12,8 @@ from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.mup import scale_initial, scales
 from lablib.models.recompute import apply_recompute
+from lablib.plan.found import CHINCHILLA
+from lablib.plan.params import count
 from lablib.plan.pretraining import job
 from lablib.plan.work import training_flops
 from lablib.runs import Recorder, Run
@@ -157,4 +159,5 @@ def meter(recipe: Pretrain, run: Recorder, world: World) -> Meter:
     cluster = Run.open(run.path).cluster
     peak = cluster.accelerator.peak(recipe.precision) if cluster else None
     flops = training_flops(job(recipe), recipe.step_tokens).total
-    return Meter(recipe.step_tokens, world.device, flops, None if peak is None else peak * world.size)
+    ideal = CHINCHILLA * count(recipe.model).total
+    return Meter(recipe.step_tokens, world.device, flops, None if peak is None else peak * world.size, ideal)

@@ -12,6 +12,7 @@ from tiny import MODEL, Job, attempt, new_run, prepare_data, recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lablib.data import PackedDataset
+from lablib.models.build import build_model
 from lablib.runs import Run
 from lablib.specs import Accelerator, Cluster, LabError, Mixture, Pretrain
 from lablib.train.meter import Meter
@@ -82,6 +83,13 @@ def test_mfu_above_one_is_an_error() -> None:
     meter.stop()
     with pytest.raises(LabError, match="peak_tflops"):
         meter.report()
+
+
+def test_waiting_for_data_and_the_tokens_for_the_model_are_told(trained: tuple[Run, Run, Pretrain]) -> None:
+    rows = trained[0].rows()
+    assert all(0 < row["data_wait"] < 1 for row in rows)
+    parameters = sum(weight.numel() for weight in build_model(trained[2].model, 0).parameters())
+    assert rows[-1]["chinchilla"] == pytest.approx(rows[-1]["tokens"] / (20 * parameters))
 
 
 def test_log_every_averages_and_keeps_the_last_step(trained: tuple[Run, Run, Pretrain]) -> None:
