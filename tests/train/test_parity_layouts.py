@@ -79,7 +79,7 @@ def two() -> dict[str, Trained]:
     """All trainings on two processes, the planted mistakes too, in one launch."""
     cases = TWO | {f"{name}: {bug}": with_bug(TWO[name], bug) for name, bug in PLANTED}
     cases["reduced in bf16"] = Case("dense", P(dp_shard=2), reduce_bf16=True)
-    return dict(zip(cases, on_ranks(2, train_all, list(cases.values()), patience=300.0), strict=True))
+    return dict(zip(cases, on_ranks(2, train_all, list(cases.values()), patience=600.0), strict=True))
 
 
 @cache
