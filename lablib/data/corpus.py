@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import compress, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -283,11 +284,12 @@ class Corpus:
         """The corpora that it is kept in, in the order of reading; a small one is its own only part."""
         return [Corpus(part) for part in sorted(self.folder.glob("part-*"))] or [self]
 
-    def documents(self, domain: str) -> Iterator[Document]:
-        """A domain's documents in the order in which they were read."""
+    def documents(self, domain: str, wanted: Sequence[bool] | None = None) -> Iterator[Document]:
+        """A domain's documents in the order in which they were read; of those that are not `wanted` the text is not decoded."""
+        flags = repeat(True) if wanted is None else iter(wanted)
         for file in self._files(domain, "jsonl"):
             with file.open(encoding="utf-8") as rows:
-                for row in map(json.loads, rows):
+                for row in map(json.loads, compress(rows, flags)):
                     known = {name: row[name] for name in PROVENANCE if name in row}
                     yield Document(domain, row["source"], row["licence"], row["text"], row.get("label", ""), **known)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -17,7 +18,7 @@ from lablib.data.corpus import Corpus
 from lablib.data.documents import Source, file_sha256
 from lablib.data.editing import Edit
 from lablib.data.progress import Progress, Stopped
-from lablib.data.scale import Job, Team, corpora, pieces, steps
+from lablib.data.scale import Job, Team, corpora, pieces, sampling, steps
 from lablib.data.sources.mail import MAIL
 from lablib.runs import Recorder
 from lablib.specs import Clean, LabError, Prepare, TokenizerSpec, digest, paths, write_atomic
@@ -172,28 +173,29 @@ def _tokenizer(recipe: Prepare, built: Corpus, run: Recorder, progress: Progress
     """A cached tokenizer folder: trained here, or a copy of the one that the recipe names."""
     if isinstance(recipe.tokenizer, TokenizerSpec):
         spec, key = recipe.tokenizer, _key(recipe, built, "tokenizer", recipe.tokenizer.model_dump())
-        return team.one(Job("tokenizers", key, lambda to, _: _train(recipe, spec, built, to, progress)))
+        if (made := cache.folder("tokenizers", key)).is_dir():
+            return made
+        drawn = sampling.draw(built, _shares(recipe, built), recipe.heldout, key, team)
+        return team.one(Job("tokenizers", key, lambda to, _: _train(recipe, spec, drawn, to, progress)))
     found = run.input(recipe.tokenizer)
     files = {name: file_sha256(found / name) for name in tokenizer.FILES if (found / name).is_file()}
     return cache.made("tokenizers", digest(files), lambda to: tokenizer.copy(found, to))
 
 
-def _train(recipe: Prepare, spec: TokenizerSpec, built: Corpus, folder: Path, progress: Progress) -> None:
+def _train(recipe: Prepare, spec: TokenizerSpec, drawn: list[Path], folder: Path, progress: Progress) -> None:
     progress.at("tokenizer", 0, 1)
-    trained = tokenizer.train(_sampled(recipe, built), recipe.vocab, spec)
+    trained = tokenizer.train(sampling.texts(drawn), recipe.vocab, spec)
     tokenizer.save(trained, folder)
     progress.at("tokenizer", 1, 1)
 
 
-def _sampled(recipe: Prepare, built: Corpus) -> Iterator[str]:
-    """Training text in the mixture's proportions (natural ones where it is empty), within the recipe's cap."""
+def _shares(recipe: Prepare, built: Corpus) -> dict[str, float]:
+    """Bytes of training text of each domain for the tokenizer, in the mixture's proportions (natural ones where it is empty),
+    within the recipe's cap."""
     weights = recipe.mixture.weights or {name: built.bytes(name) for name in built.domains}
-    total = sum(weights.values())
-    caps = selection.quotas(built, recipe.max_bytes)
-    for domain in sorted(weights):
-        cap = caps[domain]
-        wanted = SAMPLE * weights[domain] / total
-        yield from selection.sample(built, domain, wanted if cap is None else min(cap, wanted), recipe.heldout)
+    total, caps = sum(weights.values()), selection.quotas(built, recipe.max_bytes)
+    wanted = {domain: SAMPLE * weight / total for domain, weight in weights.items()}
+    return {domain: min(caps[domain] or math.inf, size) for domain, size in wanted.items()}
 
 
 def _vocab(folder: Path) -> int:

@@ -61,13 +61,15 @@ def quotas(corpus: Corpus, max_bytes: float | None) -> dict[str, float | None]:
 
 def sample(corpus: Corpus, domain: str, max_bytes: float, heldout: float) -> Iterator[str]:
     """Training texts of a domain, at most `max_bytes`, in order of their hash: the same for any order of reading."""
-    last = bound(corpus, domain, max_bytes)
-    found = {
-        document.sha256: document.text
-        for document in corpus.documents(domain)
-        if taken(document.sha256, last) and split_of(document.sha256, heldout) == "train"
-    }
+    found = training(corpus, domain, bound(corpus, domain, max_bytes), heldout)
     yield from (found[sha256] for sha256 in sorted(found))
+
+
+def training(corpus: Corpus, domain: str, last: str | None, heldout: float) -> dict[str, str]:
+    """SHA-256 and text of the training documents that a cap with this `bound` takes."""
+    names = map(_hex, corpus.index(domain)["sha256"])
+    wanted = [taken(name, last) and split_of(name, heldout) == "train" for name in names]
+    return {document.sha256: document.text for document in corpus.documents(domain, wanted)}
 
 
 def taken(sha256: str, last: str | None) -> bool:

@@ -4,7 +4,7 @@ Every product lies in the lab's cache under a name of what went into it (`lablib
 outlive a kill, and the number of workers decides only who makes which.
 """
 
-from lablib.data.scale import corpora, pieces, steps
+from lablib.data.scale import corpora, pieces, sampling, steps
 from lablib.data.scale.team import Job, Team
 
-__all__ = ["Job", "Team", "corpora", "pieces", "steps"]
+__all__ = ["Job", "Team", "corpora", "pieces", "sampling", "steps"]
