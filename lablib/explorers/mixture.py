@@ -26,7 +26,7 @@ from lablib.specs.mixtures import Curriculum, Phase, Published, mixtures, stages
 from lablib.specs.mixtures import curricula as published_curricula
 from lablib.specs.units import show_count
 
-LEAST = 100_000
+LEAST = 10_000
 """Fewest tokens of a plan."""
 PRESETS = (*mixtures, *published_curricula())
 

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
+from lablib.specs.afterwards import Calibrate, Evaluate, Export
 from lablib.specs.base import Spec
 from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.contamination import Decontaminate
-from lablib.specs.data import Mixture, Ref, Slug, Task
+from lablib.specs.data import Mixture, Ref
 from lablib.specs.dedup import Dedup, Repeats
 from lablib.specs.errors import LabError, teach
 from lablib.specs.mixtures import Curriculum, mean
@@ -241,58 +242,6 @@ class Pretrain(Recipe):
         return found
 
 
-class Evaluate(Recipe):
-    """Score models on the same items, and compare each with the baseline item by item."""
-
-    stage: Literal["evaluate"] = "evaluate"
-    models: dict[Slug, ModelInput] = Field(min_length=1)
-    """Label → model, in the order of the chain."""
-    tasks: tuple[Task, ...] = ()
-    data: Ref | None = None
-    """A Prepare run's data: adds held-out bits per byte."""
-    eval_tokens: Count = 65_536
-    max_new_tokens: int = Field(default=64, gt=0)
-    batch_size: int = Field(default=32, gt=0)
-    baseline: str = ""
-    """Label that the others are compared with; defaults to the first."""
-    samples: int = Field(default=0, ge=0)
-    """Free continuations of held-out text to show in the report."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _first_is_baseline(cls, data: Any) -> Any:
-        if (
-            isinstance(data, dict)
-            and not data.get("baseline")
-            and isinstance(data.get("models"), dict)
-            and data["models"]
-        ):
-            return {**data, "baseline": next(iter(data["models"]))}
-        return data
-
-    @model_validator(mode="after")
-    def _something_to_do(self) -> Self:
-        if self.baseline not in self.models:
-            raise ValueError(f"baseline={self.baseline!r} is not one of the models {sorted(self.models)}")
-        if not self.tasks and self.data is None:
-            raise ValueError("give tasks, data (for held-out loss) or both")
-        return self
-
-
-class Calibrate(Recipe):
-    """Measure the node that the job gets: matmuls, memory, a few training steps; the planner's constants come of it."""
-
-    stage: Literal["calibrate"] = "calibrate"
-
-    @model_validator(mode="after")
-    def _alone(self) -> Self:
-        if self.gpus > 1:
-            raise ValueError(
-                f"parallelism takes {self.gpus} processes; the probe measures one accelerator: leave it out"
-            )
-        return self
-
-
 class DoReMi(Recipe):
     """Learn a mixture by group DRO (arXiv 2305.10429): a small model trains beside a finished one of the same data, and what
     it still loses more on than that gets weight. Makes the artefact ``mixture``, which `Pretrain.mixture` takes."""
@@ -328,14 +277,6 @@ class DoReMi(Recipe):
     def science(self) -> dict[str, Any]:
         """As in `Recipe`; how the proxy executes does not count."""
         return {**super().science(), "proxy": self.proxy.science()}
-
-
-class Export(Recipe):
-    """Write a model as one plain Hugging Face folder (safetensors), checked by its logits."""
-
-    stage: Literal["export"] = "export"
-    model: ModelInput
-    dtype: Literal["fp32", "bf16"] = "bf16"
 
 
 AnyRecipe = Annotated[
