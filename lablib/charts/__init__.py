@@ -4,6 +4,7 @@ from lablib.charts import sample as sample
 from lablib.charts.accuracy import accuracy
 from lablib.charts.bars import memory_parts, plan_vs_actual, shares, sweep
 from lablib.charts.bundle import bundle, svg
+from lablib.charts.coordinates import coordinates
 from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
 from lablib.charts.figure import Figure
 from lablib.charts.funnel import funnel, rules
@@ -20,6 +21,7 @@ __all__ = [
     "accuracy",
     "bundle",
     "columns",
+    "coordinates",
     "edit_curve",
     "epochs_by_domain",
     "fertility",

@@ -25,6 +25,7 @@ FIGURES = [
     charts.shares("corpus", "Corpus", "Tokens.", "tokens"),
     charts.sweep("days", "Days", "Time.", "GPUs", "days"),
     charts.scores(),
+    charts.coordinates(),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -83,6 +83,7 @@ def test_lion_is_the_papers_algorithm() -> None:
     torch.testing.assert_close(weight.detach(), torch.tensor(wanted))
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 99))
 def test_orthogonalised_maps_singular_values_by_the_quintic(rows: int, columns: int, seed: int) -> None:
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

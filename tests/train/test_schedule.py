@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lablib.specs import Schedule
@@ -54,6 +54,7 @@ def test_agrees_with_torch(kind: str) -> None:
         peer.step()
 
 
+@settings(deadline=None)
 @given(
     steps=st.integers(1, 300),
     warmup=st.floats(0, 0.5),

@@ -9,7 +9,7 @@ import torch
 from launch import on_ranks
 
 from lablib.models.build import build_model
-from lablib.models.layout import distribute
+from lablib.models.layout import Laid, Links, distribute, sum_partial_gradients
 from lablib.specs import ModelSpec, Optimizer, Parallelism
 from lablib.train.batches import Batch
 from lablib.train.distributed import joined
@@ -22,6 +22,7 @@ MODEL = ModelSpec(family="qwen3", layers=2, hidden=32, heads=2, ffn=52, vocab=97
 LAYOUTS = {"fsdp2": Parallelism(dp_shard=2), "tp2": Parallelism(tp=2)}
 KINDS = ("muon", "soap", "adafactor", "lion")
 STEPS = 3
+ALONE = Links()
 
 
 def batch() -> Batch:
@@ -33,19 +34,29 @@ def whole(tensor: Any) -> torch.Tensor:
     return torch.Tensor.clone(tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach()
 
 
-def losses(model: Any, chunked: bool) -> dict[str, torch.Tensor]:
+def complete(laid: Laid, links: Links) -> Any:
+    """The model, with gradients as the step leaves them."""
+    sum_partial_gradients(laid.model, laid.partial, links)
+    return laid.model
+
+
+def losses(laid: Laid, chunked: bool, links: Links = ALONE) -> dict[str, torch.Tensor]:
     """Losses of the batch's tokens and gradients of their sum; every rank reads the same batch."""
+    model = laid.model
     found = TokenLosses(model, chunked=chunked, z_loss=1e-3, chunk=7)(batch())
     found.sum().backward()
+    complete(laid, links)
     return {"": found.detach()} | {name: whole(w.grad) for name, w in model.named_parameters() if w.grad is not None}
 
 
-def updates(model: Any, kind: str) -> dict[str, torch.Tensor]:
+def updates(laid: Laid, kind: str, links: Links = ALONE) -> dict[str, torch.Tensor]:
     """How far a few steps move each weight."""
+    model = laid.model
     before = {name: whole(weight) for name, weight in model.named_parameters()}
     optimizer = build_optimizer(model, Optimizer(kind=kind, learning_rate=1e-3))
     for _ in range(STEPS):
         TokenLosses(model)(batch()).mean().backward()
+        complete(laid, links)
         optimizer.step()
         optimizer.zero_grad()
     return {name: whole(weight) - before[name] for name, weight in model.named_parameters()}
@@ -56,17 +67,18 @@ def spread(layouts: dict[str, Parallelism]) -> dict[tuple[str, str], Any]:
     found: dict[tuple[str, str], Any] = {}
     with joined(next(iter(layouts.values())).gpus) as world:
         for name, layout in layouts.items():
+            links = Links.of(layout, world.device)
 
-            def made(layout: Parallelism = layout) -> Any:
-                return distribute(build_model(MODEL, 0), layout, False, world.device).model
+            def made(layout: Parallelism = layout, links: Links = links) -> Laid:
+                return distribute(build_model(MODEL, 0), layout, False, world.device, links)
 
-            found[name, "losses"] = losses(made(), chunked=True)
-            found |= {(name, kind): updates(made(), kind) for kind in KINDS}
-        if "fsdp2" in layouts:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(muon, "whole", base.local)
-                patch.setattr(muon, "shared_out", lambda full, like: full)
-                found["fsdp2", "planted"] = updates(distribute(build_model(MODEL, 0), layouts["fsdp2"], False, world.device).model, "muon")  # fmt: skip
+            found[name, "losses"] = losses(made(), True, links)
+            found |= {(name, kind): updates(made(), kind, links) for kind in KINDS}
+            if name == "fsdp2":
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(muon, "whole", base.local)
+                    patch.setattr(muon, "shared_out", lambda full, like: full)
+                    found[name, "planted"] = updates(made(), "muon", links)
     # A tensor in a pipe is a handle that its sender must outlive.
     return {key: {name: tensor.numpy() for name, tensor in tensors.items()} for key, tensors in found.items()}
 
@@ -77,6 +89,11 @@ def two() -> dict[tuple[str, str], Any]:
     return {key: {name: torch.from_numpy(array) for name, array in arrays.items()} for key, arrays in found.items()}
 
 
+def one() -> Laid:
+    model = build_model(MODEL, 0)
+    return Laid(model, (model,))
+
+
 def off(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
     """Largest difference of a tensor in the L2 norm, relative to what is wanted."""
     assert found.keys() == wanted.keys()
@@ -85,14 +102,14 @@ def off(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> floa
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_chunked_losses(two: dict[tuple[str, str], Any], layout: str) -> None:
-    assert off(two[layout, "losses"], losses(build_model(MODEL, 0), chunked=False)) < 1e-5
+    assert off(two[layout, "losses"], losses(one(), False)) < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_updates(two: dict[tuple[str, str], Any], layout: str, kind: str) -> None:
-    assert off(two[layout, kind], updates(build_model(MODEL, 0), kind)) < 0.01
+    assert off(two[layout, kind], updates(one(), kind)) < 0.01
 
 
 def test_planted_muon_of_shards_is_seen(two: dict[tuple[str, str], Any]) -> None:
-    assert off(two["fsdp2", "planted"], updates(build_model(MODEL, 0), "muon")) > 0.1
+    assert off(two["fsdp2", "planted"], updates(one(), "muon")) > 0.1
