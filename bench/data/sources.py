@@ -15,7 +15,6 @@ import gzip
 import io
 import json
 import lzma
-import resource
 import subprocess
 import sys
 import tarfile
@@ -92,14 +91,19 @@ def read(path: Path, plainly: bool) -> dict[str, float]:
     if path.suffix != ".jsonl":
         import pyarrow.parquet  # noqa: F401
         import resiliparse.extract.html2text  # noqa: F401
-    before, began, size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), 0
+    before, began, size = peak(), time.process_time(), 0
     if plainly:
         with path.open(encoding="utf-8") as lines:
             size = sum(len(json.loads(line)["text"].encode()) for line in lines)
     else:
         size = sum(len(one.text.encode()) for one in Files(path).documents() if isinstance(one, Document))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"mb": size / 1e6, "seconds": time.process_time() - began, "memory_mb": (peak - before) * 1024 / 1e6}
+    return {"mb": size / 1e6, "seconds": time.process_time() - began, "memory_mb": peak() - before}
+
+
+def peak() -> float:
+    """The most memory that this program has held, in MB; `getrusage` would count what its parent held before it."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def apart(path: Path, plainly: bool = False) -> dict[str, float]:
