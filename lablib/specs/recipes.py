@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
@@ -31,7 +31,7 @@ from lablib.specs.recipe import (
     Schedule,
 )
 from lablib.specs.stability import Stability
-from lablib.specs.tokenizing import TokenizerKind, TokenizerSpec
+from lablib.specs.tokenizing import TokenizerInput, TokenizerSpec
 from lablib.specs.units import Bytes, Count
 
 
@@ -58,18 +58,6 @@ MixtureInput = Annotated[
     Discriminator(_kind_of_mixture),
 ]
 
-
-def _kind_of_tokenizer(value: Any) -> str:
-    if isinstance(value, str):
-        return "folder"
-    keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", {})
-    return "ref" if "run" in keys else "spec"
-
-
-TokenizerInput = Annotated[
-    Annotated[TokenizerSpec, Tag("spec")] | Annotated[Ref, Tag("ref")] | Annotated[str, Tag("folder")],
-    Discriminator(_kind_of_tokenizer),
-]
 
 FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub")
 """Steps of data preparation between reading and tokenising, in this order."""
@@ -115,8 +103,6 @@ class Prepare(Recipe):
     def _by_preset(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("clean"), str):
             data = {**data, "clean": {"preset": data["clean"]}}
-        if isinstance(data, dict) and data.get("tokenizer") in get_args(TokenizerKind):
-            data = {**data, "tokenizer": {"kind": data["tokenizer"]}}
         return data
 
     @model_validator(mode="after")
