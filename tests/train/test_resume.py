@@ -120,6 +120,8 @@ def test_torn_checkpoint_is_passed_over(stopped: Path, whole: Path, data: Ref, d
         content[-1] ^= 1
         shard.write_bytes(content if damage == "bit turned" else content[:-9])
     attempt(Job(path, recipe(data)))
+    torn = [event["checkpoint"] for event in Run.open(path).events() if event["kind"] == "checkpoint_torn"]
+    assert torn == ["step-00000004"]
     resumed = [event["at_step"] for event in Run.open(path).events() if event["kind"] == "resumed"]
     assert resumed == [3]
     assert curve(path) == curve(whole)
@@ -138,6 +140,13 @@ def test_only_the_last_checkpoints_are_kept(root: Path, data: Ref) -> None:
     path = new_run(root, wanted)
     attempt(Job(path, wanted))
     assert steps_saved(path) == ["step-00000003", "step-00000004", "step-00000005"]
+
+
+def test_permanent_checkpoints_are_kept_besides(root: Path, data: Ref) -> None:
+    wanted = recipe(data, checkpoint_every=1, keep_checkpoints=1, permanent_every=2)
+    path = new_run(root, wanted)
+    attempt(Job(path, wanted))
+    assert steps_saved(path) == ["step-00000002", "step-00000004", "step-00000005"]
 
 
 def test_full_disk_is_one_clear_message_and_loses_nothing(stopped: Path, whole: Path, data: Ref) -> None:
