@@ -107,7 +107,7 @@ def settle(run: Run, number: int, taken: bool = False) -> Decision:
     done = Attempt(
         codes=_codes(pulses, run.recipe.gpus),
         why=_why(events, number),
-        progressed=_progressed(events, number),
+        progressed=made_progress(events, number),
         failures=_failures(events),
     )
     none_left = done.why == "unwell" and not _node_is_left(run, events, number)
@@ -167,10 +167,22 @@ def _why(events: list[dict[str, Any]], number: int) -> str:
     return str(ends[-1].get("why", "signal")) if ends else ""
 
 
-def _progressed(events: list[dict[str, Any]], number: int) -> bool:
+def made_progress(events: list[dict[str, Any]], number: int) -> bool:
+    """Whether attempt `number` left more than those before it: a further checkpoint, or a decision to go back from a spike."""
     begun = _since(events, number)
-    before, after = ([event.get("at_step", 0) for event in part if event["kind"] == "checkpoint"] for part in (events[:begun], events[begun:]))  # fmt: skip
-    return max(after, default=0) > max(before, default=0)
+    healed = any(event["kind"] == "rewound" for event in events[begun:])
+    return healed or _kept(events) > _kept(events[:begun])
+
+
+def _kept(events: list[dict[str, Any]]) -> float:
+    """Steps (or whatever a stage counts) that need not be done again; a run that went back from a spike has fewer."""
+    kept = 0
+    for event in events:
+        if event["kind"] == "checkpoint":
+            kept = max(kept, event.get("at_step", 0))
+        elif event["kind"] == "rewound":
+            kept = min(kept, event["to_step"])
+    return kept
 
 
 def _failures(events: list[dict[str, Any]]) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.settle import Attempt, decide
+from cluster.settle import Attempt, decide, made_progress
 from cluster.slurm import query
 from lablib.runs import Run, jsonl
 from lablib.runs.state import HOPELESS, STOPPED
@@ -56,6 +56,17 @@ def test_the_rule_of_survival(
         assert HOPELESS not in codes and (progressed or failures < retries), "attempts end"
     if taken and not asked and found != "completed":
         assert found in ("released", "stopped")
+
+
+def test_a_run_that_went_back_from_a_spike_makes_progress_from_there() -> None:
+    saved = [{"kind": "checkpoint", "at_step": step} for step in (100, 200)]
+    back = {"kind": "rewound", "to_step": 100}
+    first = [{"kind": "started", "attempt": 0}, *saved]
+    second = {"kind": "started", "attempt": 1}
+    again = {"kind": "checkpoint", "at_step": 150}
+    assert made_progress([*first, back], 0) and made_progress([*first, second, back], 1)
+    assert made_progress([*first, back, second, again], 1)
+    assert not made_progress([*first, second, again], 1)
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=60), st.integers(60, 900))
