@@ -119,7 +119,7 @@ def main() -> None:
             size = write(corpus, megabytes)
             command = [sys.executable, "-m", "bench.data.scale", "--threads", str(args.threads), "--one", str(corpus), str(home)]  # fmt: skip
             told = json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
             )
             print(f"{size / 1e6:.0f} MB of text, {args.threads} processes: {told['all_cpu_s']:.1f} CPU s, {told['wall_s']:.1f} s, "
                   f"peak {told['peak_mb']:.0f} MB a process")  # fmt: skip
