@@ -28,8 +28,10 @@ USD_PER_CORE_HOUR = Range(low=0.02, mid=0.045, high=0.07)
 """On-demand price of a core: a guess around two to seven cents of large clouds' general machines; give your own."""
 TOGETHER = Range(low=0.7, mid=0.85, high=0.95)
 """Share of the cores' time that is used: joins run on one core while others wait, and the last parts end unevenly. A guess."""
-JSON_LINES = 1.15
-"""Bytes of a corpus' JSON lines over its text: measured as ``corpora`` (docs/data.md)."""
+JSON_LINES = 1.1
+"""Bytes of a corpus' JSON lines and index over its text: 4.25 for four corpora that hold the same text or less (`MEASURED`)."""
+SIGNATURES = 1.65
+"""Bytes of shingles and bands over the text that near-duplicates are sought in (`MEASURED`)."""
 TOKEN_BYTES = 4
 """Of an id above a vocabulary of 65,536; below it is 2."""
 
@@ -105,6 +107,8 @@ def plan_data(
         size = left if kept[name].share.mid == 1 else left.joined(kept[name].share.inverse())
         hours = size.joined(OTHER_CORES.inverse()).times(1 / (rate.mb_per_second * 1e6 * 3600))
         disk = Range.exactly(tokens * TOKEN_BYTES) if name == "tokenise" else left.times(JSON_LINES)
+        if name == "near-duplicates":
+            disk = disk.plus(size.times(SIGNATURES))
         steps.insert(0, Step(name=name, bytes_in=size, bytes_out=left, core_hours=hours, disk=disk))
         account += _entries(name, rate, kept[name], hours)
         left = size
@@ -116,7 +120,7 @@ def plan_data(
         Entry("core_hours", str(total), "sum of the steps", f"cores of {OTHER_CORES} times the measured speed", MEASURED),
         Entry("days", str(days), "core-hours / cores / share of them at work", f"{cores} cores, {TOGETHER}", "lablib/plan/preparing.py"),
         Entry("dollars", str(dollars), "core-hours × price", f"${price} a core-hour", "given" if usd_per_core_hour else "lablib/plan/preparing.py, a guess"),
-        Entry("disk", f"{disk} bytes", "text × JSON lines of every step, ids of the shards", f"{JSON_LINES}, {TOKEN_BYTES} bytes an id", MEASURED),
+        Entry("disk", f"{disk} bytes", "text × JSON lines of every step, signatures, ids of the shards", f"{JSON_LINES}, {SIGNATURES} bytes a byte, {TOKEN_BYTES} bytes an id", MEASURED),
     ]  # fmt: skip
     return DataPlan(tokens=tokens, cores=cores, steps=tuple(steps), core_hours=total, days=days, disk=disk, dollars=dollars, account=tuple(account))  # fmt: skip
 

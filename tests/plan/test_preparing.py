@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lablib.plan import estimate
 from lablib.plan.data_rates import RATES
-from lablib.plan.preparing import BYTES_PER_TOKEN, JSON_LINES, DataPlan, keeps, plan_data
+from lablib.plan.preparing import BYTES_PER_TOKEN, JSON_LINES, SIGNATURES, DataPlan, keeps, plan_data
 from lablib.specs import Cluster, LabError, Prepare
 
 
@@ -22,7 +22,7 @@ def test_a_source_that_needs_no_filter_by_hand() -> None:
     hours = sum(size / 1e6 / rate.mb_per_second / 3600 for rate in RATES.values())
     assert made.core_hours.mid == pytest.approx(hours) and made.dollars.mid == pytest.approx(0.05 * hours)
     assert made.days.mid == pytest.approx(hours / 0.85 / 2000 / 24)
-    assert made.disk.mid == pytest.approx(4 * size * JSON_LINES + 15e12 * 4)
+    assert made.disk.mid == pytest.approx(4 * size * JSON_LINES + size * SIGNATURES + 15e12 * 4)
     assert all(one.bytes_in == one.bytes_out for one in made.steps)
 
 
