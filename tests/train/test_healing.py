@@ -168,6 +168,15 @@ def test_poisoned_data_is_skipped(root: Path, data: Ref, clean: Path, healed: Pa
     assert not events(sick, "rewound") and loss(sick) > loss(clean) + 0.2
 
 
+def test_going_back_to_the_start_is_starting_again(root: Path, data: Ref, clean: Path) -> None:
+    made = wanted(data, HEALS.replace(rewind=100))
+    found = hurt(root, made, "poison")
+    first = events(found, "rewound")[0]
+    assert first["to_step"] == 0 and not events(found, "resumed")
+    assert curve(found)[:16] == curve(clean)[:16]
+    assert loss(found) < loss(clean) + 0.2
+
+
 def test_a_flipped_bit_is_gone_after_the_rewind(root: Path, data: Ref, clean: Path) -> None:
     found = hurt(root, wanted(data), "bit")
     (rewind,) = events(found, "rewound")
