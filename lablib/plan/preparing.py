@@ -29,8 +29,9 @@ USD_PER_CORE_HOUR = Range(low=0.02, mid=0.045, high=0.07)
 TOGETHER = Range(low=0.7, mid=0.85, high=0.95)
 """Share of the cores' time that is used: joins run on one core while others wait, and the last parts end unevenly. A guess."""
 JSON_LINES = 1.1
-"""Bytes of a corpus' JSON lines and index over its text: 4.25 for four corpora that hold the same text or less (`MEASURED`)."""
-SIGNATURES = 1.65
+"""Bytes of a corpus' JSON lines and index over its text: a guess; 3.4 for four corpora, each of less
+text than the one before (`MEASURED`)."""
+SIGNATURES = 1.1
 """Bytes of shingles and bands over the text that near-duplicates are sought in (`MEASURED`)."""
 TOKEN_BYTES = 4
 """Of an id above a vocabulary of 65,536; below it is 2."""
