@@ -15,8 +15,9 @@ from lablib.specs import Parallelism
 
 LOSS, NORM, WEIGHT = 2e-6, 5e-6, 1e-4
 """Largest absolute difference of the loss, relative of the gradient norm, absolute of a weight after three steps."""
-ROUTED = 1e-3
-"""Of a weight, where routing makes some gradients so small that AdamW's quotient is rounding."""
+ROUTED = 9e-3
+"""Of an MoE's weight: routing makes some gradients so small that AdamW's quotient is rounding, and three steps at 3e-3 are
+all that it can differ by. Loss and norm are what compares there."""
 P = Parallelism
 TWO = {
     "zero1": Case("dense", P(dp_shard=2, zero=1)),
