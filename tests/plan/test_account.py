@@ -107,7 +107,7 @@ def test_layouts_are_searched_under_every_switch_and_wrong_ones_are_refused() ->
     price = estimate(found.best.recipe(), NODE).step_seconds
     assert price == pytest.approx(sum(found.best.step_parts.values()))
     wrong: dict[str, object] = {
-        "offload": "disk", "optimizer": "lion", "cross_entropy": "liger", "pp_schedule": "foo", "reduce_dtype": "fp8",
+        "offload": "disk", "optimizer": "sophia", "cross_entropy": "liger", "pp_schedule": "foo", "reduce_dtype": "fp8",
         "micro_batch_sizes": [-1], "virtual_stages": [], "recompute": [], "gpus": [],
     }  # fmt: skip
     for name, value in wrong.items():
