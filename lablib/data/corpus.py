@@ -29,6 +29,8 @@ from lablib.specs import LabError, digest, write_atomic
 
 VERSION = 1
 """Raised when the same sources would give other documents, so that old caches are left alone."""
+RESERVED = ("dropped", "changed")
+"""Names of the files of samples beside those of the domains."""
 SHORTEST = 32
 """Characters; shorter documents teach nothing and are counted as dropped."""
 
@@ -231,6 +233,8 @@ def _row(document: Document, sha256: str) -> str:
 
 def check_domain(name: str) -> str:
     """A domain's name becomes a file's name. Raises `LabError` for one that cannot."""
+    if name in RESERVED:
+        raise LabError(f"domain={name!r}: files of a corpus have this name; call it {slug(name)!r}")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise LabError(f"domain={name!r}: use 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit")
     return name
@@ -238,7 +242,8 @@ def check_domain(name: str) -> str:
 
 def slug(text: str) -> str:
     """A domain name made of any text, such as a folder's name."""
-    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "text"
+    made = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "text"
+    return f"{made}-text" if made in RESERVED else made
 
 
 @dataclass(frozen=True)
@@ -282,7 +287,7 @@ class Corpus:
     @property
     def parts(self) -> list[Corpus]:
         """The corpora that it is kept in, in the order of reading; a small one is its own only part."""
-        return [Corpus(part) for part in sorted(self.folder.glob("part-*"))] or [self]
+        return [Corpus(part) for part in sorted(self.folder.glob("part-*/"))] or [self]
 
     def documents(self, domain: str, wanted: Sequence[bool] | None = None) -> Iterator[Document]:
         """A domain's documents in the order in which they were read; of those that are not `wanted` the text is not decoded."""

@@ -113,6 +113,16 @@ def test_domain_names_cannot_leave_the_folder(tmp_path: Path) -> None:
         build(tmp_path, Given((document("x", "../up"),)))
 
 
+def test_no_domain_has_the_name_of_a_corpus_own_files(tmp_path: Path) -> None:
+    built = build(tmp_path, Given((document("a", "part-00000"),)))
+    assert [one.domain for one in built.documents("part-00000")] == ["part-00000"]
+    assert [part.identity for part in built.parts] == [built.identity]
+    for name in ("dropped", "changed"):
+        assert corpus.slug(f"{name}/") == f"{name}-text"
+        with pytest.raises(LabError, match=f"call it '{name}-text'"):
+            corpus.check_domain(name)
+
+
 def test_heldout_is_by_hash_and_nested() -> None:
     hashes = [document(str(n)).sha256 for n in range(4000)]
     small = {h for h in hashes if selection.split_of(h, 0.05) == "heldout"}

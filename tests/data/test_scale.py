@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 
 from lablib.data import cache, corpus, prepare, selection
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Document, Unreadable, silent
+from lablib.data.documents import Document, Report, Source, Unreadable, silent
 from lablib.data.scale import Job, Team, corpora
 from lablib.data.scale import team as teams
+from lablib.data.sources.files import Files
 from lablib.runs import Recorder, Run, heartbeat
 from lablib.specs import LabError, Prepare, digest
 
@@ -244,6 +245,30 @@ def test_a_cap_takes_what_it_took_document_by_document(tmp_path: Path, sizes: li
         expected.add(name)
     chosen = selection.select(Corpus(folder), "d", cap)
     assert (set(names) if chosen is None else chosen) == expected
+
+
+def test_a_part_of_another_cut_is_not_taken(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the first part of one cut, continued with another cut of as many parts."""
+    (tmp_path / "mine").mkdir()
+    for number in range(4):
+        (tmp_path / "mine" / f"{number}.txt").write_text(f"document {number} " * 50)
+    source = Files(tmp_path / "mine")
+    size = source.files()[0].stat().st_size
+    cuts = [[len(part.files()) for part in source.parts(times * size)] for times in (2, 3)]
+    assert cuts == [[2, 2], [3, 1]]
+    real, made = corpus.build, list[Path]()
+
+    def dying(sources: Sequence[Source], folder: Path, report: Report, part: bool) -> None:
+        if made:
+            raise KeyboardInterrupt
+        made.append(folder)
+        real(sources, folder, report, part)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(corpus, "build", dying)
+        corpora.read([source], "key", Team(), 2 * size, silent)
+    assert made
+    assert Corpus(corpora.read([source], "key", Team(), 3 * size, silent)).facts["domains"]["mine"]["docs"] == 4
 
 
 def slowly(folder: Path, report: object, log: list[str], name: str) -> None:

@@ -78,7 +78,7 @@ def read(sources: Sequence[Source], key: str, team: Team, size: float, report: R
     if whole.folder.is_dir():
         return whole.folder
     parts = cut(sources, size)
-    named = partial(_key, key, [len(part) for part in parts])
+    named = partial(_key, key, [_cuts(part) for part in parts])
     alone = len(parts) == 1
     jobs = [Job("parts", named("read", n), _read, (part, not alone)) for n, part in enumerate(parts)]
     folders = team.each(jobs, report)
@@ -87,6 +87,11 @@ def read(sources: Sequence[Source], key: str, team: Team, size: float, report: R
         jobs = [Job("parts", named("once", n), _once, (seen / f"{n}.npy", part)) for n, part in enumerate(folders)]
         folders = team.each(jobs)
     return team.one(Job("corpora", key, _joined, (folders, True)))
+
+
+def _cuts(part: Sequence[Source]) -> list[int]:
+    """How much of the sources is in a part, for parts are in order; a corpus' key says of which sources."""
+    return [len(source.files()) if isinstance(source, Files) else 1 for source in part]
 
 
 def _key(*facts: object) -> str:
