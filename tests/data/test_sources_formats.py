@@ -259,6 +259,40 @@ def test_pages_that_are_none_are_counted_by_reason(tmp_path: Path) -> None:
     assert aside(tmp_path / "y.warc") == {"record is cut short": 1}
 
 
+def chunked(body: bytes) -> bytes:
+    return b"%x;name=value\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
+def test_a_page_that_is_packed_wrongly_costs_no_other(tmp_path: Path) -> None:
+    """Whatever a server says of a body, the archive goes on behind it, and half a page is no page."""
+    zipped = gzip.compress(HTML.encode(), mtime=0)
+    right = {
+        "Content-Encoding: gzip": zipped,
+        "content-encoding: deflate": zlib.compress(HTML.encode()),
+        "Content-Encoding: br": pa.compress(HTML.encode(), codec="brotli", asbytes=True),
+        "Content-Encoding: GZIP, x-gzip": gzip.compress(zipped),
+        "Content-Encoding: identity": HTML.encode(),
+        "Transfer-Encoding: chunked": chunked(HTML.encode()),
+        "Transfer-Encoding: chunked\r\nContent-Encoding: gzip": chunked(zipped),
+    }
+    wrong = [
+        *(("gzip", body) for body in (HTML.encode(), zipped[:-30], zipped[:20], zipped[:-3], zipped[:-8] + bytes(8))),
+        *(("br", HTML.encode()), ("of my own", HTML.encode())),
+    ]
+    torn = [HTML.encode(), chunked(HTML.encode())[:-9], chunked(HTML.encode())[:-120], b"-4\r\n", b"0"]
+    sent = [
+        *(page(body, headers=f"Content-Type: text/html\r\n{head}") for head, body in right.items()),
+        *(page(body, headers=f"Content-Encoding: {name}") for name, body in wrong),
+        *(page(body, headers="Transfer-Encoding: chunked") for body in torn),
+        page(HTML.encode(), headers="X: " + "a" * 200_000),
+        page(b"<p>the last</p>"),
+    ]
+    (tmp_path / "x.warc").write_bytes(b"".join(sent))
+    found = texts(tmp_path / "x.warc")
+    assert [text.split("\n")[0] for text in found] == ["Café"] * len(right) + ["the last"]
+    assert aside(tmp_path / "x.warc") == {"page cannot be decoded": len(wrong) + len(torn) + 1}
+
+
 def test_a_line_of_any_length_takes_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MB packed to 64 kB: the row is never held, and the rows around it are read."""
     monkeypatch.setattr(streams, "LONGEST", 2**20)
