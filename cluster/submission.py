@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import compress, groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,7 @@ def submit(
     the job writes one about itself and the runs that it needed. Raises `LabError` for a profile that does not exist, for
     a recipe that cannot work there by its plan, and for a reference to a run that is not in `root`.
     """
-    shares: Sequence[Recipe] = recipe.shares() if isinstance(recipe, Prepare) else [recipe]
-    dollars = None if max_dollars is None else parse_dollars(max_dollars) / len(shares)
-    hours = None if max_gpu_hours is None else max_gpu_hours / len(shares)
-    return submit_all(shares, profile, after, root, dollars, hours, components=components, report=report)[0]
+    return submit_all([recipe], profile, after, root, max_dollars, max_gpu_hours, 0, components, report)[0]
 
 
 def submit_all(
@@ -57,7 +54,8 @@ def submit_all(
     report: bool = False,
 ) -> list[Run]:
     """`submit` for seeds, sweeps and ladders: on Slurm as arrays, split where they are too large, elsewhere one by one;
-    `at_once` limits how many run at a time (0: as many as there is room for). The budgets are each run's own.
+    `at_once` limits how many run at a time (0: as many as there is room for). The budgets are each recipe's own; so is the
+    run that is returned for it, the first where its `tasks` are several.
 
     Nothing is started unless all of them can be. Raises `LabError` as `submit` does.
     """
@@ -76,26 +74,23 @@ def submit_all(
     if dollars is not None and where.price_per_gpu_hour is None:
         raise LabError(f"max_dollars={dollars}: profile {where.name} has no price_per_gpu_hour to count by; give max_gpu_hours, or the profile a price")  # fmt: skip
     plans = []
-    for recipe in recipes:
-        refuse_planned_only(recipe)
-        if isinstance(recipe, Pretrain):
-            able.check(recipe)
-        if isinstance(recipe, DoReMi):
-            able.check(recipe.proxy)
+    shares = [_shares(recipe) for recipe in recipes]
+    for recipe, parts in ((one, len(share)) for share in shares for one in share):
+        _check_able(recipe)
         waits = _predecessors(recipe, after, root)
         plan = None if cluster is None else estimate(recipe, cluster, root=root)
         preflight.check(recipe, where, plan, root, sum(one.nodes for one in components))
-        plans.append((recipe, waits, plan))
+        plans.append((recipe, waits, plan, _budgets(dollars, max_gpu_hours, parts)))
     if where.scheduler == "slurm":
         staging.stage(recipes)
-    shared = orders.Order(profile=where, max_dollars=dollars, max_gpu_hours=max_gpu_hours, code=snapshot.take(root),
-                          components=tuple(components), report=report)  # fmt: skip
+    shared = orders.Order(profile=where, code=snapshot.take(root), components=tuple(components), report=report)
     runs: list[Run] = []
     turns = (at_once or preflight.bears(recipes)) if where.scheduler == "local" else 0
     try:
-        for recipe, waits, plan in plans:
+        for recipe, waits, plan, budgets in plans:
             behind = runs[-turns].id if turns and len(runs) >= turns else ""
-            runs.append(_create(recipe, root, cluster, plan, shared.replace(after=waits, behind=behind)))
+            order = shared.replace(after=waits, behind=behind, **budgets)
+            runs.append(_create(recipe, root, cluster, plan, order))
         for block in _alike(runs):
             start(block, 0, at_once)
     except BaseException:
@@ -103,7 +98,26 @@ def submit_all(
             if run.held_by is None:  # what was never queued is no run
                 shutil.rmtree(run.path)
         raise
-    return runs
+    return list(compress(runs, (number == 0 for share in shares for number in range(len(share)))))
+
+
+def _shares(recipe: Recipe) -> Sequence[Recipe]:
+    """The recipes of all runs that do the work of this one."""
+    return recipe.shares() if isinstance(recipe, Prepare) else [recipe]
+
+
+def _check_able(recipe: Recipe) -> None:
+    refuse_planned_only(recipe)
+    if isinstance(recipe, Pretrain):
+        able.check(recipe)
+    if isinstance(recipe, DoReMi):
+        able.check(recipe.proxy)
+
+
+def _budgets(dollars: float | None, hours: float | None, parts: int) -> dict[str, float | None]:
+    """What one of so many runs may spend of a recipe's budgets."""
+    given = {"max_dollars": dollars, "max_gpu_hours": hours}
+    return {name: None if limit is None else limit / parts for name, limit in given.items()}
 
 
 def _create(recipe: Recipe, root: Path, cluster: Cluster | None, plan: Estimate | None, order: orders.Order) -> Run:

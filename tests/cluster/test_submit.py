@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import jobs, resume, stop, submit
+from cluster import jobs, resume, stop, submission, submit, submit_all
+from cluster.remote import serve
 from lablib.runs import Run, RunState
 from lablib.specs import LabError, ModelSpec, Parallelism, Prepare, Pretrain
 
@@ -164,6 +165,23 @@ def test_mistakes_are_refused_before_anything_is_written(corpus: Path, runs: Pat
     with pytest.raises(LabError, match="share a folder"):
         submit(prepare(corpus), after=elsewhere)
     assert not list(runs.glob("*/recipe.json"))
+
+
+def test_every_way_of_submitting_starts_the_tasks_that_share_the_work(
+    runs: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper that is submitted by itself is one run; budgets are the recipe's, and each run has its part."""
+    started: list[list[Run]] = []
+    monkeypatch.setattr(submission, "start", lambda block, *rest: started.append(list(block)))
+    (tmp_path / "one.txt").write_text("some text")
+    plain = prepare(tmp_path / "one.txt")
+    shared = plain.replace(tasks=3)
+    made = submit_all([shared, plain, shared.shares()[2]], max_gpu_hours=3)
+    tasks = [(one.recipe.task, one.order.max_gpu_hours) for block in started for one in block]  # type: ignore[union-attr]
+    assert tasks == [(0, 1), (1, 1), (2, 1), (0, 3), (2, 3)]
+    assert [run.recipe for run in made] == [shared, plain, shared.shares()[2]]
+    served = serve("submit", {"profile": {}, "after": [], "recipes": [shared.model_dump(mode="json")], "options": {}})
+    assert len(served["runs"]) == 1 and len(started[-1]) == 3
 
 
 def test_only_what_has_ended_can_be_resumed(corpus: Path) -> None:
