@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -302,6 +303,25 @@ def test_a_claim_of_a_dead_or_silent_worker_is_void(home: Path, monkeypatch: pyt
     Team(tasks=2).one(Job("test", "1", slowly, (log, "1")))
     assert log == ["1"] and not file.exists()
     assert dead or time.monotonic() - begun > 0.5
+
+
+def test_processes_see_that_a_claim_is_silent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The observation lasts from look to look; threads stand in for the pool's processes."""
+    monkeypatch.setattr(heartbeat, "STALE", 0.3)
+    log: list[str] = []
+    file = home / "data" / "claims" / "test-1.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(asdict(replace(heartbeat.Pulse.mine(0, "claim"), host="elsewhere"))))
+    begun = time.monotonic()
+
+    def told(done: float, total: float) -> None:
+        assert time.monotonic() - begun < 5, "it waits for ever"
+
+    team = Team(threads=2, tasks=2)
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(team, "_pool", pool)
+        team.each([Job("test", name, slowly, (log, name)) for name in "12"], told)
+    assert log == ["2", "1"] and not list(file.parent.iterdir())
 
 
 def test_a_worker_that_shows_life_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

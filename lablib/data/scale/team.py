@@ -13,8 +13,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +48,10 @@ class Job:
     def run(self, report: Report = silent) -> Path:
         """Make it here, unless it is there."""
         return cache.made(self.kind, self.key, lambda to: self.make(to, report, *self.args))
+
+
+_Running = dict[Future[Path], tuple[Job, ExitStack]]
+"""Jobs that processes have, and the claims to them."""
 
 
 class Team(AbstractContextManager["Team"]):
@@ -89,22 +93,32 @@ class Team(AbstractContextManager["Team"]):
                 time.sleep(POLL)
 
     def _shared(self, missing: list[Job], total: int, report: Report) -> None:
-        """The same with processes; each has one job at a time, so that other runs find work too."""
+        """The same with processes; each has one job at a time, so that other runs find work too. The claims are this one's."""
         if self._pool is None:
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.threads, mp_context=spawn, initializer=_live_with, initargs=(os.getpid(),))  # fmt: skip
-        running: dict[Future[Path], Job] = {}
-        while missing:
-            for job in missing:
-                if len(running) < self.threads and job not in running.values():
-                    running[self._pool.submit(_run, job, self.tasks)] = job
-            for future in wait(running, POLL, FIRST_COMPLETED).done:
-                job = running.pop(future)
-                if not future.result().is_dir():  # another run has it in hand
-                    missing = [*(other for other in missing if other != job), job]
+        running: _Running = {}
+        try:
+            while missing:
+                self._hand_out(missing, running, self._pool)
+                for future in wait(running, POLL, FIRST_COMPLETED).done:
+                    running.pop(future)[1].close()
+                    future.result()
+                missing = [job for job in missing if not job.folder.is_dir()]
+                report(total - len(missing), total)
+                if missing and not running:  # other runs have them in hand
                     time.sleep(POLL)
-            missing = [job for job in missing if not job.folder.is_dir()]
-            report(total - len(missing), total)
+        finally:
+            for _, claim in running.values():
+                claim.close()
+
+    def _hand_out(self, missing: list[Job], running: _Running, pool: Executor) -> None:
+        """Give each idle process a job that nobody has in hand."""
+        for job in missing:
+            if len(running) < self.threads and all(job != other for other, _ in running.values()):
+                claim = ExitStack()
+                if claim.enter_context(self._claimed(job)):
+                    running[pool.submit(job.run)] = job, claim
 
     def __enter__(self) -> Team:
         return self
@@ -183,15 +197,6 @@ def _keep(file: Path, ended: threading.Event) -> None:
         if not file.exists():
             return
         write_atomic(file, json.dumps(asdict(pulse)))
-
-
-def _run(job: Job, tasks: int) -> Path:
-    """In a process of the pool: one look at one job; where another run makes it, the next look comes later."""
-    team = Team(tasks=tasks)
-    with team._claimed(job) as mine:
-        if mine:
-            job.run()
-    return job.folder
 
 
 def _live_with(parent: int) -> None:
