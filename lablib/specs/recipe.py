@@ -28,6 +28,7 @@ LATER: dict[str, dict[str, Any]] = {
     "": {"z_loss": 0.0, "mup": None},
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},
+    "clean": {"max_profanity": None},
 }
 """Fields that came after the first runs, by the settings they stand in, and the value at which an experiment is what it was
 without them."""

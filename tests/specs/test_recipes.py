@@ -13,17 +13,22 @@ from recipes_for_all import layouts, model, pretrains, recipes, refs
 
 from lablib.specs import (
     GRPO,
+    PPO,
     SFT,
+    Calibrate,
     Cluster,
     Evaluate,
+    Export,
     LabError,
     Mixture,
     Optimizer,
     Parallelism,
+    Preference,
     Prepare,
     Pretrain,
     Recipe,
     Ref,
+    Reward,
     Schedule,
     Task,
     load_recipe,
@@ -101,6 +106,31 @@ def test_two_layouts_of_one_experiment_are_the_same_experiment(one: Parallelism,
     )
     assert first.step_tokens == second.step_tokens == rounds
     assert first.science_hash == second.science_hash
+
+
+MADE = Ref(run="a", artefact="data", science="0" * 16)
+SMALL = {"model": model, "tokens": "10M", "seq_len": 64, "batch_tokens": 64 * 64}
+OLD = {
+    "0c147aa004ec8f27": Prepare(),
+    "81f5495f5aca2902": Prepare(clean="gopher"),
+    "b0288081bb08bec9": Prepare(dedup={}),
+    "e2076d21228f7fe3": Prepare(decontaminate={}),
+    "138f15ace3219f50": Pretrain(**SMALL),
+    "b67bc6583af5d38d": Pretrain(**SMALL, schedule={"kind": "cosine"}),
+    "954f26e0f3f51f1f": Pretrain(**SMALL, optimizer={"kind": "muon"}),
+    "4cb4c865af3fc5bf": Preference(model=MADE, data={"name": "sum", "generator": "chain_sum"}),
+    "5718e0a28e01c91b": Reward(model=MADE, data={"name": "sum", "generator": "chain_sum"}),
+    "fa80f55a2e476bc8": GRPO(model=MADE, task={"name": "sum", "generator": "chain_sum"}),
+    "003968ff4f358142": PPO(model=MADE, reward=MADE, task={"name": "sum", "generator": "chain_sum"}),
+    "2bd69f4bf7ab229e": Export(model=MADE),
+    "50f2237281869b02": Calibrate(),
+}
+"""Recipes under the hash that they had at commit 1e1bae9; runs from then are found by it."""
+
+
+@pytest.mark.parametrize("known", OLD)
+def test_an_old_recipe_is_the_experiment_that_it_was(known: str) -> None:
+    assert OLD[known].science_hash == known
 
 
 def test_a_layout_that_rounds_the_batch_differently_is_another_experiment() -> None:
