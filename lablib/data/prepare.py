@@ -97,7 +97,7 @@ def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progres
     folder = corpora.read(sources, key, team, recipe.part_bytes, progress.reading)
     built = Corpus(folder)
     progress.kept(folder)
-    run.event("corpus", hash=built.hash, domains={name: built.bytes(name) for name in built.domains})
+    run.event("corpus", key=folder.name, hash=built.hash, domains={name: built.bytes(name) for name in built.domains})
     if (samples := folder / "dropped.jsonl").is_file():
         aside = {name: facts["aside"] for name, facts in built.facts["domains"].items() if "aside" in facts}
         run.event("set aside", domains=aside)

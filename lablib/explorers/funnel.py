@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lablib.charts import Figure, Frame
@@ -37,7 +38,8 @@ class FunnelPlan(Explorer):
     that rule; the language and personal data are asked whatever the preset."""
 
     corpus: str = SAMPLE
-    """``sample``, or the hash of a corpus whose signals are stored (`lablib.data.quality.signals`)."""
+    """``sample``, or a corpus whose signals are stored (`lablib.data.quality.signals`): its name in the lab's cache, or its
+    folder."""
     preset: Preset = knob("gopher", "Rules")
     splitter: Splitter = knob("whitespace", "A word is")
     min_words: int = knob(50, "Fewest words", 0, 1000, step=10)
@@ -74,7 +76,7 @@ class FunnelPlan(Explorer):
         """The screen of the documents that a data run read before its funnel, at its recipe's preset and splitter. Raises
         `LabError` for another run, or one whose recipe has no `clean`."""
         clean = getattr(run.recipe, "clean", None)
-        read = [event["hash"] for event in run.events() if event["kind"] == "corpus"]
+        read = [event["key"] for event in run.events() if event["kind"] == "corpus" and "key" in event]
         if clean is None or not read:
             raise LabError(f"run {run.id} has measured no signals; give a prepare run with clean=…")
         moved = {name: getattr(clean, name) for name in MOVED if getattr(clean, name) is not None}
@@ -91,7 +93,7 @@ class FunnelPlan(Explorer):
         told = verdicts(table, clean)
         return View(
             title="What the rules keep",
-            subtitle=f"{len(table):,} documents · {'real texts of the core corpus' if self.corpus == SAMPLE else self.corpus[:12]}",
+            subtitle=f"{len(table):,} documents · {'real texts of the core corpus' if self.corpus == SAMPLE else Path(self.corpus).name[:12]}",
             headlines=self._headlines(table, told),
             charts=FIGURES,
             frames={"funnel": _funnel(told, len(table), self.published), "rules": _rules(told, len(table))},
@@ -123,17 +125,23 @@ MOVED = ("min_words", "max_word_length", "min_alphabetic_words", "min_stop_words
 
 
 def _table(corpus: str, splitter: Splitter) -> pl.DataFrame:
-    """Signals of the sample or of a corpus, which are named by content and so never change."""
+    """Signals of the sample or of a corpus, all its parts, which are named by content and so never change."""
+    import polars as pl
+
     from lablib.data import cache
+    from lablib.data.corpus import Corpus
     from lablib.data.quality import table
     from lablib.data.quality.sample import sample
 
     if corpus == SAMPLE:
         return sample(splitter)
-    folder = cache.folder("signals", table.key(corpus, splitter))
-    if not folder.is_dir():
+    read = Corpus(cache.folder("corpora", corpus))
+    if not (read.folder / "corpus.json").is_file():
+        raise LabError(f"corpus={corpus!r} is no corpus of the lab's cache and no folder with one; give {SAMPLE!r}, or take FunnelPlan.of(run)")  # fmt: skip
+    folders = [cache.folder("signals", table.key(part, splitter)) for part in read.parts]
+    if not all(folder.is_dir() for folder in folders):
         raise LabError(f"corpus={corpus!r} has no signals by splitter {splitter!r}; measure it with lablib.data.quality.signals(corpus, {splitter!r})")  # fmt: skip
-    return table.load(folder)
+    return pl.concat([table.load(folder) for folder in folders])
 
 
 def _kept(corpus: str, splitter: Splitter, clean: Clean) -> float | None:

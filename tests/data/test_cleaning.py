@@ -145,6 +145,19 @@ def test_thresholds_move_without_reading_text_again(built: Corpus, monkeypatch: 
         Quality(Clean(preset="gopher", splitter="tokens")).decide(built)
 
 
+def test_hosts_are_those_of_this_corpus(tmp_path: Path, home: Path) -> None:
+    """The same texts under other addresses are another table."""
+    gone = []
+    for host in ("spam.example", "fine.example"):
+        folder = tmp_path / host
+        folder.mkdir()
+        with corpus.Writer(folder) as writer:
+            writer.add(document("A text of one and the same words, whose address is another.", f"https://{host}/page"))
+        writer.describe({"web": {}})
+        gone.append(len(Quality(Clean(blocked_hosts=("spam.example",))).decide(Corpus(folder))))
+    assert gone == [1, 0]
+
+
 def test_stored_signals_are_the_measured_ones(built: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """In many small batches and files as in one."""
     once = measure(built.documents("texts"), "words")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -368,6 +369,18 @@ def test_step_removes_and_reports(mixed: tuple[Corpus, Decontaminate]) -> None:
     assert "Paraphrases are not covered" in text and "mmlu: missing" in text and "1 of them cannot be found" in text
     contexts = sorted(found.context for found in report.rows)
     assert any(f"»{QUESTION.rstrip()}«" in one for one in contexts) and any(QUESTION.upper() in one for one in contexts)
+
+
+def test_a_report_names_the_sources_of_this_corpus(mixed: tuple[Corpus, Decontaminate], tmp_path: Path) -> None:
+    """The same texts from elsewhere are searched again."""
+    before, spec = mixed
+    (tmp_path / "moved").mkdir()
+    with corpus.Writer(tmp_path / "moved") as writer:
+        for document in before.documents("texts"):
+            writer.add(replace(document, source=f"elsewhere/{document.source}"))
+    writer.describe(before.facts["domains"])
+    reports = [Decontamination(spec).report(one) for one in (before, Corpus(tmp_path / "moved"))]
+    assert [row.source for row in reports[1].rows] == [f"elsewhere/{row.source}" for row in reports[0].rows]
 
 
 def test_search_alone_says_what_is_not_clean(mixed: tuple[Corpus, Decontaminate]) -> None:

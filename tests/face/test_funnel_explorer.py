@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from lablib.charts import svg
-from lablib.data import corpus
+from lablib.data import cache, corpus
 from lablib.data.corpus import Corpus
 from lablib.data.quality import signals, verdicts
 from lablib.data.quality.sample import sample
+from lablib.data.scale import corpora
 from lablib.data.sources.files import Files
 from lablib.explorers import FunnelPlan
 from lablib.explorers.funnel import MOVED, PUBLISHED
-from lablib.specs import LabError
+from lablib.runs import Recorder, Run
+from lablib.specs import LabError, Prepare
 from lablib.specs.cleaning import PRESETS, Clean
 from widgets import explore
 
@@ -82,17 +84,35 @@ def test_published_funnels_carry_their_source() -> None:
     assert olmo[1][2] == "15.4 %", "84.6 % dropped by heuristics and language (Olmo 3 report, table 4)"
 
 
-def test_a_corpus_is_shown_by_its_hash(tmp_path: Path, home: Path) -> None:
+def test_a_corpus_is_shown_by_its_folder(tmp_path: Path, home: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("Only a few words of text are in this one.")
     (tmp_path / "corpus").mkdir()
     corpus.build([Files(tmp_path / "texts")], tmp_path / "corpus")
     built = Corpus(tmp_path / "corpus")
-    plan = FunnelPlan(corpus=built.hash)
+    plan = FunnelPlan(corpus=str(built.folder))
+    with pytest.raises(LabError, match="is no corpus of the lab's cache"):
+        plan.replace(corpus="nothing").view()
     with pytest.raises(LabError, match=r"has no signals by splitter 'whitespace'; measure it"):
         plan.view()
     signals(built)
     assert plan.view().headlines[0].note == "0 of 1" and shown(plan)["By splitter"] == "whitespace 0 %"
+
+
+def test_the_parts_of_a_runs_corpus_are_shown_as_one(tmp_path: Path, home: Path) -> None:
+    """As a run leaves them: each part has signals of its own, the whole has none."""
+    recorder = Recorder.create(tmp_path / "runs", Prepare(clean=Clean(min_words=5)))
+    recorder.event("corpus", key="whole")
+    whole, parts = cache.folder("corpora", "whole"), []
+    for number in range(2):
+        (tmp_path / f"{number}.txt").write_text(f"Text {number} of more than 32 characters.")
+        parts.append(whole / f"part-{number:05}")
+        parts[-1].mkdir(parents=True)
+        corpus.build([Files(tmp_path / f"{number}.txt")], parts[-1])
+        signals(Corpus(parts[-1]))
+    corpora.describe(whole, parts)
+    view = FunnelPlan.of(Run(recorder.path)).view()
+    assert view.headlines[0].note == "2 of 2"
 
 
 def test_it_is_pure_renders_and_its_thresholds_are_a_recipes() -> None:

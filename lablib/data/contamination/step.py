@@ -139,7 +139,7 @@ class Decontamination:
 
     def report(self, before: Corpus, report: Progress = silent) -> Report:
         """What was found in a corpus and is removed by this step; searched once, then read from the cache."""
-        key = digest([before.hash, self.key()])
+        key = digest([before.identity, self.key()])
         return Report.load(cache.made("decontamination", key, lambda to: self._search(before, report).save(to)))
 
     def _search(self, before: Corpus, report: Progress) -> Report:

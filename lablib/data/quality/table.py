@@ -61,12 +61,12 @@ def measure(documents: Iterable[Document], splitter: Splitter = "whitespace", re
 
 
 def signals(corpus: Corpus, splitter: Splitter = "whitespace", report: Report = silent) -> pl.DataFrame:
-    """The table of a corpus, measured if it is not stored yet."""
-    return load(stored(corpus, splitter, report))
+    """The table of a corpus, part after part, measured where it is not stored yet."""
+    return pl.concat([load(stored(part, splitter, report)) for part in corpus.parts])
 
 
 def stored(corpus: Corpus, splitter: Splitter, report: Report = silent) -> Path:
-    """Folder of a corpus' Parquet files, filled if need be."""
+    """Folder of the Parquet files of a corpus, or of a part, filled if need be."""
 
     def fill(folder: Path) -> None:
         held: list[pl.DataFrame] = []
@@ -78,12 +78,12 @@ def stored(corpus: Corpus, splitter: Splitter, report: Report = silent) -> Path:
                 held = []
         pl.concat(held or [_frame([], splitter)]).write_parquet(folder / "part-999999.parquet")
 
-    return cache.made("signals", key(corpus.hash, splitter), fill)
+    return cache.made("signals", key(corpus, splitter), fill)
 
 
-def key(corpus_hash: str, splitter: Splitter) -> str:
-    """Name of the folder that a corpus' table belongs in."""
-    return digest([VERSION, LAYOUT, corpus_hash, splitter])
+def key(corpus: Corpus, splitter: Splitter) -> str:
+    """Name of the folder that a corpus' table belongs in; hosts are of its provenance, so equal texts are not enough."""
+    return digest([VERSION, LAYOUT, corpus.identity, splitter])
 
 
 def load(folder: Path) -> pl.DataFrame:
