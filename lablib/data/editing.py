@@ -21,6 +21,8 @@ class Edited:
     text: str
     found: Mapping[str, int] = field(default_factory=dict)
     """What was taken out or replaced, by kind."""
+    last: bool = False
+    """Whether the text may hold the only copy of something that is taken out of every other: it stays, however short."""
 
 
 @runtime_checkable
@@ -56,7 +58,8 @@ def every(corpus: Corpus) -> Iterator[Document]:
 
 
 def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
-    """Who changes and who goes: a text left under `SHORTEST` characters, and of texts that became equal all but one.
+    """Who changes and who goes: a text left under `SHORTEST` characters, unless it is the `last` with something, and of
+    texts that became equal all but one.
 
     A document that has the text unedited stays; without one, that of the least SHA-256 before the edit: the same one
     whatever the order. Memory: some 200 bytes a document that changes, 100 for any other.
@@ -66,10 +69,11 @@ def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
     unchanged: set[str] = set()
     gone: dict[str, str] = {}
     for document in every(before):
-        old, text = document.sha256, edit(document).text
+        old, made = document.sha256, edit(document)
+        text = made.text
         if text == document.text:
             unchanged.add(old)
-        elif len(text.strip()) < SHORTEST:
+        elif len(text.strip()) < SHORTEST and not made.last:
             gone[old] = f"under {SHORTEST} characters are left"
         else:
             after[old] = hashlib.sha256(text.encode()).hexdigest()

@@ -111,7 +111,7 @@ class Repeats(Spec):
     """Lines, sentences and spans of fewer are left alone, for ``return None`` is in every program. None: 6, or 50 for
     passages."""
     keep_one: bool = True
-    """Whether it stays in one document, that of the least SHA-256."""
+    """Whether it stays in one document, that of the least SHA-256, even if that is left very short."""
 
     @property
     def fewest(self) -> int:

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import doc, plain_words
 
+from lablib.data import editing
 from lablib.data.dedup import RepeatedText, repeats
+from lablib.data.documents import Document
 from lablib.specs import LabError, Repeats
 
 LINES = st.lists(
@@ -145,3 +147,32 @@ def test_the_sieve_saves_memory_and_changes_nothing(unit: str, monkeypatch: pyte
         sieved = step.find(documents, step.sieve(documents))
         assert (sieved.hashes == whole.hashes).all() and (sieved.home == whole.home).all()
     assert len(whole) > 0 or unit == "span"
+
+
+class Held:
+    """A corpus in memory."""
+
+    domains = ("d",)
+
+    def __init__(self, texts: list[str]) -> None:
+        self.all = [doc(text) for text in texts]
+
+    def documents(self, domain: str) -> list[Document]:
+        return self.all
+
+
+@pytest.mark.parametrize("unit", ["line", "sentence", "passage"])
+def test_a_copy_that_is_to_stay_is_not_lost_with_a_document_that_became_short(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `keep_one` every shared line is left somewhere; planted: nearly all documents are left under 60 characters."""
+    monkeypatch.setattr(repeats, "SIEVE", 1 << 10)
+    monkeypatch.setattr(editing, "SHORTEST", 60)
+    lines = [f"l{n}a l{n}b l{n}c l{n}d l{n}e l{n}f.\n" for n in range(12)]
+    for seed in range(20):
+        before = Held(["".join(random.Random(f"{seed} {n}").sample(lines, 4)) for n in range(8)])
+        plan = editing.plan(before, RepeatedText(Repeats(least=2, unit=unit, words=6)))  # type: ignore[arg-type]
+        left = "".join(plan.edit(one).text for one in before.all if one.sha256 not in plan.gone)
+        shared = {line for line in lines if sum(line in one.text for one in before.all) >= 2}
+        assert set(left.split()) >= {word for line in shared for word in line.split()}
+        assert all(left.count(line.split()[0]) == 1 for line in shared) and len(plan.gone) < len(before.all)

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from lablib.data.editing import Edited, every
 from lablib.specs import digest
 from lablib.specs.dedup import Repeats
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings would edit otherwise."""
 PENDING = 1 << 20
 """Occurrences that are gathered before they are folded into the counts, 24 bytes each."""
@@ -62,6 +63,11 @@ class Found:
     """How many documents hold each of them."""
     home: Hashes
     """The document whose copy stays where one is kept: the first 64 bits of the least SHA-256."""
+
+    @cached_property
+    def homes(self) -> frozenset[int]:
+        """The documents that are home to any of them."""
+        return frozenset(self.home.tolist())
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -127,7 +133,9 @@ class RepeatedText:
         covered = np.cumsum(change)[:-1] > 0
         goes = _pieces_that_go(covered, words.offsets, joined=self.spec.unit in ("span", "passage"))
         text = "".join(piece for piece, out in zip(pieces, goes.tolist(), strict=True) if not out)
-        return Edited(text, {_MANY[self.spec.unit]: int((goes & (np.diff(words.offsets) > 0)).sum())})
+        taken = {_MANY[self.spec.unit]: int((goes & (np.diff(words.offsets) > 0)).sum())}
+        last = self.spec.keep_one and bool(text.strip()) and int(_mark(document)) in found.homes
+        return Edited(text, taken, last)
 
     def _gone(self, seen: Windows, found: Found, document: Document) -> NDArray[np.bool_]:
         """Which windows of a document are repeats that do not stay here."""
