@@ -22,7 +22,8 @@ def made(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The folder of a product; `build` fills an empty one if it is not there yet.
 
     A build that raises, or whose process is killed, leaves no folder. Of two builders at once, the first one's result
-    stays. Raises `LabError` where the disk is full.
+    stays, and is the other's too where that one lost its inputs to the first one's tidying. Raises `LabError` where the
+    disk is full.
     """
     final = folder(kind, key)
     if final.is_dir():
@@ -33,8 +34,8 @@ def made(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        build(work)
         try:
+            build(work)
             work.rename(final)
         except OSError:
             if not final.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from hypothesis import strategies as st
 from lablib.data import cache, corpus, prepare, selection
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document, Report, Source, Unreadable, silent
-from lablib.data.scale import Job, Team, corpora
+from lablib.data.scale import Job, Team, corpora, pieces
 from lablib.data.scale import team as teams
 from lablib.data.sources.files import Files
 from lablib.runs import Recorder, Run, heartbeat
@@ -178,6 +180,26 @@ def test_a_kill_costs_the_part_that_it_hit(rows: Path, uncut: Path, tmp_path: Pa
     left = {path: path.stat().st_ino for path in kept if path.exists()}
     assert left.items() <= kept.items() and (left == kept or kind == "pieces"), "finished parts were not made again"
     assert content(run.path) == content(uncut)
+
+
+def test_two_runs_of_the_same_data_do_not_take_each_others_pieces(
+    rows: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is between its pieces and joining them when the other gets ready and drops them."""
+    wanted, real = recipe(rows, part_bytes="40 kB"), pieces.join
+    other: list[Path] = []
+
+    def late(*args: Any) -> Any:
+        if not other:
+            other.append(tmp_path)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "getpid", lambda: 1)  # another process, with a work folder of its own
+                other.append(made(tmp_path, wanted, patch))
+            assert not list((tmp_path / "home" / "data" / "pieces").iterdir())
+        return real(*args)
+
+    monkeypatch.setattr(pieces, "join", late)
+    assert content(made(tmp_path, wanted, monkeypatch)) == content(other[1]) == content(uncut)
 
 
 @dataclass(frozen=True)
