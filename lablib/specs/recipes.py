@@ -254,6 +254,9 @@ class DoReMi(Recipe):
             raise ValueError(
                 f"proxy.data={self.proxy.data!r}: refer to the data of the Prepare run that the reference was trained on"
             )
+        for name, usual in (("mup", None), ("z_loss", 0.0), ("stability", Stability())):
+            if (value := getattr(self.proxy, name)) != usual:
+                raise ValueError(f"proxy.{name}={value!r}: the proxy of DoReMi trains without it; leave it out")
         return self
 
     def refs(self) -> list[Ref]:

@@ -17,6 +17,7 @@ from lablib.specs import (
     SFT,
     Calibrate,
     Cluster,
+    DoReMi,
     Evaluate,
     Export,
     LabError,
@@ -131,6 +132,14 @@ OLD = {
 @pytest.mark.parametrize("known", OLD)
 def test_an_old_recipe_is_the_experiment_that_it_was(known: str) -> None:
     assert OLD[known].science_hash == known
+
+
+@pytest.mark.parametrize("unread", [{"mup": {"hidden": 32}}, {"z_loss": 1e-4}, {"stability": {"patience": 5}}])
+def test_a_doremi_proxy_refuses_what_it_does_not_read(unread: dict[str, object]) -> None:
+    usual = {**SMALL, "data": MADE, "batch_tokens": 64, "model": model.replace(tied_embeddings=False)}
+    assert DoReMi(proxy=Pretrain(**usual), reference=MADE)
+    with pytest.raises(LabError, match=rf"proxy.{next(iter(unread))}=.*leave it out"):
+        DoReMi(proxy=Pretrain(**usual, **unread), reference=MADE)
 
 
 def test_a_layout_that_rounds_the_batch_differently_is_another_experiment() -> None:
