@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from lablib.data.mixing import study
 from lablib.data.mixing.laws import Array, ExpLaw, Predictor, fit_exponential, fit_process, fit_trees, fitters
 from lablib.data.mixing.learned import MixingLaw, Proxies, compare, learn, opinions, optimise, refits
 from lablib.data.mixing.proxies import collect, drawn, proxies
@@ -254,13 +255,25 @@ class TestProxies:
         for number, recipe in enumerate(recipes):
             recorder = Recorder.create(tmp_path, recipe)
             if number != 3:
-                recorder.log(10, stream="eval", bits_per_byte=2.0 + number, loss=1.0)
+                recorder.log(9 if number == 5 else 10, stream="eval", bits_per_byte=2.0 + number, loss=1.0)
             runs.append(Run.open(recorder.path))
         found = collect(runs)
-        assert found.losses["held-out"].tolist() == [2.0, 3.0, 4.0, 6.0, 7.0]
+        assert found.losses["held-out"].tolist() == [2.0, 3.0, 4.0, 6.0], "4 has no row, 6 none of its last step"
         assert dict(zip(found.domains, found.weights[0], strict=True)) == BASE
         with pytest.raises(LabError, match="none of 6 runs"):
             collect(runs, {"code": "bits_per_byte.code"})
+
+    def test_an_arm_that_was_stopped_is_no_finished_one(self, tmp_path: Path) -> None:
+        law = MixingLaw(domains=("web",), laws={"web": ExpLaw(c=0, b=0, t=(-1,))}, importance={"web": 1.0}, runs=4)
+        runs = []
+        for steps in (10, 9):
+            recorder = Recorder.create(tmp_path, self.RECIPE)
+            recorder.log(steps, stream="eval", **{"bits_per_byte.web": 2.0})
+            runs.append(Run.open(recorder.path))
+        assert study.arm("natural", Mixture(), runs[:1], law).objective == (2.0,)
+        assert study.domains_of(runs) == {"web": "bits_per_byte.web"}
+        with pytest.raises(LabError, match="without held-out figures"):
+            study.arm("natural", Mixture(), runs, law)
 
 
 def test_scipy_is_not_loaded_for_the_rules() -> None:

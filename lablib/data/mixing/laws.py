@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from lablib.specs import LabError, Spec
 
 Array = NDArray[np.float64]
+FEWEST = 4
+"""Runs that a law takes."""
 RIDGE = 1e-4
 """Weight of |t|² beside the squared residuals in units of the losses' deviation: decides only what the runs leave open."""
 _FLOORS = (0.02, 0.1, 0.3, 1.0, 3.0)
@@ -40,8 +42,8 @@ def check_runs(weights: Array, losses: Array) -> None:
     """Raises `LabError` where runs cannot be fitted: too few, not finite, or not shares."""
     if weights.ndim != 2 or losses.shape != weights.shape[:1]:
         raise LabError(f"weights {weights.shape} and losses {losses.shape}: give (runs, domains) and (runs,)")
-    if len(losses) < 4:
-        raise LabError(f"{len(losses)} runs are too few to fit a law; run at least 4, better 3 to 5 a domain")
+    if len(losses) < FEWEST:
+        raise LabError(f"{len(losses)} runs are too few to fit a law; run at least {FEWEST}, better 3 to 5 a domain")
     if not (np.isfinite(weights).all() and np.isfinite(losses).all()):
         raise LabError("a run has a weight or loss that is not finite; leave failed proxies out")
     if np.abs(weights.sum(1) - 1).max() > 1e-3 or weights.min() < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,12 @@ def _rows(base: Mapping[str, float], count: int, seed: int, strength: tuple[floa
     return [dict(zip(base, row.tolist(), strict=True)) for row in drawn(base, max(count, 0), seed, strength)]
 
 
+def measured(run: Run) -> dict[str, Any]:
+    """The ``eval`` row of a pretraining's last step; empty before that, however many steps were measured."""
+    rows, recipe = run.rows("eval"), run.recipe
+    return rows[-1] if rows and isinstance(recipe, Pretrain) and rows[-1]["step"] == recipe.steps else {}
+
+
 def collect(runs: Sequence[Run], columns: Mapping[str, str] | None = None) -> Proxies:
     """The last held-out measurements of finished proxy runs; `columns` is target → name in the ``eval`` stream.
 
@@ -74,10 +81,10 @@ def collect(runs: Sequence[Run], columns: Mapping[str, str] | None = None) -> Pr
     wanted = dict(columns or {"held-out": "bits_per_byte"})
     found = []
     for run in runs:
-        rows = run.rows("eval")
+        row = measured(run)
         mixture = run.recipe.mixture if isinstance(run.recipe, Pretrain) else None
-        if rows and all(name in rows[-1] for name in wanted.values()) and isinstance(mixture, Mixture):
-            found.append((mixture.weights, [rows[-1][name] for name in wanted.values()]))
+        if all(name in row for name in wanted.values()) and isinstance(mixture, Mixture):
+            found.append((mixture.weights, [row[name] for name in wanted.values()]))
     if not found:
         raise LabError(f"none of {len(runs)} runs has {', '.join(wanted.values())} in its eval stream; wait for them to finish")  # fmt: skip
     domains = tuple(dict.fromkeys(name for weights, _ in found for name in weights))

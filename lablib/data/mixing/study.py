@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lablib.data.mixing.learned import MixingLaw, Optimum, Proxies, Score, compare, learn, opinions, optimise, refits
+from lablib.data.mixing.proxies import measured
 from lablib.data.mixing.shares import Shares
 from lablib.runs import Run
 from lablib.specs import LabError, Mixture, Spec
@@ -112,7 +113,7 @@ def domains_of(runs: Sequence[Run]) -> dict[str, str]:
 
     Raises `LabError` where there is none.
     """
-    ends = [rows[-1] for rows in (run.rows("eval") for run in runs) if rows]
+    ends = [row for row in map(measured, runs) if row]
     common = [
         name for name in (ends[0] if ends else {}) if name.startswith(COLUMN) and all(name in row for row in ends)
     ]
@@ -144,10 +145,11 @@ def _mean_rank(scores: Sequence[Score], fitter: str) -> float | None:
 def arm(name: str, mixture: Mixture, runs: Sequence[Run], law: MixingLaw) -> Arm:
     """What the runs of one mixture measured at their end. Raises `LabError` where one has not."""
     columns = {domain: f"{COLUMN}{domain}" for domain in law.importance}
-    for run in runs:
-        if not run.rows("eval") or not all(column in run.rows("eval")[-1] for column in columns.values()):
+    ends = [measured(run) for run in runs]
+    for run, end in zip(runs, ends, strict=True):
+        if not all(column in end for column in columns.values()):
             raise LabError(f"run {run.id} ({name}) is {run.state} without held-out figures: {run.failure or 'it has not finished'}")  # fmt: skip
-    rows = [{domain: run.rows("eval")[-1][column] for domain, column in columns.items()} for run in runs]
+    rows = [{domain: end[column] for domain, column in columns.items()} for end in ends]
     whole = sum(law.importance.values())
     objective = tuple(sum(law.importance[domain] * value for domain, value in row.items()) / whole for row in rows)
     means = {domain: float(np.mean([row[domain] for row in rows])) for domain in columns}
