@@ -25,7 +25,7 @@ from lablib.specs import Clean, LabError, Prepare, TokenizerSpec, digest, paths,
 
 SAMPLE = 8_000_000
 """Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by 0.3 % (docs/data.md)."""
-VERSION = 2
+VERSION = 3
 """Raised when the same inputs would give other shards or another tokenizer."""
 
 

@@ -64,7 +64,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Ids:
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Ids of untrusted text under a transformers tokenizer: like calling it, but special tokens cannot appear."""
+    """Ids of untrusted text under a transformers tokenizer: like calling it, but special tokens cannot appear. Those that
+    were added without being marked special still can: read a tokenizer from elsewhere with `folder.load`."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 

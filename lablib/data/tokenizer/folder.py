@@ -42,10 +42,19 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def load(folder: str | Path) -> Tokenizer:
-    """The tokenizer of a folder, set so that it never turns text into special tokens. Raises `LabError`."""
+    """The tokenizer of a folder, set so that it never turns text into special tokens, nor into others that its vocabulary did
+    not learn, such as Qwen3's ``<tool_call>``. Gemma's ``<table>`` was learnt, and stays. Raises `LabError`."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_str(_text(folder))
+    try:
+        tokenizer = Tokenizer.from_str(_text(folder))
+    except Exception as error:  # the library raises nothing narrower
+        raise _damaged(folder, error) from None
+    learnt = tokenizer.get_vocab(with_added_tokens=False)
+    added = [token for token in tokenizer.get_added_tokens_decoder().values() if token.content not in learnt]
+    for token in added:
+        token.special = True
+    tokenizer.add_special_tokens(added)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -62,15 +71,24 @@ def document(folder: str | Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(_text(folder))
     except ValueError as error:
-        raise LabError(f"{Path(folder) / FILES[0]} cannot be read: {error}") from None
+        raise _damaged(folder, error) from None
     return found
+
+
+def _damaged(folder: str | Path, error: Exception) -> LabError:
+    return LabError(
+        f"{Path(folder) / FILES[0]} cannot be read: {error}; put the right file back, or prepare the data again"
+    )
 
 
 def _text(folder: str | Path) -> str:
     path = Path(folder) / FILES[0]
     if not path.is_file():
         raise LabError(f"There is no tokenizer in {folder} ({FILES[0]} is missing); prepare the data again")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(folder, error) from None
 
 
 def tokenizer_hash(folder: str | Path) -> str:
