@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.control import resume
 from cluster.submission import submit_all
-from lablib.data import PackedDataset
-from lablib.data.mixing import constrain, study, temperature
+from lablib.data import PackedDataset, shards
+from lablib.data.mixing import constrain, natural, study, temperature
+from lablib.data.mixing.laws import FEWEST
 from lablib.data.mixing.proxies import collect, proxies
 from lablib.data.mixing.shares import Shares
 from lablib.data.mixing.study import LEARNED, Arm, Study
@@ -35,10 +37,10 @@ class Lab:
         self.root = (root or self.profile.root or runs_root()).absolute()
         self.at_once, self.tell = at_once, tell
 
-    def run(self, recipes: Sequence[Recipe], what: str) -> list[Run]:
-        """The runs of the recipes, finished: those that are there are waited for or resumed, the others submitted as an
-        array. A failed one is tried anew."""
-        known = self._known({recipe.science_hash for recipe in recipes})
+    def run(self, recipes: Sequence[Recipe], what: str, anew: bool = False) -> list[Run]:
+        """The runs of the recipes, finished: those that are there (unless `anew`) are waited for or resumed, the others
+        submitted as an array. A failed one is tried anew."""
+        known = {} if anew else self._known(recipes)
         new = {recipe.science_hash: recipe for recipe in recipes if recipe.science_hash not in known}
         if new:
             made = submit_all(list(new.values()), self.profile, root=self.root, at_once=self.at_once)
@@ -51,16 +53,26 @@ class Lab:
             run.wait()
         return [known[recipe.science_hash] for recipe in recipes]
 
-    def _known(self, wanted: set[str]) -> dict[str, Run]:
+    def _known(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
+        """By science hash: runs that read the same bytes, and of those that share a preparation the one that owns it."""
+        read = {recipe.science_hash: inputs(recipe, self.root) for recipe in wanted}
         found = {}
         for run in (Run(file.parent) for file in sorted(self.root.glob("*/recipe.json"))):
             try:
-                science = run.recipe.science_hash
+                recipe = run.recipe
+                same = read.get(recipe.science_hash) == inputs(recipe, self.root)
             except LabError:
                 continue  # a recipe of another version is another experiment
-            if science in wanted and run.state is not RunState.FAILED:
-                found[science] = run
+            helps = isinstance(recipe, Prepare) and recipe.task > 0
+            if same and not helps and run.state is not RunState.FAILED:
+                found[recipe.science_hash] = run
         return found
+
+
+def inputs(recipe: Recipe, root: Path) -> list[str]:
+    """SHA-256 of each artefact below `root` that a recipe refers to; empty for one that is not made."""
+    made = [Run(root / ref.run).artefacts.get(ref.artefact) for ref in recipe.refs()]
+    return [one.sha256 if one else "" for one in made]
 
 
 def learn_mixture(
@@ -80,22 +92,25 @@ def learn_mixture(
 
     `base` is what proxies are drawn around (natural shares at temperature 2), `importance` held-out domain → how much it
     counts (all alike), `seeds` the fresh seeds of the check, `target` the run that the mixture is for: the cost is told
-    as a share of it. Called again after an interruption it takes up every run that it finds in `root`. The study is kept
-    (`kept`). Raises `LabError` as `submit` does, and where too few proxies finish.
+    as a share of it. Called again after an interruption it takes up every run that it finds in `root` and that read the
+    same data. The study is kept (`kept`). Raises `LabError` as `submit` does, for settings that no study can have, and where
+    too few proxies finish.
     """
+    _check_settings(count, seeds, importance or {})
     lab = Lab(profile, root, at_once, tell)
     recipe = recipe.replace(data=_data(recipe, lab))
     assert isinstance(recipe.data, Ref)
-    held = PackedDataset(Run(lab.root / recipe.data.run).artefact_path("data"), Mixture(), recipe.seq_len)
-    natural, tokens = dict(held.shares), float(recipe.steps * recipe.step_tokens)
-    available = {name: float(size) for name, size in held.tokens_by_domain.items()}
+    available = tokens_of(Run(lab.root / recipe.data.run).artefact_path("data"), recipe.seq_len)
+    if unknown := sorted(set(importance or {}) - set(available)):
+        raise LabError(f"importance names {', '.join(unknown)}; this data has {', '.join(available)}")
+    shares, tokens = natural(available), float(recipe.steps * recipe.step_tokens)
     made = proxies(recipe, base or temperature(available, HEAT), count, seed, available)
     runs = lab.run(made, "proxies")
     found = collect(runs, study.domains_of(runs))
     limit = recipe.mean_mixture.max_epochs
-    law, best = study.fit(found, natural, tokens, available, limit, importance)
-    plain = {LEARNED: best.mixture.weights, "uniform": dict.fromkeys(natural, 1 / len(natural)), "natural": natural}
-    tried = {name: _within(shares, tokens, available, limit) for name, shares in plain.items()}
+    law, best = study.fit(found, shares, tokens, available, limit, importance)
+    plain = {LEARNED: best.mixture.weights, "uniform": dict.fromkeys(shares, 1 / len(shares)), "natural": shares}
+    tried = {name: _within(one, tokens, available, limit) for name, one in plain.items()}
     arms, checks = _check(recipe, tried, seeds, lab, law)
     result = Study(
         recipe=recipe.name,
@@ -104,27 +119,58 @@ def learn_mixture(
         mixture=best.mixture,
         predicted_gain=best.gain,
         predicted_range=best.gain_range,
-        opinions=study.second_opinions(found, law, best.mixture, natural),
+        opinions=study.second_opinions(found, law, best.mixture, shares),
         arms=arms,
         flops=sum(map(_flops, [*made, *checks])),
         target_flops=None if target is None else _flops(target),
     )
-    result.save(kept(lab.root, recipe))
+    result.save(kept(lab.root, recipe, count, base, seeds, seed, importance))
     return result
 
 
-def kept(root: Path, recipe: Pretrain) -> Path:
-    """Where the study of a recipe is kept below the folder of runs."""
-    return root / "mixtures" / f"{recipe.name}-{digest(recipe.science())[:8]}.json"
+def kept(
+    root: Path,
+    recipe: Pretrain,
+    count: int,
+    base: Mapping[str, float] | None = None,
+    seeds: int = 2,
+    seed: int = 0,
+    importance: Mapping[str, float] | None = None,
+) -> Path:
+    """Where a study is kept below the folder of runs: another recipe, data or setting is another file."""
+    settings = [count, dict(base or {}), seeds, seed, dict(importance or {})]
+    name = digest([recipe.science(), inputs(recipe, root), settings])[:8]
+    return root / "mixtures" / f"{recipe.name}-{name}.json"
+
+
+def tokens_of(data: Path, seq_len: int) -> dict[str, float]:
+    """Tokens of one pass over each domain of prepared data, whatever mixture it was prepared for."""
+    rows = shards.manifest(data)["shards"]
+    names = sorted({row["domain"] for row in rows if row["split"] == "train" and row["docs"]})
+    held = PackedDataset(data, Mixture(weights=dict.fromkeys(names, 1 / max(1, len(names)))), seq_len)
+    return {name: float(size) for name, size in held.tokens_by_domain.items() if size}
+
+
+def _check_settings(count: int, seeds: int, importance: Mapping[str, float]) -> None:
+    if count < FEWEST:
+        raise LabError(f"proxies={count}: a law takes at least {FEWEST}; three to five a domain are usual")
+    if seeds < 1:
+        raise LabError(f"seeds={seeds}: the check trains each mixture with at least 1 seed; give 2 or more for an interval")  # fmt: skip
+    for domain, weight in importance.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise LabError(f"importance[{domain!r}]={weight}: give a finite number, 0 or more")
+    if importance and not any(importance.values()):
+        raise LabError(f"importance={dict(importance)}: no domain counts; give one of them more than 0")
 
 
 def _data(recipe: Pretrain, lab: Lab) -> Ref:
-    """The recipe's data; a corpus is prepared first, once."""
+    """The recipe's data; a corpus is prepared first, one of the catalogue once. What lies at a path may have changed: it is
+    prepared each time, of which the lab's cache leaves little to do."""
     if isinstance(recipe.data, str):
         wanted = Prepare(
             name=f"{recipe.name[:70]}-data", corpus=recipe.data, vocab=recipe.model.vocab, seed=recipe.seed
         )
-        run = lab.run([wanted], "data")[0]
+        run = lab.run([wanted], "data", anew=Path(recipe.data).exists())[0]
         return run.data
     lab.tell("data")
     Run(lab.root / recipe.data.run).wait()

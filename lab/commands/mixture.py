@@ -8,7 +8,8 @@
 that small domains are tried too); every variant is a run, together an array on Slurm. An exponential law is fitted to each
 domain's held-out bits a byte, the best mixture within the recipe's max_epochs is found, and that mixture, the uniform and
 the natural one are trained with fresh seeds: the verdict has a 95 % interval, and is often "not shown". Three to five
-proxies a domain are usual. After Ctrl-C, call it again: runs that are there are taken up, not repeated.
+proxies a domain are usual. After Ctrl-C, call it again: runs that are there and read the same
+data are taken up, not repeated.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
     command.add_argument("what", choices=["learn"])
     command.add_argument("recipe", help="a small pretrain recipe (.toml or .json): the proxy")
-    command.add_argument("--proxies", type=int, default=24, metavar="N", help="proxy runs (default 24)")
+    command.add_argument("--proxies", type=int, default=24, metavar="N", help="proxy runs, at least 4 (default 24)")
     command.add_argument("--seeds", type=int, default=2, help="fresh seeds of each mixture in the check (default 2)")
     command.add_argument(
         "--target", metavar="RECIPE", help="the run that the mixture is for: tells the cost as a share of it"

@@ -13,13 +13,14 @@ import pytest
 from scipy import stats
 
 from cluster import mixing
-from cluster.mixing import kept, learn_mixture
+from cluster.mixing import kept, learn_mixture, tokens_of
 from lab.commands.mixture import shown
 from lablib.data.mixing.laws import ExpLaw
 from lablib.data.mixing.learned import MixingLaw, refits
 from lablib.data.mixing.study import Arm, Study
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Mixture, ModelSpec, Optimizer, Parallelism, Pretrain, Profile
+from lablib.specs import LabError, Mixture, ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Profile
+from lablib.specs.hardware import LOCAL
 from lablib.stages import execute
 
 LAW = MixingLaw(domains=("a", "b"), laws={"a": ExpLaw(c=0, b=0, t=(-1, 0))}, importance={"a": 1.0}, runs=9)
@@ -89,7 +90,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_small_study_is_whole_and_taken_up_again(
     corpus: Path, here: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One data run, six proxies, three mixtures with two seeds; called again it submits nothing and says the same."""
+    """One data run, six proxies, three mixtures with two seeds; called again it reads the data again, trains nothing and says the same."""
     monkeypatch.setattr(mixing.study, "refits", lambda proxies, law, count: refits(proxies, law, 3))
     told: list[str] = []
     settings: dict[str, Any] = {
@@ -103,10 +104,52 @@ def test_a_small_study_is_whole_and_taken_up_again(
     by_hand = [np.mean([Run.open(tmp_path / "runs" / run).rows("eval")[-1][f"bits_per_byte.{d}"] for d in ("odd", "even")]) for run in found.arms[1].runs]  # fmt: skip
     assert found.arms[1].objective == pytest.approx(by_hand)
     assert found.cost == pytest.approx(12 * 512 / 1_000_192)  # the same model: tokens alone differ
-    assert learn_mixture(proxy(corpus), 6, **settings) == found and here == [1, 6, 6] and "6 found" in told[-1]
+    assert learn_mixture(proxy(corpus), 6, **settings) == found and "6 found" in told[-1]
+    assert here == [1, 6, 6, 1], "what lies at the path is read again, and is the same"
     data = Run.open(tmp_path / "runs" / found.proxies[0]).recipe.data  # type: ignore[union-attr]
-    assert Study.load(kept(tmp_path / "runs", proxy(corpus).replace(data=data))) == found
+    assert Study.load(kept(tmp_path / "runs", proxy(corpus).replace(data=data), 6)) == found
     assert shown(found) is not None
+    folder = Run.open(tmp_path / "runs" / data.run).artefact_path("data")
+    before, manifest = tokens_of(folder, 32), json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "mixture": {"odd": 1.0}}))
+    assert tokens_of(folder, 32) == before and set(before) == {"odd", "even"}, "whatever it was prepared for"
+
+
+def test_a_run_is_known_by_what_it_read_and_owns(tmp_path: Path) -> None:
+    """Helpers of a preparation have its hash, and proxies of another state of a folder have theirs."""
+    shared, small = Prepare(tasks=2), proxy(tmp_path)
+    prepared = [Recorder.create(tmp_path, one) for one in (*shared.shares(), shared)]
+    for number, run in enumerate(prepared):
+        (run.path / "data").write_text(f"state {number}")
+        run.artefact("data", run.path / "data")
+    old, new = (Run.open(prepared[number].path).data for number in (0, 2))
+    Recorder.create(tmp_path, small.replace(data=old))
+    lab = mixing.Lab(LOCAL, tmp_path, 0, lambda words: None)
+    (known,) = lab._known([shared]).values()
+    assert known.recipe.task == 0  # type: ignore[union-attr]
+    assert lab._known([small.replace(data=old)]) and not lab._known([small.replace(data=new)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"count": 3}, "proxies=3: a law takes at least 4"), ({"seeds": 0}, "seeds=0"), ({"importance": {"odd": 0.0}}, "no domain counts"),
+     ({"importance": {"odd": float("nan")}}, "finite number"), ({"importance": {"odd": -1.0, "even": 2.0}}, "0 or more")],
+)  # fmt: skip
+def test_what_no_study_can_have_is_said_before_a_run(here: list[int], tmp_path: Path, settings: dict[str, Any], message: str) -> None:  # fmt: skip
+    with pytest.raises(LabError, match=message):
+        learn_mixture(**{"recipe": proxy(tmp_path), "count": 6, "root": tmp_path, **settings})
+    assert here == []
+
+
+def test_an_unknown_domain_is_said_before_a_proxy_and_settings_name_the_study(
+    corpus: Path, here: list[int], tmp_path: Path
+) -> None:
+    with pytest.raises(LabError, match="importance names code; this data has even, odd"):
+        learn_mixture(proxy(corpus), 6, root=tmp_path / "runs", importance={"code": 1.0})
+    assert here == [1]
+    small = proxy(corpus)
+    others: list[dict[str, Any]] = [{}, {"base": {"odd": 1.0}}, {"seeds": 3}, {"seed": 1}, {"importance": {"odd": 1.0}}]
+    assert len({kept(tmp_path, small, count, **other) for count in (6, 7) for other in others}) == 10
 
 
 def test_a_profile_far_away_is_refused(corpus: Path, tmp_path: Path) -> None:
