@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _DENSE = ("pp", "dp_replicate", "fsdp", "tp")
 _EXPERT = ("pp", "dp_replicate", "efsdp", "ep")
 _ALL = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
-_EMBEDDINGS = ("model.embed_tokens", "lm_head")
 _PARTIAL = "replicated_with_grad_allreduce"
 
 
@@ -187,19 +186,28 @@ def _apply(model: Any, config: DistributedConfig, meshes: TransformersDeviceMesh
     model.config.distributed_config = config
     model._mesh_manager, model._device_mesh = meshes, meshes.get_mesh(("pp", "fsdp", "tp"))
     model._tp_size, model._fsdp_size = config.tp_size, config.fsdp_size
-    tied = model.lm_head.weight is model.model.embed_tokens.weight if model.config.tie_word_embeddings else False
-    if tied:  # FSDP2 shares a matrix between modules of one group: the root's
-        model._fsdp_plan = {name: style for name, style in model.fsdp_plan.items() if name not in _EMBEDDINGS}
+    tied = _tied(model)  # FSDP2 shares a matrix between modules of one group: the root's
+    model._fsdp_plan = {name: style for name, style in model.fsdp_plan.items() if name not in tied}
     tp_plan, ep_plan, fsdp_plan = model._resolve_parallel_plans(config)
     if config.tp_size > 1:
-        own = {name: style for name, style in tp_plan.items() if not (tied and name == "lm_head.weight")}
+        head = f"{tied[1]}.weight" if tied else ""
+        own = {name: style for name, style in tp_plan.items() if name != head}
         apply_tensor_parallelism(model, meshes.get_mesh("tp"), own)
         if tied:
-            model.lm_head.weight = model.model.embed_tokens.weight
+            model.get_output_embeddings().weight = model.get_input_embeddings().weight
     if "ep_dispatch_experts" in ep_plan.values():
         apply_expert_parallelism(model, meshes.get_mesh("ep"), meshes.get_mesh("tp"), ep_plan)
     if config.dp_size > 1:
         apply_fully_sharded_data_parallelism(model, meshes, fsdp_plan, ep_plan)
+
+
+def _tied(model: Any) -> tuple[str, ...]:
+    """Names of the embedding and the head, in this order, where they are one matrix."""
+    if not model.config.tie_word_embeddings:
+        return ()
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {module: name for name, module in model.named_modules()}
+    return tuple(names[module] for module in ends) if ends[0].weight is ends[1].weight else ()
 
 
 def _set_sharding(model: torch.nn.Module, zero: int, reduce_bf16: bool) -> None:

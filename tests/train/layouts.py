@@ -31,6 +31,7 @@ MODELS = {
     "dense": ModelSpec(family="qwen3", layers=4, ffn=160, **_SHAPE),
     "tied": ModelSpec(family="qwen3", layers=4, ffn=160, tied_embeddings=True, **_SHAPE),
     "llama": ModelSpec(family="llama", layers=4, ffn=160, **_SHAPE),
+    "gpt2": ModelSpec(family="gpt2", layers=2, hidden=64, heads=4, ffn=160, vocab=300, max_seq_len=64),
     "moe": ModelSpec(family="qwen3_moe", layers=4, ffn=160, moe=MoE(experts=8, top_k=2, expert_ffn=48), **_SHAPE),
     "uneven": ModelSpec(
         family="qwen3", layers=5, ffn=150, hidden=60, heads=6, kv_heads=2, head_dim=10, vocab=301, max_seq_len=64

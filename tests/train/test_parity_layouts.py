@@ -22,6 +22,7 @@ P = Parallelism
 TWO = {
     "zero1": Case("dense", P(dp_shard=2, zero=1)),
     "zero2": Case("uneven", P(dp_shard=2, zero=2)),
+    "tied by other names": Case("gpt2", P(dp_shard=2, zero=2)),
     "cp": Case("tied", P(cp=2, micro_batch_size=2)),
     "ep": Case("moe", P(dp_shard=2, ep=2, micro_batch_size=2)),
     "pp": Case("uneven", P(pp=2, micro_batch_size=2)),
