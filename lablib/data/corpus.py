@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress, repeat
 from pathlib import Path
 from types import TracebackType
@@ -194,20 +194,26 @@ def _readable(source: Source, funnels: dict[str, Funnel], samples: Samples, part
     """A source's documents; what it could not read is counted. Raises `LabError` where it could read nothing."""
     aside: list[Unreadable] = []
     read = False
-    for found in source.documents():
+    for found in map(_storable, source.documents()):
         if isinstance(found, Document):
             read = True
             yield found
             continue
         funnels.setdefault(found.domain, Funnel()).aside[found.kind] += 1
-        shown = found.text[:EXCERPT].encode("utf-8", "replace").decode()
-        sample = Document(found.domain, found.source, "", shown)
+        sample = Document(found.domain, found.source, "", found.text[:EXCERPT])
         samples.add(sample.sha256, found.kind, dropped(sample, found.reason))
         if len(aside) < SHOWN:
             aside.append(found)
     if aside and not read and not part:
         why = "; ".join(f"{one.source}: {one.reason}" for one in aside)
         raise unreadable(why)
+
+
+def _storable(found: Document | Unreadable) -> Document | Unreadable:
+    """The same with "?" for what UTF-8 cannot hold: half of a pair in a row of JSON, a byte of a file's name."""
+    texts = {name: value for name, value in vars(found).items() if isinstance(value, str) and not value.isascii()}
+    stored = {name: value.encode("utf-8", "replace").decode() for name, value in texts.items()}
+    return found if stored == texts else replace(found, **stored)
 
 
 def unreadable(why: str) -> LabError:

@@ -16,9 +16,9 @@ from lablib.specs.errors import LabError, teach
 
 
 def digest(value: object) -> str:
-    """16 hex digits of the SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
+    """16 hex digits of the SHA-256 of a value's canonical JSON (sorted keys, no spaces); file names may be no UTF-8."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def write_atomic(path: Path, text: str, durable: bool = True) -> None:

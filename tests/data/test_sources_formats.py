@@ -148,10 +148,55 @@ def test_share_and_generation_complete_each_other(row: dict[str, object], made: 
     assert isinstance(found, Document) and (found.synthetic, found.generation) == made
 
 
-@pytest.mark.parametrize("row", [{"synthetic": 2}, {"generation": -1}, {"synthetic": 0, "generation": 1}, {"generation": 1.5}])  # fmt: skip
+@pytest.mark.parametrize("row", [{"synthetic": 2}, {"synthetic": 10**400}, {"generation": -1}, {"synthetic": 0, "generation": 1}, {"generation": 1.5}, {"generation": float("inf")}, {"generation": 10**400}])  # fmt: skip
 def test_provenance_that_cannot_be_is_set_aside(row: dict[str, object]) -> None:
     found = document({"text": "t", **row}, "d", "s", "")
     assert isinstance(found, Unreadable) and found.kind == "provenance that cannot be"
+
+
+def test_what_utf8_cannot_hold_is_in_no_corpus(tmp_path: Path) -> None:
+    """Half of a surrogate pair in any string of a row, names of files and members that are no UTF-8."""
+    odd = b"odd\xff.txt".decode("utf-8", "surrogateescape")
+    rows = [
+        *({"text": f"{name} {n}{LONG}", name: "a\ud800"} for name in ("source", "license", "url", "label", "domain", "id") for n in range(2)),
+        {"\udfff": "no text, but\ud800", "date": "2024-01-01\ud80000:00"},
+        {"text": "of an odd source" + LONG, "source": "\ud800", "generation": -1},
+    ]  # fmt: skip
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "x.jsonl").write_bytes(lines(*rows))
+    (folder / odd).write_text("a file" + LONG)
+    (folder / f"{odd}.jsonl").write_bytes(lines({"text": "a row" + LONG}))
+    with tarfile.open(folder / "t.tar", "w") as archive:
+        archive.add(folder / odd, odd)
+    source, built = Files(folder), build(folder, tmp_path / "built")
+    assert len({source.stamp(), source.fingerprint(), Files(folder / odd).stamp()}) == 3
+    found = [one for domain in built.domains for one in built.documents(domain)]
+    assert {one.source for one in found} == {
+        "a?",
+        "odd?.txt",
+        "odd?.txt.jsonl#1",
+        *(f"x.jsonl#{n}" for n in range(3, 12)),
+    }
+    assert len(found) == 13 and {one.url for one in found} == {"", "a?"}
+    counted = built.facts["domains"]["mine"]
+    assert counted["duplicates"] == 1 and set(counted["aside"]) == {"id that another row has", 'row without a "text"', "provenance that cannot be"}  # fmt: skip
+
+
+def test_dates_that_python_cannot_hold_cost_their_rows_only(tmp_path: Path) -> None:
+    """The year 30828, and a time zone that there is not."""
+    moments = pa.array([0, 10**15, 0], pa.timestamp("s"))
+    for name, column in (("late", moments), ("zone", moments.cast(pa.timestamp("s", "Mars/Olympus")))):
+        pq.write_table(pa.table({"text": ["one", "two", "three"], "date": column}), tmp_path / f"{name}.parquet")
+    assert texts(tmp_path / "late.parquet") == ["one", "three"]
+    assert aside(tmp_path / "late.parquet") == {"row cannot be read": 1}
+    assert aside(tmp_path / "zone.parquet") == {"row cannot be read": 3}
+
+
+def test_ids_are_compared_with_their_kind_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    ids = [-1, -2, "-1", True, 1, "1", "", "", None, None, -2]
+    (tmp_path / "r.jsonl").write_bytes(lines(*({"text": f"row {n}", "id": name} for n, name in enumerate(ids))))
+    assert texts(tmp_path / "r.jsonl") == [f"row {n}" for n in range(10)]
 
 
 def test_times_are_iso_or_left_out() -> None:

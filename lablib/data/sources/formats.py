@@ -126,10 +126,11 @@ def _of_row(row: Any, domain: str, source: str, seen: set[int]) -> Document | Un
     if isinstance(row, dict):
         domain = slug(str(row["domain"])) if row.get("domain") else domain
         source = str(row.get("source") or source)
-        if isinstance(name := row.get("id"), str | int):
-            if hash(name) in seen:
+        if isinstance(name := row.get("id"), str | int) and name != "":
+            mark = hash(repr(name))  # -1 and -2 have one hash
+            if mark in seen:
                 return Unreadable(domain, source, f"id that another row has [{name}]", str(row.get("text", "")))
-            seen.add(hash(name))
+            seen.add(mark)
     return rows.document(row, domain, source, UNSTATED)
 
 
@@ -155,6 +156,8 @@ def _cells(row: Any, domain: str, source: str, seen: set[int]) -> Document | Unr
         (found,) = row.to_pylist() or [{}]
     except UnicodeDecodeError:
         return Unreadable(domain, source, "not UTF-8")
+    except (ValueError, OverflowError, LookupError) as error:  # a date after the year 9999, an unknown time zone
+        return Unreadable(domain, source, f"row cannot be read [{error}]")
     return _of_row(found, domain, source, seen)
 
 

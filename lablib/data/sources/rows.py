@@ -20,6 +20,8 @@ COLUMNS = (
     *("id", "domain", "source", "licence", "license", "label", "url", "synthetic", "generation"),
 )
 """All columns that are read; others need not be loaded."""
+DEEPEST = 1000
+"""Generations that are believed; a larger number has another meaning."""
 
 
 def document(row: Any, domain: str, source: str, licence: str) -> Document | Unreadable:
@@ -51,16 +53,17 @@ def _made(share: Any, depth: Any) -> tuple[float, int] | str:
     share = (1.0 if depth else 0.0) if share is None else share
     depth = (1 if share else 0) if depth is None else depth
     if not 0 <= share <= 1:
-        return f"synthetic={share:g} is no share from 0 to 1"
-    if depth < 0 or depth != int(depth):
-        return f"generation={depth:g} is no depth"
+        return f"synthetic={share} is no share from 0 to 1"
+    if not 0 <= depth <= DEEPEST or depth != int(depth):
+        return f"generation={depth} is no depth"
     if (share > 0) != (depth > 0):
-        return f"synthetic={share:g} at generation={depth:g}"
-    return share, int(depth)
+        return f"synthetic={share} at generation={depth}"
+    return float(share), int(depth)
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value == value else None
+    """Whole numbers stay whole: they may be larger than any float."""
+    return value if isinstance(value, int | float) and value == value else None
 
 
 def _time(row: Mapping[str, Any]) -> str:
