@@ -72,7 +72,7 @@ def hidden_matrices(model: torch.nn.Module) -> set[str]:
     """
     ends = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    outside = {id(module.weight) for module in [*ends, *([] if head is None else [head])]}
+    outside = {id(getattr(module, "weight", None)) for module in [*ends, head]}  # other stages' heads have none
     return {
         name
         for name, weight in model.named_parameters()

@@ -10,7 +10,8 @@ import torch
 
 from lablib.models.build import build_model
 from lablib.models.mup import hidden_matrices, scale_initial, scales, widened
-from lablib.specs import LabError, ModelSpec, MoE, Optimizer, Pretrain
+from lablib.models.stages import cut
+from lablib.specs import LabError, ModelSpec, MoE, Optimizer, Parallelism, Pretrain
 from lablib.specs.recipe import MuP
 from lablib.train.coordinates import coordinate_check, growth
 from lablib.train.optimizer import build_optimizer, set_learning_rate
@@ -53,6 +54,25 @@ def test_the_tuned_model_is_as_it_was() -> None:
     model, same = build_model(TUNED, 0), build_model(TUNED, 0)
     scale_initial(model, TUNED, MuP(hidden=64, layers=2))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("virtual", [1, 2])
+def test_stages_together_are_scaled_as_the_whole(virtual: int) -> None:
+    spec, tuned = widened(TUNED, 128).replace(layers=4), MuP(hidden=64, layers=2)
+    stages = [build_model(spec, 0) for _ in range(2)]
+    for rank, stage in enumerate(stages):
+        cut(stage, rank, Parallelism(pp=2, virtual_stages=virtual))
+    whole = build_model(spec, 0)
+    assert set[str]().union(*map(hidden_matrices, stages)) == hidden_matrices(whole)
+    assert scales(stages[0], spec, tuned) | scales(stages[1], spec, tuned) == scales(whole, spec, tuned)
+
+
+@pytest.mark.parametrize("kind", ["muon", "soap"])
+def test_every_stage_has_its_rules(kind: Any) -> None:
+    for rank in range(2):
+        stage = build_model(TUNED, 0)
+        cut(stage, rank, Parallelism(pp=2))
+        build_optimizer(stage, Optimizer(kind=kind))
 
 
 @pytest.mark.parametrize("kind", ["adamw", "lion"])
