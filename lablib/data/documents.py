@@ -12,6 +12,11 @@ Report = Callable[[float, float], None]
 """Called with (done, in all) in bytes or characters while work goes on, 0 where the end is not known; may raise to stop."""
 
 
+def held(report: Report, at: float = 0.0) -> Report:
+    """A report that shows life, and heeds a stop, while the bar stays at this share of its phase."""
+    return lambda done, total: report(at, 1)
+
+
 def silent(done: float, total: float) -> None:
     """A report that nobody reads."""
 

@@ -51,10 +51,13 @@ class Plan:
     """SHA-256, before the edit, of the documents that go, with the reason."""
 
 
-def every(corpus: Corpus) -> Iterator[Document]:
-    """The documents of a corpus, domain by domain."""
-    for domain in corpus.domains:
-        yield from corpus.documents(domain)
+def every(corpus: Corpus, report: Report = silent) -> Iterator[Document]:
+    """The documents of a corpus, domain by domain; at each one `report` hears how many domains are done."""
+    domains = corpus.domains
+    for done, domain in enumerate(domains):
+        for document in corpus.documents(domain):
+            report(done, len(domains))
+            yield document
 
 
 def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
@@ -68,7 +71,7 @@ def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
     after: dict[str, str] = {}
     unchanged: set[str] = set()
     gone: dict[str, str] = {}
-    for document in every(before):
+    for document in every(before, report):
         old, made = document.sha256, edit(document)
         text = made.text
         if text == document.text:

@@ -121,7 +121,7 @@ def _refined(before: Corpus, step: Step | Edit, report: Report) -> Corpus:
 def apply(before: Corpus, step: Step | Edit, folder: Path, report: Report = silent) -> None:
     """Write what is left of `before` after one step into `folder`. An empty result is a corpus too: whoever needs
     documents says so."""
-    carry_out(look(before, step, report), before, step, folder)
+    carry_out(look(before, step, report), before, step, folder, report)
 
 
 def look(before: Corpus, step: Step | Edit, report: Report = silent) -> Plan:
@@ -135,13 +135,13 @@ def _same(document: Document) -> Edited:
     return Edited(document.text)
 
 
-def carry_out(plan: Plan, before: Corpus, step: Step | Edit, folder: Path) -> None:
+def carry_out(plan: Plan, before: Corpus, step: Step | Edit, folder: Path, report: Report = silent) -> None:
     """Write what is left of a corpus, or of a part of the one that the plan was made for."""
     counts: defaultdict[str, Count] = defaultdict(Count)
     dropped, changed = Samples(), Samples()
     writer = corpus.Writer(folder)
     with writer:
-        for document in editing.every(before):
+        for document in editing.every(before, report):
             name = document.sha256
             reason = plan.gone.get(name, "")
             kind = reason.partition(" [")[0]

@@ -15,7 +15,7 @@ from lablib.data.catalogue import sources_of
 from lablib.data.contamination import Decontamination
 from lablib.data.contamination import Report as Contamination
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Source, file_sha256
+from lablib.data.documents import Source, file_sha256, held
 from lablib.data.editing import Edit
 from lablib.data.progress import Progress, Stopped
 from lablib.data.scale import Job, Team, corpora, pieces, sampling, steps
@@ -32,8 +32,9 @@ VERSION = 3
 def prepare(recipe: Prepare, run: Recorder) -> None:
     """Make the artefacts ``tokenizer`` (a Hugging Face folder) and ``data`` (shards and manifest) in the run.
 
-    What an earlier run made of the same inputs is reused. A stop request is heeded within seconds; everything finished
-    until then is kept. The work is cut into parts, which `recipe.threads` processes share, and with them the runs that have
+    What an earlier run made of the same inputs is reused. A stop request is heeded within seconds, but for what is one call or
+    one pass over numbers: a single file's checksum, the decision on near-duplicates, a tokenizer's training and the joining
+    of shards; everything finished until then is kept. The work is cut into parts, which `recipe.threads` processes share, and with them the runs that have
     the recipe's other tasks; the artefacts are the same bytes however many there are, and task 0 has them. Raises `LabError` where a source cannot be had or the mixture names a domain that is not there.
     """
     try:
@@ -93,7 +94,7 @@ def _fetch(sources: tuple[Source, ...], run: Recorder, progress: Progress) -> No
 
 def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> Corpus:
     limit = recipe.max_bytes if recipe.corpus.startswith("hf:") else None
-    key = corpora.key(sources, limit, team, recipe.part_bytes)
+    key = corpora.key(sources, limit, team, recipe.part_bytes, progress.reading)
     folder = corpora.read(sources, key, team, recipe.part_bytes, progress.reading)
     built = Corpus(folder)
     progress.kept(folder)
@@ -175,8 +176,9 @@ def _tokenizer(recipe: Prepare, built: Corpus, run: Recorder, progress: Progress
         spec, key = recipe.tokenizer, _key(recipe, built, "tokenizer", recipe.tokenizer.model_dump())
         if (made := cache.folder("tokenizers", key)).is_dir():
             return made
-        drawn = sampling.draw(built, _shares(recipe, built), recipe.heldout, key, team)
-        return team.one(Job("tokenizers", key, lambda to, _: _train(recipe, spec, drawn, to, progress)))
+        drawing = held(partial(progress.at, "tokenizer"))
+        drawn = sampling.draw(built, _shares(recipe, built), recipe.heldout, key, team, drawing)
+        return team.one(Job("tokenizers", key, lambda to, _: _train(recipe, spec, drawn, to, progress)), drawing)
     found = run.input(recipe.tokenizer)
     files = {name: file_sha256(found / name) for name in tokenizer.FILES if (found / name).is_file()}
     return cache.made("tokenizers", digest(files), lambda to: tokenizer.copy(found, to))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lablib.data.corpus import Corpus
+from lablib.data.documents import Report, silent
 
 SPLITS = ("train", "heldout")
 
@@ -65,11 +66,15 @@ def sample(corpus: Corpus, domain: str, max_bytes: float, heldout: float) -> Ite
     yield from (found[sha256] for sha256 in sorted(found))
 
 
-def training(corpus: Corpus, domain: str, last: str | None, heldout: float) -> dict[str, str]:
-    """SHA-256 and text of the training documents that a cap with this `bound` takes."""
+def training(corpus: Corpus, domain: str, last: str | None, heldout: float, report: Report = silent) -> dict[str, str]:
+    """SHA-256 and text of the training documents that a cap with this `bound` takes; `report` hears how many."""
     names = map(_hex, corpus.index(domain)["sha256"])
     wanted = [taken(name, last) and split_of(name, heldout) == "train" for name in names]
-    return {document.sha256: document.text for document in corpus.documents(domain, wanted)}
+    found: dict[str, str] = {}
+    for document in corpus.documents(domain, wanted):
+        found[document.sha256] = document.text
+        report(len(found), len(wanted))
+    return found
 
 
 def taken(sha256: str, last: str | None) -> bool:

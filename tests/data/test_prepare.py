@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lablib.data import PackedDataset, packages, prepare, shards, tokenizer
+from lablib.data import PackedDataset, editing, funnel, packages, prepare, shards, tokenizer
 from lablib.data.catalogue import CORE
+from lablib.data.scale import corpora, sampling
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Mixture, Prepare
+from lablib.specs import LabError, Mixture, Prepare, Scrub
 
 
 def recipe(texts: Path, **changes: object) -> Prepare:
@@ -129,6 +132,40 @@ def test_stop_request_ends_it_and_loses_nothing(texts: Path, home: Path, tmp_pat
     run._stop.clear()
     prepare.prepare(run.recipe, run)  # type: ignore[arg-type]
     assert set(Run.open(run.path).artefacts) == {"tokenizer", "data"}
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "call"),
+    [
+        (corpora, "_sum", 1),
+        (corpora, "_seen", 1),
+        (corpora, "_once", 2),  # the first part has nothing that an earlier one has
+        (sampling, "_drawn", 1),
+        (editing, "plan", 1),
+        (funnel, "carry_out", 1),
+    ],
+)
+def test_a_stop_request_is_heeded_inside_each_pass(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str, call: int
+) -> None:
+    """What begins when the request comes does not end."""
+    (tmp_path / "mine").mkdir()
+    for number in range(4):
+        (tmp_path / "mine" / f"{number}.txt").write_text(f"a text that is not the same {number // 2} " * 9)
+    asked = Prepare(corpus=str(tmp_path / "mine"), vocab=300, heldout=1e-9, scrub=Scrub(), part_bytes=1)
+    run = Recorder.create(tmp_path / "runs", asked)
+    real, ended = getattr(module, function), list[bool]()
+
+    def begun(*args: Any) -> Any:
+        if len(ended) + 1 == call:
+            run._stop.set()
+        result = real(*args)
+        ended.append(True)
+        return result
+
+    monkeypatch.setattr(module, function, begun)
+    prepare.prepare(asked, run)
+    assert run._stop.is_set() and len(ended) == call - 1 and Run.open(run.path).artefacts == {}
 
 
 def test_each_product_in_the_cache_counts_as_progress(texts: Path, home: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class RepeatedText:
 
     def edits(self, before: Corpus, report: Report = silent) -> Callable[[Document], Edited]:
         """`strip`, of what the corpus repeats."""
-        found = self.find(every(before), self.sieve(every(before)))
+        found = self.find(every(before, report), self.sieve(every(before, report)))
         return lambda document: self.strip(document, found)
 
     def sieve(self, documents: Iterable[Document]) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from lablib.data import corpus, funnel
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Report, Source
+from lablib.data.documents import Report, Source, held, silent
 from lablib.data.editing import every
 from lablib.data.samples import Samples
 from lablib.data.scale.team import Job, Team
@@ -55,21 +55,21 @@ def cut(sources: Sequence[Source], size: float) -> list[tuple[Source, ...]]:
     return parts
 
 
-def key(sources: Sequence[Source], limit: int | None, team: Team, size: float) -> str:
+def key(sources: Sequence[Source], limit: int | None, team: Team, size: float, report: Report = silent) -> str:
     """`corpus.key`, for which the team reads a folder's files only where one has changed since they were last read."""
-    prints = [_fingerprint(source, team, size) for source in sources]
+    prints = [_fingerprint(source, team, size, held(report)) for source in sources]
     return digest([corpus.VERSION, limit, *prints])
 
 
-def _fingerprint(source: Source, team: Team, size: float) -> str:
+def _fingerprint(source: Source, team: Team, size: float, report: Report) -> str:
     if not isinstance(source, Files):
         return source.fingerprint()
-    folders = team.each([Job("sums", part.stamp(), _sum, (part,)) for part in source.parts(size)])
+    folders = team.each([Job("sums", part.stamp(), _sum, (part,)) for part in source.parts(size)], report)
     return source.fingerprint([row for folder in folders for row in json.loads((folder / "sums.json").read_text())])
 
 
 def _sum(folder: Path, report: Report, part: Files) -> None:
-    write_atomic(folder / "sums.json", json.dumps(part.sums()))
+    write_atomic(folder / "sums.json", json.dumps(part.sums(report)))
 
 
 def read(sources: Sequence[Source], key: str, team: Team, size: float, report: Report) -> Path:
@@ -78,20 +78,15 @@ def read(sources: Sequence[Source], key: str, team: Team, size: float, report: R
     if whole.folder.is_dir():
         return whole.folder
     parts = cut(sources, size)
-    named = partial(_key, key, [_cuts(part) for part in parts])
+    named = partial(_key, key, size)
     alone = len(parts) == 1
     jobs = [Job("parts", named("read", n), _read, (part, not alone)) for n, part in enumerate(parts)]
     folders = team.each(jobs, report)
     if not alone:
-        seen = team.one(Job("parts", named("seen"), _seen, (folders,)))
+        seen = team.one(Job("parts", named("seen"), _seen, (folders,)), held(report, 1))
         jobs = [Job("parts", named("once", n), _once, (seen / f"{n}.npy", part)) for n, part in enumerate(folders)]
-        folders = team.each(jobs)
-    return team.one(Job("corpora", key, _joined, (folders, True)))
-
-
-def _cuts(part: Sequence[Source]) -> list[int]:
-    """How much of the sources is in a part, for parts are in order; a corpus' key says of which sources."""
-    return [len(source.files()) if isinstance(source, Files) else 1 for source in part]
+        folders = team.each(jobs, held(report, 1))
+    return team.one(Job("corpora", key, _joined, (folders, True)), held(report, 1))
 
 
 def _key(*facts: object) -> str:
@@ -135,7 +130,7 @@ def _once(folder: Path, report: Report, seen: Path, before: Path) -> None:
     part = Corpus(before)
     facts, again, writer = part.facts["domains"], Counter[str](), corpus.Writer(folder)
     with writer:
-        for document in every(part):
+        for document in every(part, report):
             if document.sha256 in gone:
                 again[document.domain] += 1
             else:
@@ -157,6 +152,7 @@ def _joined(folder: Path, report: Report, parts: list[Path], sources: bool) -> N
     if sources:
         _check_readable(parts)
     for number, part in enumerate(parts):
+        report(number, len(parts))
         linked(part, folder / f"part-{number:05}")
     describe(folder, parts)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from lablib.data import selection, shards, tokenizer
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Document, Report, file_sha256
+from lablib.data.documents import Document, Report, file_sha256, held, silent
 from lablib.data.scale.corpora import linked
 from lablib.data.scale.team import Job, Team
 from lablib.specs import digest, write_atomic
@@ -36,7 +36,7 @@ def make(built: Corpus, tokens: Path, caps: Mapping[str, float | None], heldout:
     `caps` are the bytes that each domain may have (`selection.quotas`); `key` is that of the shards.
     """
     bounds = {domain: selection.bound(built, domain, cap) for domain, cap in caps.items()}
-    facts = encoder(built, tokens, key, team)
+    facts = encoder(built, tokens, key, team, held(report))
     threads = team.threads if len(built.parts) == 1 else 1
     jobs = [
         Job("pieces", digest([key, part.identity]), _piece, (part.folder, tokens, bounds, heldout, facts, threads))
@@ -66,9 +66,9 @@ def _piece(folder: Path, report: Report, part: Path, tokens: Path, bounds: Mappi
     write_atomic(folder / "pieces.json", json.dumps([asdict(one) for one in made]))
 
 
-def encoder(built: Corpus, tokens: Path, key: str, team: Team) -> dict[str, Any]:
+def encoder(built: Corpus, tokens: Path, key: str, team: Team, report: Report = silent) -> dict[str, Any]:
     """Which encoder tokenises: chosen once for all parts (`lablib.data.tokenizer.fastest`)."""
-    folder = team.one(Job("encoders", key, _choose, (built, tokens)))
+    folder = team.one(Job("encoders", key, _choose, (built, tokens)), report)
     found: dict[str, Any] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     return found
 

@@ -9,24 +9,25 @@ from pathlib import Path
 
 from lablib.data import selection
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Report
+from lablib.data.documents import Report, silent
 from lablib.data.scale.team import Job, Team
 from lablib.specs import digest
 
 
-def draw(built: Corpus, sizes: Mapping[str, float], heldout: float, key: str, team: Team) -> list[Path]:
+def draw(built: Corpus, sizes: Mapping[str, float], heldout: float, key: str, team: Team, report: Report = silent) -> list[Path]:  # fmt: skip
     """Folders with each part's share of a sample that has at most `sizes` bytes of each domain; `key` is the tokenizer's."""
     bounds = {domain: selection.bound(built, domain, size) for domain, size in sizes.items()}
-    return team.each(
-        [Job("samples", digest([key, part.identity]), _drawn, (part.folder, bounds, heldout)) for part in built.parts]
-    )
+    jobs = [
+        Job("samples", digest([key, part.identity]), _drawn, (part.folder, bounds, heldout)) for part in built.parts
+    ]
+    return team.each(jobs, report)
 
 
 def _drawn(folder: Path, report: Report, part: Path, bounds: Mapping[str, str | None], heldout: float) -> None:
     built = Corpus(part)
     with (folder / "texts.jsonl").open("w", encoding="utf-8") as file:
         for domain in sorted(set(bounds).intersection(built.domains)):
-            for row in selection.training(built, domain, bounds[domain], heldout).items():
+            for row in selection.training(built, domain, bounds[domain], heldout, report).items():
                 file.write(json.dumps([domain, *row]) + "\n")
 
 

@@ -70,12 +70,12 @@ def contamination(before: Corpus, step: Decontamination) -> Contamination:
 def _whole(folder: Path, report: Report, before: Corpus, step: Step) -> None:
     plan, parts = funnel.look(before, step, report), before.parts
     if len(parts) == 1:
-        funnel.carry_out(plan, before, step, folder)
+        funnel.carry_out(plan, before, step, folder, report)
         return
     made = [folder / f"part-{number:05}" for number in range(len(parts))]
     for part, to in zip(parts, made, strict=True):
         to.mkdir()
-        funnel.carry_out(plan, part, step, to)
+        funnel.carry_out(plan, part, step, to, report)
     corpora.describe(folder, made)
 
 

@@ -50,9 +50,13 @@ class Files:
         """Of names inside the folder and contents, which are read unless their `sums` are given."""
         return digest([VERSION, streams.LONGEST, self.path.name, *(sums or self.sums())])
 
-    def sums(self) -> list[list[str]]:
-        """(Name inside the folder, SHA-256) of each file."""
-        return [[str(self._inside(path)), file_sha256(path)] for path in self.files()]
+    def sums(self, report: Report = silent) -> list[list[str]]:
+        """(Name inside the folder, SHA-256) of each file; `report` hears how many of them."""
+        files, made = self.files(), list[list[str]]()
+        for path in files:
+            report(len(made), len(files))
+            made.append([str(self._inside(path)), file_sha256(path)])
+        return made
 
     def stamp(self) -> str:
         """Changes when a file is written: of names, sizes and times, without reading any."""
