@@ -212,7 +212,7 @@ def _readable(source: Source, funnels: dict[str, Funnel], samples: Samples, part
 def _storable(found: Document | Unreadable) -> Document | Unreadable:
     """The same with "?" for what UTF-8 cannot hold: half of a pair in a row of JSON, a byte of a file's name."""
     texts = {name: value for name, value in vars(found).items() if isinstance(value, str) and not value.isascii()}
-    stored = {name: value.encode("utf-8", "replace").decode() for name, value in texts.items()}
+    stored: dict[str, Any] = {name: value.encode("utf-8", "replace").decode() for name, value in texts.items()}
     return found if stored == texts else replace(found, **stored)
 
 

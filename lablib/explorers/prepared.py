@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lablib.charts import Figure
 from lablib.charts.funnel import funnel
 from lablib.data import provenance, samples, shards
+from lablib.data.corpus import origin
 from lablib.data.editing import shared_prefix
 from lablib.data.flow import Flow, flow
 from lablib.explorers import show
@@ -93,7 +94,7 @@ def _steps(rows: Sequence[Flow]) -> Table:
 def _rights(opened: Run) -> Table:
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in provenance.documents(opened.path / "data"):
-        counts[row["source"].partition("/")[0], row["licence"], row["domain"]] += 1
+        counts[origin(row["source"]), row["licence"], row["domain"]] += 1
     made = tuple((*key, f"{docs:,}") for key, docs in counts.most_common(RIGHTS))
     more = f"{len(counts) - RIGHTS:,} more rows: lab data rights" if len(counts) > RIGHTS else "As the sources state."
     return Table("Rights", ("source", "licence", "domain", "documents"), made, more)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lab.__main__ import main
 from lablib.data import shards, tokenizer
+from lablib.data.documents import file_sha256
+from lablib.data.packages import Package
 from lablib.data.tokenizer import fertility
-from lablib.data.tokenizer.published import LANGUAGES, PUBLISHED, declaration, published
+from lablib.data.tokenizer.published import LANGUAGES, PUBLISHED, Published, declaration, published
 from lablib.specs import LabError, TokenizerSpec
 from lablib.specs.catalog import rows
 
@@ -68,6 +73,23 @@ def test_the_saved_table_is_whole() -> None:
     assert set(LANGUAGES) < texts and {name for name, _ in names} == {"core", *PUBLISHED}
     assert all(len({row["bytes"] for row in found if row["text"] == text}) == 1 for text in texts)
     assert all(int(row["vocab"]) == PUBLISHED[row["tokenizer"]].vocab for row in found if row["tokenizer"] != "core")
+
+
+def test_a_raised_pin_is_not_answered_with_the_old_tokenizer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: two versions of a package, each at its place in the cache."""
+    sizes = []
+    for version, vocab in (("1", 273), ("2", 280)):
+        content = tokenizer.train(TEXTS["a"] + TEXTS["b"], vocab).to_str().encode()
+        package = Package("made-up", version, f"made-up-{version}.tgz", "", 0, "none")
+        package.path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(package.path, "w:gz") as archive:
+            info = tarfile.TarInfo("package/models/tokenizer.json")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        pinned = Published("made up", vocab, replace(package, sha256=file_sha256(package.path)))
+        monkeypatch.setitem(PUBLISHED, "made-up", pinned)
+        sizes += [published("made-up").get_vocab_size(), published("made-up").get_vocab_size()]
+    assert sizes == [273, 273, 280, 280]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lablib.charts import svg
+from lablib.data import provenance
 from lablib.data.prepare import prepare
 from lablib.data.tasks import split_items
 from lablib.explorers import DataFlow, DataSamples, FunnelPlan
@@ -72,6 +73,16 @@ def test_the_funnel_of_a_run_is_its_own_counts(run: Run) -> None:
             and other.frames["funnel"]["share"] != view.frames["funnel"]["share"]
         )
     assert svg(view.charts[0].still(view.frames)).startswith("<svg")
+
+
+def test_rights_are_told_by_origin_not_by_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a file, of a data set of the hub and of a host of the web each come together."""
+    sources = ("mine.jsonl#1", "mine.jsonl#2", "hf:a/b/train#1", "hf:a/c/train#1", "https://x.example/1", "https://y.example/1")  # fmt: skip
+    rows = [{"source": source, "licence": "MIT", "domain": "d"} for source in sources]
+    monkeypatch.setattr(provenance, "documents", lambda folder: iter(rows))
+    told = {table.title: table for table in DataFlow(run=str(run.path)).view().tables}["Rights"].rows
+    wanted = {"mine.jsonl": "2", "hf:a/b": "1", "hf:a/c": "1", "https://x.example": "1", "https://y.example": "1"}
+    assert {row[0]: row[3] for row in told} == wanted
 
 
 def test_every_sample_is_on_some_page(run: Run) -> None:

@@ -89,7 +89,7 @@ def _unpacked(data: bytes, coding: str) -> bytes | None:
 
 
 def _joined(data: bytes) -> bytes:
-    parts, at = [], 0
+    parts, at = list[bytes](), 0
     while head := _CHUNK.match(data, at):
         begin, size = head.end(), int(head[1], 16)
         if not size:

