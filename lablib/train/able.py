@@ -8,11 +8,15 @@ from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
 
 _KINDS = tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit")
+PLANLESS = {"tp": {"gpt2"}, "pp": {"gpt2", "nemotron"}, "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2"}}
+"""Kinds of parallelism → dense families that transformers, or our change of its plan, cannot lay out so."""
 
 
 def check(recipe: Pretrain) -> None:
     """Raises `LabError` for what the trainer cannot do, before anything is loaded."""
     check_layout(recipe.model, recipe.parallelism)
+    if recipe.mup:
+        _check_scaling(recipe.model)
     for name, value, done in _settings(recipe):
         if value not in done:
             raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
@@ -32,9 +36,24 @@ def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
     ]
 
 
+def _check_scaling(model: ModelSpec) -> None:
+    reasons = {
+        "mla": "latent vectors keep their width where the model grows, so that what reads them scales otherwise",
+        "ssm": "the scan of a Mamba layer has sizes that do not follow the model's width",
+        "gpt2": "the last matrices of its blocks are not told from the others",
+    }
+    for name, reason in reasons.items():
+        if model.family == name or getattr(model, name, None):
+            raise LabError(f"mup: not for a model of family={model.family!r} ({name}): {reason}; leave mup out")
+
+
 def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
     """Raises `LabError` for a layout that this model or this version cannot run, with what to change."""
     one = parallelism
+    for kind, families in PLANLESS.items():
+        value, without = getattr(one, kind), getattr(Parallelism(), kind)
+        if value != without and model.family in families:
+            raise LabError(f"parallelism.{kind}={value}: there is no plan of this kind for family={model.family!r}; set {kind}={without}")  # fmt: skip
     for name in ("heads", "kv_heads", "ffn"):
         size = getattr(model, name)
         if size % one.tp:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from lablib.models.layout import Place
+from lablib.models.sequence import sequence_plan
+from lablib.models.stages import cut
 from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
-from lablib.train.able import check_batch, check_layout
+from lablib.specs.families import FAMILIES
+from lablib.train.able import PLANLESS, check_batch, check_layout
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, ffn=160, vocab=300)
 
@@ -44,6 +49,40 @@ def test_accepted() -> None:
 def test_refused_for_a_model(changes: dict[str, Any], layout: Parallelism, message: str) -> None:
     with pytest.raises(LabError, match=message):
         check_layout(MODEL.replace(**changes), layout)
+
+
+@pytest.mark.parametrize(
+    ("family", "layout", "message"),
+    [
+        (
+            "nemotron",
+            Parallelism(pp=2),
+            r"parallelism.pp=2: there is no plan of this kind for family='nemotron'; set pp=1",
+        ),
+        ("gpt2", Parallelism(tp=2), r"parallelism.tp=2.*set tp=1"),
+        ("gemma2", Parallelism(tp=2, sequence_parallel=True), r"sequence_parallel=True.*set sequence_parallel=False"),
+    ],
+)
+def test_refused_for_a_family(family: Any, layout: Parallelism, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        check_layout(ModelSpec(family=family, layers=2, hidden=64, heads=4, ffn=128, vocab=128), layout)
+
+
+@pytest.mark.parametrize("family", [name for name, traits in FAMILIES.items() if not traits.parts])
+def test_families_without_a_plan_are_those_that_cannot_be_laid_out(family: Any) -> None:
+    with torch.device("meta"):
+        spec = ModelSpec(family=family, layers=2, hidden=64, heads=4, ffn=128, vocab=128)
+        model = AutoModelForCausalLM.from_config(spec.to_hf())
+    missing = set() if model.tp_plan else {"tp", "sequence_parallel"}
+    for kind, lay_out in (
+        ("sequence_parallel", lambda: model.tp_plan and sequence_plan(model, model.tp_plan)),
+        ("pp", lambda: cut(model, 0, Parallelism(pp=2))),
+    ):
+        try:
+            lay_out()
+        except LabError:
+            missing.add(kind)
+    assert missing == {kind for kind, families in PLANLESS.items() if family in families}
 
 
 @pytest.mark.parametrize(

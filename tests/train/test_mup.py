@@ -12,7 +12,9 @@ from lablib.models.build import build_model
 from lablib.models.mup import hidden_matrices, scale_initial, scales, widened
 from lablib.models.stages import cut
 from lablib.specs import LabError, ModelSpec, MoE, Optimizer, Parallelism, Pretrain
+from lablib.specs.model import MLA
 from lablib.specs.recipe import MuP
+from lablib.train.able import check
 from lablib.train.coordinates import coordinate_check, growth
 from lablib.train.optimizer import build_optimizer, set_learning_rate
 
@@ -105,6 +107,26 @@ def test_a_recipe_with_mup() -> None:
         Pretrain(**{**base, "model": TUNED.replace(tied_embeddings=True)}, mup=MuP(hidden=64))
     with pytest.raises(LabError, match="adamw"):
         Pretrain(**base, mup=MuP(hidden=64), optimizer=Optimizer(kind="muon"))
+
+
+LATENT = MLA(kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (
+            EXPERTS.replace(family="deepseek_v3", mla=LATENT, head_dim=24, qk_norm=False),
+            "latent vectors keep their width",
+        ),
+        (TUNED.replace(family="gpt2", tied_embeddings=False), "last matrices of its blocks"),
+    ],
+)
+def test_what_does_not_scale_with_the_width_is_refused(model: ModelSpec, reason: str) -> None:
+    settings: dict[str, Any] = {"model": model, "tokens": "1M", "seq_len": 64, "batch_tokens": 1024}
+    check(Pretrain(**settings))
+    with pytest.raises(LabError, match=f"{reason}.*leave mup out"):
+        check(Pretrain(**settings, mup=MuP(hidden=64)))
 
 
 def _loss(hidden: int, rate: float, tuned: MuP | None) -> float:
