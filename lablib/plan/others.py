@@ -47,11 +47,13 @@ def corpus_bytes(recipe: Prepare) -> tuple[int, str]:
 
 def prepare(recipe: Prepare, machine: Machine) -> Work:
     """Reading, tokenising and writing (``text``) and the funnel's steps that are asked for, at measured rates of bytes a second
-    a process, shared by the recipe's tasks; what a step drops is read by those after it all the same."""
+    a process, shared by the processes of all its tasks; what a step drops is read by those after it all the same. Edits,
+    which one worker makes alone, have no measured rate and are named as missing."""
     size, assumed = corpus_bytes(recipe)
     efficiency = machine.efficiency
     parts = {"overhead": efficiency.reserve_gib, "text": 4 * min(size, 2**30) / GIB}
-    workers = recipe.gpus * recipe.tasks * (machine.speed if machine.is_cpu else 1.0)
+    threads = min(recipe.threads, machine.cluster.gpus) if machine.is_cpu else recipe.threads
+    workers = recipe.gpus * recipe.tasks * threads
     steps = {"quality": recipe.clean, "near-duplicates": recipe.dedup, "decontamination": recipe.decontaminate}
     rates = {name: RATES[name].mb_per_second * 1e6 for name, asked in steps.items() if asked is not None}
     seconds = {name: size / (rate * workers) for name, rate in {"text": efficiency.bytes_per_second, **rates}.items()}
@@ -60,8 +62,14 @@ def prepare(recipe: Prepare, machine: Machine) -> Work:
         step_parts=seconds,
         memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
         spread=Range(low=0.6, mid=1.0, high=1.8),
-        assumed=(assumed,) if assumed else (),
+        assumed=tuple(filter(None, (assumed, _unpriced(recipe)))),
     )
+
+
+def _unpriced(recipe: Prepare) -> str:
+    edits = [name for name, asked in (("repeats", recipe.repeats), ("scrub", recipe.scrub)) if asked is not None]
+    named = " and ".join(edits)
+    return f"{named}: no rate is measured, so the time of one worker that does it alone comes on top" if edits else ""
 
 
 def evaluate(recipe: Evaluate, machine: Machine, root: Path | None) -> Work:

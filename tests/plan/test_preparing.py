@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lablib.plan import estimate
 from lablib.plan.data_rates import RATES
 from lablib.plan.preparing import BYTES_PER_TOKEN, JSON_LINES, SIGNATURES, DataPlan, keeps, plan_data
-from lablib.specs import Cluster, LabError, Prepare
+from lablib.specs import Accelerator, Cluster, LabError, Prepare
 
 
 def test_a_source_that_needs_no_filter_by_hand() -> None:
@@ -69,3 +69,15 @@ def test_a_recipe_is_priced_by_its_steps_and_tasks() -> None:
     assert set(steps.step_parts) == {"text", "quality", "near-duplicates", "decontamination"}
     assert estimate(Prepare(tasks=4), here).step_seconds == pytest.approx(plain.step_seconds / 4)
     assert "MB a CPU-second" in steps.explain()
+    assert estimate(Prepare(tasks=4, threads=2), here).step_seconds == pytest.approx(plain.step_seconds / 8)
+
+
+def test_processes_beyond_a_cpus_cores_and_edits_without_a_rate_gain_nothing() -> None:
+    cpu = Accelerator(name="known", kind="cpu", memory_gib=64, bandwidth_gb_s=50, measured_tflops={"fp32": 0.1})
+    here = Cluster(accelerator=cpu, gpus_per_node=2)
+    plain = estimate(Prepare(), here)
+    for threads, gain in ((2, 2), (16, 2)):
+        assert estimate(Prepare(threads=threads), here).step_seconds == pytest.approx(plain.step_seconds / gain)
+    edited = estimate(Prepare(repeats={}, scrub={}), here)  # type: ignore[arg-type]
+    assert any("repeats and scrub: no rate is measured" in said for said in edited.warnings)
+    assert not any("no rate is measured" in said for said in plain.warnings)
