@@ -223,7 +223,9 @@ class Pretrain(Recipe):
         """As in `Recipe`, with the batch that is really taken: rounding differently is another experiment. The usual
         stability does not count: a run that it touches says so."""
         found = {**super().science(), "batch_tokens": self.step_tokens}
-        if self.stability == Stability():
+        usual = Stability().model_dump(mode="json")
+        found["stability"] |= {name: usual[name] for name in Stability.EXECUTION}
+        if found["stability"] == usual:
             del found["stability"]
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from lablib.specs.base import Spec
@@ -12,6 +14,9 @@ class Stability(Spec):
 
     The defaults are meant never to touch an ordinary run. `max_rewinds=0` only refuses a loss that is not finite.
     """
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"max_rewinds", "recheck"})
+    """Fields that do not change what experiment it is: a run that has failed can go on with others."""
 
     window: int = Field(default=128, ge=16)
     """Steps that "ordinary" is judged by (OLMo-core's SkipStepOptimizer: 128)."""
