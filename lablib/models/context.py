@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from transformers import PreTrainedModel
 
-_NAME = "gathered_sdpa"
+GATHERED = "gathered_sdpa"
+"""Name of this attention among transformers' implementations."""
 
 
 def attend_over(model: PreTrainedModel, group: ProcessGroup) -> None:
@@ -39,8 +40,8 @@ def attend_over(model: PreTrainedModel, group: ProcessGroup) -> None:
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return found
 
-    AttentionInterface.register(_NAME, attention)
-    model.set_attn_implementation(_NAME)
+    AttentionInterface.register(GATHERED, attention)
+    model.set_attn_implementation(GATHERED)
 
 
 def _gathered(tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:

@@ -13,10 +13,12 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from lablib.models.context import GATHERED
+
 UNUSUAL = 4.0
 """Times the other layers' median that a weight's RMS must be, above or below, to be named: layers of one kind begin alike."""
 _PREFIX = "fp32-"
-_ABLE = ("sdpa",)
+_ABLE = ("sdpa", GATHERED)
 
 
 @torch.no_grad()
@@ -46,8 +48,10 @@ def unusual_weights(model: torch.nn.Module) -> dict[str, float]:
 
 
 def attention_scales(model: torch.nn.Module) -> dict[int, float]:
-    """Layer → RMS of its query projection times that of its key projection: how large its attention logits can be."""
-    return {number: rms(layer.q_proj.weight) * rms(layer.k_proj.weight) for number, layer in _attention(model).items()}
+    """Layer → RMS of its query projection times that of its key projection: how large its attention logits can be; of the
+    layers that `attend_in_fp32` has a way for."""
+    able = {number: layer for number, layer in _attention(model).items() if _used(layer).removeprefix(_PREFIX) in _ABLE}
+    return {number: rms(layer.q_proj.weight) * rms(layer.k_proj.weight) for number, layer in able.items()}
 
 
 def attend_in_fp32(model: torch.nn.Module, number: int) -> bool:
@@ -56,8 +60,7 @@ def attend_in_fp32(model: torch.nn.Module, number: int) -> bool:
     Eager attention has an fp32 softmax already, and flash kernels take 16-bit inputs only: both are left alone. The saved model's configuration does not change.
     """
     layer = _attention(model).get(number)
-    used = layer.config._attn_implementation if layer is not None else ""
-    if layer is None or used not in _ABLE:
+    if layer is None or (used := _used(layer)) not in _ABLE:
         return False
     inner = ALL_ATTENTION_FUNCTIONS[used]
     AttentionInterface.register(_PREFIX + used, _in_fp32(inner))
@@ -70,6 +73,10 @@ def _attention(model: torch.nn.Module) -> dict[int, Any]:
     needed = ("q_proj", "k_proj", "config", "layer_idx")
     found: list[Any] = [module for module in model.modules() if all(hasattr(module, name) for name in needed)]
     return {layer.layer_idx: layer for layer in found}
+
+
+def _used(layer: Any) -> str:
+    return str(layer.config._attn_implementation)
 
 
 def _in_fp32(attention: Any) -> Any:
