@@ -27,6 +27,8 @@ from lablib.train.sharded import Tensors, load_tensors, save_tensors
 
 T = TypeVar("T")
 MARKER = "checkpoint.json"
+RUNGS = 4
+"""Times the usual way back that checkpoints are kept for: a spike that recurs is met further back each time."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,13 @@ class Checkpoints:
         """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`."""
         self.folder, self.world, self.keep, self.back, self.every = folder, world, keep, back, every
         self._published = -1
+        """Step of the newest checkpoint that this run stands on; later ones are torn or of a path that was left."""
         self.torn: list[str] = []
         """Names of those that the last search passed over because they were not whole."""
 
     def save(self, model: Any, optimizer: torch.optim.Optimizer, at: Position, layout: str) -> Path:
-        """Write and publish the state, once for a step; older checkpoints go only after that. Every rank calls it.
+        """Write and publish the state, once for a step; other checkpoints go only after that: older ones as `kept` says, and
+        those that are later than what the run was loaded from. Every rank calls it.
 
         Raises `LabError` on every rank where one cannot write; what was published before stays.
         """
@@ -123,14 +127,16 @@ class Checkpoints:
         if not self.world.is_main:
             return
         write_atomic(aside / MARKER, json.dumps(marker, indent=1))
-        shutil.rmtree(target, ignore_errors=True)  # only a checkpoint found torn is written a second time
+        shutil.rmtree(target, ignore_errors=True)  # it was torn, or of a path that was left
         aside.rename(target)
         _sync(self.folder)
         for unfinished in self.folder.glob(".step-*.writing"):
             shutil.rmtree(unfinished, ignore_errors=True)
         found = {_step(path.name): path for path in self.folder.glob("step-*")}
-        wanted = kept(sorted(found), self.keep, self.back, self.every)
-        self._remove([path for step, path in found.items() if step not in wanted])
+        ours = [step for step in found if step <= self._published] + [_step(target.name)]
+        wanted = kept(sorted(ours), self.keep, self.back, self.every)
+        for step in set(found) - wanted:
+            shutil.rmtree(found[step], ignore_errors=True)
 
     def latest(self, usable: Callable[[dict[str, Any]], bool] = bool) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole checkpoint whose marker is `usable`, and that marker, the same on every rank; a torn one is passed
@@ -148,23 +154,21 @@ class Checkpoints:
 
     def steps(self, usable: Callable[[dict[str, Any]], bool]) -> list[int]:
         """Steps of the checkpoints whose marker is `usable`, the same on every rank; their content is not read."""
-        return [_step(name) for name in self._names() if (made := _marker(self.folder / name)) and usable(made)]
 
-    def discard(self, usable: Callable[[dict[str, Any]], bool]) -> None:
-        """Remove the checkpoints whose marker is not `usable`. Every rank calls it."""
-        names = self._names()
-        if self.world.is_main:
-            markers = {name: _marker(self.folder / name) for name in names}
-            self._remove([self.folder / name for name, made in markers.items() if made and not usable(made)])
-        self.world.wait()
-        self._published = -1
+        def found() -> list[int]:
+            markers = (_marker(path) for path in self.folder.glob("step-*"))
+            return sorted(marker["step"] for marker in markers if marker and usable(marker))
+
+        return self.world.from_main(found)
+
+    def whole(self, step: int) -> bool:
+        """Whether all of the checkpoint of `step` is there as it was written. Every rank calls it."""
+        path = self.folder / f"step-{step:08d}"
+        marker = _marker(path)
+        return not self.world.any(marker is None or not self._whole(path, marker["files"]))
 
     def _names(self) -> list[str]:
         return self.world.from_main(lambda: sorted((path.name for path in self.folder.glob("step-*")), reverse=True))
-
-    def _remove(self, folders: list[Path]) -> None:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _whole(self, path: Path, files: dict[str, list[Any]]) -> bool:
         names = sorted(files)[self.world.rank :: self.world.size]
@@ -183,6 +187,7 @@ class Checkpoints:
         nothing from them). Raises `LabError` where the checkpoint belongs to another experiment.
         """
         found = self.latest(usable)
+        self._published = -1
         if found is None:
             return None
         path, marker = found
@@ -199,13 +204,13 @@ class Checkpoints:
 
 def kept(steps: list[int], keep: int, back: int, every: int | None) -> set[int]:
     """Which of the checkpoints at `steps` (ascending) stay: the newest `keep`; the first at or past each multiple of `every`,
-    for good; and, so that a run can go back about `back` steps, the first at or past each multiple of `back` from the newest
-    of them that lies so far back on (0 keeps none for that).
+    for good; and, so that a run can go back about `back` steps and up to `RUNGS` times as many, the first at or past each
+    multiple of `back` from the newest of them that lies so far back on (0 keeps none for that).
     """
     wanted = set(steps[-keep:]) | (set(_anchors(steps, every)) if every else set())
     if back and steps:
         anchors = _anchors(steps, back)
-        oldest = max((step for step in anchors if step <= steps[-1] - back), default=0)
+        oldest = max((step for step in anchors if step <= steps[-1] - RUNGS * back), default=0)
         wanted |= {step for step in anchors if step >= oldest}
     return wanted
 

@@ -37,7 +37,7 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     False means that the run was asked to stop: its state is saved and the same call continues it. A spike is met by going
     back to an earlier checkpoint (`lablib.train.stability`). Raises `LabError` where that does not help.
     """
-    guard = parts.guard
+    guard, owed = parts.guard, False
     at = resume(recipe, run, parts)
     while at.step < recipe.steps:
         if parts.stepper.world.any(run.stop_requested):
@@ -53,7 +53,7 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
         parts.meter.stop()
         spike = guard.observe(at.step + 1, first, outcome)
         if spike is not None:
-            at = go_back(recipe, run, parts, spike)
+            at, owed = go_back(recipe, run, parts, spike), False
             continue
         at = moved(at, first, parts.batches.per_step, outcome.finite)
         if not outcome.finite:
@@ -64,8 +64,10 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
         run.progress(at.step, recipe.steps)
         if due(at.step, recipe.eval_every, recipe.steps, times=5):
             run.log(at.step, stream="eval", **parts.heldout(parts.stepper))
-        if due(at.step, recipe.checkpoint_every, recipe.steps, times=10) and (guard.calm or last):
+        owed = owed or due(at.step, recipe.checkpoint_every, recipe.steps, times=10)
+        if owed and (guard.calm or last):
             save(recipe, run, parts, at)
+            owed = False
     return True
 
 
@@ -100,8 +102,7 @@ def resume(recipe: Pretrain, run: Recorder, parts: Parts, begun: bool = False) -
 def go_back(recipe: Pretrain, run: Recorder, parts: Parts, spike: Spike) -> Position:
     """Rewind as the guard decides, and take up the run from there. Raises `LabError` where it gives up."""
     guard, checkpoints = parts.guard, parts.checkpoints
-    guard.respond(spike, checkpoints.steps(guard.valid), parts.stepper.model)
-    checkpoints.discard(guard.valid)
+    guard.respond(spike, checkpoints.steps(guard.valid), parts.stepper.model, checkpoints.whole)
     return resume(recipe, run, parts, begun=True)
 
 
@@ -113,7 +114,10 @@ def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
 
 
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:
-    """One row of the train stream; `step` counts the updates made, `tokens` what they have read, in all and by domain."""
+    """One row of the train stream; `step` counts the updates made, `tokens` what they have read.
+
+    ``tokens.<domain>`` is how far the data has been gone through, with what was passed over: after a skip they sum to more.
+    """
     measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate, **parts.batches.read(at.sequences)}
     tokens = (at.sequences - at.passed) * recipe.seq_len
     run.log(at.step, "train", tokens=tokens, **measured, **parts.meter.report(tokens))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,12 +17,12 @@ import torch
 from launch import on_ranks
 from tiny import BATCH, MODEL, SEQ_LEN, curve, new_run, prepare_data, recipe
 
+from lablib.models import context
 from lablib.models.build import build_model
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Parallelism, Pretrain, Ref, Schedule, Stability
-from lablib.train import step
+from lablib.train import loop, step
 from lablib.train.batches import Batch, Batches
-from lablib.train.checkpoint import Checkpoints
 from lablib.train.pretrain import pretrain
 from lablib.train.stability import Guard
 from lablib.train.stability.measures import attend_in_fp32, attention_scales, unusual_weights
@@ -83,19 +84,25 @@ def _updates(stepper: step.Stepper) -> int:
     return int(next(iter(stepper.optimizer.state.values()))["step"])
 
 
-STEP = step.Stepper.__call__
+STEP, RESUME = step.Stepper.__call__, loop.resume
 HARMS: dict[str, Callable[[], list[tuple[Any, str, Any]]]] = {
     "": list,
     "poison": lambda: [(Batches, "at", poisoned)],
     "bit": lambda: [(step.Stepper, "__call__", flipping(20))],
     "nan": lambda: [(Batches, "at", marked), (step.Stepper, "loss_sum", nan_where_marked)],
-    "poison, killed before clearing": lambda: [*HARMS["poison"](), (Checkpoints, "discard", die)],
+    "poison, killed before loading": lambda: [*HARMS["poison"](), (loop, "resume", die_after_going_back)],
     "poison, killed after loading": lambda: [*HARMS["poison"](), (Guard, "recall", die_after_a_rewind)],
 }
 
 
 def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_after_going_back(*where: Any, begun: bool = False) -> Any:
+    if begun:
+        die()
+    return RESUME(*where)
 
 
 def die_after_a_rewind(self: Guard, _: Any) -> None:
@@ -198,7 +205,7 @@ def test_without_rewinds_what_is_not_finite_is_refused(root: Path, data: Ref) ->
         hurt(root, made, "nan")
 
 
-@pytest.mark.parametrize("when", [pytest.param("before clearing", marks=pytest.mark.slow), "after loading"])
+@pytest.mark.parametrize("when", [pytest.param("before loading", marks=pytest.mark.slow), "after loading"])
 def test_a_kill_in_the_middle_of_a_rewind_changes_nothing(root: Path, data: Ref, healed: Path, when: str) -> None:
     path = new_run(root, wanted(data))
     assert on_ranks(1, carry_out, path, wanted(data), f"poison, killed {when}") == "killed"
@@ -249,6 +256,19 @@ def test_attention_in_fp32_changes_one_layer_and_only_low_precision() -> None:
             treated = network(tokens).logits
     assert not torch.equal(treated, low)
     assert network.config._attn_implementation == "sdpa"
+
+
+def test_attention_over_slices_of_the_sequence_is_done_in_fp32_too() -> None:
+    with patch.object(context, "_gathered", lambda tensor, _: tensor):
+        network, group = build_model(MODEL, 0), SimpleNamespace(size=lambda: 1)
+        context.attend_over(network, group)  # type: ignore[arg-type]
+        assert set(attention_scales(network)) == {0, 1}
+        assert attend_in_fp32(network, 1) and set(attention_scales(network)) == {0, 1}
+        mask = context.context_mask(torch.arange(8)[None], 0, 1)
+        assert torch.isfinite(network(torch.arange(8)[None], attention_mask=mask).logits).all()
+    network = build_model(MODEL, 0)
+    network.set_attn_implementation("eager")
+    assert attention_scales(network) == {} and not attend_in_fp32(network, 0)
 
 
 def test_a_layer_of_another_scale_is_named() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from launch import on_ranks
 from tiny import KILL, STOP, Job, attempt, curve, new_run, prepare_data, recipe
 
 from lablib.runs import Run
 from lablib.specs import LabError, Optimizer, Pretrain, Ref, Stability
 from lablib.train import checkpoint, step
+from lablib.train.distributed import World
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,8 @@ def model(path: Path) -> bytes:
     return (path / "model" / "model.safetensors").read_bytes()
 
 
-def steps_saved(path: Path) -> list[str]:
-    return sorted(found.name for found in (path / "checkpoints").iterdir())
+def steps_saved(path: Path, name: str = "checkpoints") -> list[str]:
+    return sorted(found.name for found in (path / name).iterdir())
 
 
 def test_stop_saves_and_leaves_no_model(stopped: Path) -> None:
@@ -201,6 +203,31 @@ def test_loss_that_is_not_finite_stops_before_the_update(root: Path, data: Ref) 
         attempt(Job(path, wanted))
     assert len(curve(path)) == 3 and "not_finite" in kinds(path)
     assert steps_saved(path) == ["step-00000003"]
+
+
+@pytest.mark.parametrize("torn", [True, False], ids=["torn", "of a path that was left"])
+@pytest.mark.parametrize(
+    ("stands_on", "keep", "then", "left"),
+    [(100, 3, [110, 120], [100, 110, 120]), (100, 1, [110], [110]), (100, 1, [200], [200]), (0, 2, [10], [10])],
+)
+def test_later_checkpoints_do_not_crowd_out_new_ones(
+    tmp_path: Path, torn: bool, stands_on: int, keep: int, then: list[int], left: list[int]
+) -> None:
+    weights, world = torch.nn.Linear(2, 2), World(0, 1, torch.device("cpu"))
+    optimizer = torch.optim.AdamW(weights.parameters())
+
+    def publish(to: checkpoint.Checkpoints, steps: list[int]) -> None:
+        for at in steps:
+            to.save(weights, optimizer, checkpoint.Position(at, 8 * at, "same"), "one")
+
+    publish(checkpoint.Checkpoints(tmp_path, world, keep=3), [100, 190, 200])
+    for later in (number for number in (100, 190, 200) if torn and number > stands_on):
+        (tmp_path / f"step-{later:08d}" / "random-0.safetensors").unlink()
+    again = checkpoint.Checkpoints(tmp_path, world, keep)
+    again.load(weights, optimizer, "same", lambda marker: torn or marker["step"] <= stands_on)
+    assert len(steps_saved(tmp_path.parent, tmp_path.name)) == 3 and again.whole(200) != torn
+    publish(again, then)
+    assert again.steps(bool) == left and all(map(again.whole, left))
 
 
 def _steps(stepper: step.Stepper) -> int:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lablib.specs import LabError, ModelSpec, Pretrain, Stability
-from lablib.train.checkpoint import kept
-from lablib.train.stability import Detector, Rewind, Spike, respond
-from lablib.train.stability.detector import level_and_spread
+from lablib.train import loop, stability
+from lablib.train.checkpoint import RUNGS, Position, kept
+from lablib.train.distributed import World
+from lablib.train.stability import Detector, Guard, Rewind, Spike, respond
+from lablib.train.stability.detector import HISTORY, level_and_spread
 from lablib.train.stability.playbook import RECURS, beyond
+from lablib.train.step import Outcome
 
 SETTINGS = Stability()
 STEPS = 1200
@@ -97,6 +105,23 @@ def test_the_ladder() -> None:
     assert lengths == sorted(lengths)
 
 
+def test_the_ladder_with_the_checkpoints_that_are_kept() -> None:
+    found = spike(1030, 1032)
+    past: list[Rewind] = []
+    steps: list[int] = []
+    for _ in range(RUNGS):
+        for step in range(past[-1].to_step + 10 if past else 10, found.first_step, 10):
+            steps = sorted(kept([*steps, step], 2, SETTINGS.rewind, None))
+        past.append(respond(SETTINGS, past, found, steps, 8))
+        steps = [step for step in steps if step <= past[-1].to_step]
+    assert [one.to_step for one in past] == [900, 800, 700, 600]
+
+
+def test_a_torn_checkpoint_is_not_gone_back_to() -> None:
+    found = [respond(SETTINGS, [], spike(), [200, 300, 400], 8, whole=whole) for whole in ((400).__gt__, (0).__gt__)]
+    assert [one.to_step for one in found] == [300, 0]
+
+
 def test_another_spike_much_later_is_a_new_trouble() -> None:
     first = respond(SETTINGS, [], spike(), [400], 8)
     later = 502 + RECURS * SETTINGS.rewind + 1
@@ -148,9 +173,84 @@ def test_a_checkpoint_to_go_back_to_is_always_kept(every: int, back: int, keep: 
         steps = sorted(kept(steps, keep, back, None))
     newest = every * count
     assert steps[-keep:] == list(range(every, newest + 1, every))[-keep:]
-    assert len(steps) <= keep + 3
-    if newest >= 2 * back + 2 * every:
-        assert any(back <= newest - step <= 2 * back + 2 * every for step in steps)
+    assert len(steps) <= keep + RUNGS + 2
+    for rung in range(1, RUNGS + 1):
+        if newest >= (rung + 1) * (back + every):
+            assert any(rung * back <= newest - step <= (rung + 1) * (back + every) for step in steps)
+
+
+def guard(path: Path, **changes: Any) -> tuple[Guard, list[str]]:
+    """A guard that knows an ordinary curve, and the kinds of the events that it sends."""
+    sent: list[str] = []
+    run: Any = SimpleNamespace(path=path, event=lambda kind, **_: sent.append(kind), note=lambda **_: None)
+    made = Guard(SETTINGS.replace(**changes), run, World(0, 1, torch.device("cpu")), 8)
+    for loss in 2 + 0.01 * np.random.default_rng(0).normal(size=HISTORY):
+        made.detector.accept(float(loss), 1.0)
+    return made, sent
+
+
+def seen(by: Guard, losses: list[float]) -> list[Spike | None]:
+    """What a guard says to one step after the other."""
+    found = []
+    for step, loss in enumerate(losses, 100):
+        by.doubts(loss, 1.0)
+        found.append(by.observe(step, 8 * step, Outcome(loss, 1.0, math.isfinite(loss))))
+    return found
+
+
+def test_without_rewinds_a_finite_surprise_is_only_noted(tmp_path: Path) -> None:
+    with_rewinds, _ = guard(tmp_path)
+    assert seen(with_rewinds, [9.0] * 3)[-1] is not None and not with_rewinds.calm
+    without, sent = guard(tmp_path, max_rewinds=0)
+    assert seen(without, [9.0] * 5) == [None] * 5 and without.calm
+    assert set(sent) == {"surprise"}
+    assert seen(without, [math.nan])[0] is not None
+
+
+def test_a_decision_that_cannot_be_written_is_one_clear_message(tmp_path: Path) -> None:
+    watching, _ = guard(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with patch.object(stability.guard, "write_atomic", full), pytest.raises(LabError, match=r"No space left.*resume"):
+        watching.respond(spike(), [400], torch.nn.Linear(2, 2))
+
+
+class Loop:
+    """A run of 20 steps whose parts do nothing; its guard is calm but after the steps `surprising`."""
+
+    def __init__(self, surprising: set[int]) -> None:
+        """Steps count from 1."""
+        self.saved: list[int] = []
+        self.surprising = surprising
+        self.guard: Any = MagicMock(rate=1.0, calm=True, **{"memory.return_value": {}})
+        self.guard.begin.side_effect = lambda sequence: sequence
+        self.guard.observe.side_effect = self.observe
+
+    def observe(self, step: int, *_: Any) -> None:
+        self.guard.calm = step not in self.surprising
+
+    def save(self, _model: Any, _optimizer: Any, at: Position, _layout: str) -> Path:
+        self.saved.append(at.step)
+        return Path()
+
+    def train(self) -> list[int]:
+        """The steps of the checkpoints."""
+        stepper: Any = MagicMock(return_value=Outcome(2.0, 1.0, True), world=World(0, 1, torch.device("cpu")))
+        checkpoints = MagicMock(torn=[], **{"load.return_value": None, "save.side_effect": self.save})
+        batches = MagicMock(per_step=8, **{"read.return_value": {}})
+        parts: Any = MagicMock(stepper=stepper, batches=batches, checkpoints=checkpoints, guard=self.guard)
+        model = ModelSpec(layers=1, hidden=64, heads=2, kv_heads=2, ffn=64, vocab=100)
+        tokens = 8 * 32
+        recipe = Pretrain(model=model, seq_len=32, batch_tokens=tokens, tokens=20 * tokens, checkpoint_every=5)
+        assert loop.train(recipe, MagicMock(stop_requested=False), parts)
+        return self.saved
+
+
+def test_a_checkpoint_that_falls_on_a_surprising_step_is_made_after_it() -> None:
+    assert Loop(set()).train() == [5, 10, 15, 20]
+    assert Loop({5, 10, 11, 19, 20}).train() == [6, 12, 15, 20]
 
 
 def test_permanent_checkpoints_stay() -> None:
@@ -166,3 +266,11 @@ def test_the_usual_stability_is_not_part_of_the_experiment() -> None:
     assert "stability" not in recipe.science()
     assert recipe.replace(permanent_every=5).science_hash == recipe.science_hash
     assert recipe.replace(stability=Stability(patience=5)).science_hash != recipe.science_hash
+
+
+@pytest.mark.parametrize("usual", [Stability(), Stability(patience=5)])
+def test_a_run_out_of_rewinds_can_go_on_with_more(usual: Stability) -> None:
+    model = ModelSpec(layers=1, hidden=64, heads=2, kv_heads=2, ffn=64, vocab=100)
+    recipe = Pretrain(model=model, tokens="1M", stability=usual)
+    more = recipe.replace(stability=usual.replace(max_rewinds=20, recheck=False))
+    assert more.science_hash == recipe.science_hash

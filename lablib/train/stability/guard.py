@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import torch
 
 from lablib.runs import Recorder
 from lablib.runs.documents import table
-from lablib.specs import Stability, write_atomic
+from lablib.specs import LabError, Stability, write_atomic
 from lablib.train.checkpoint import Position
 from lablib.train.distributed import World
 from lablib.train.stability.detector import Detector
@@ -68,26 +68,33 @@ class Guard:
             self._tell_repeat(step, outcome.before, outcome)
             self._doubt = self.world.any(bool(self.detector.surprise(outcome.loss, outcome.grad_norm)))
         if not self._doubt:
-            self.detector.accept(outcome.loss, outcome.grad_norm)
-            self._streak = []
+            self._accept(outcome)
             return None
         why = self.detector.surprise(outcome.loss, outcome.grad_norm)
         bounds = self.detector.bounds()
         limits = {"loss_bound": bounds.loss, "grad_norm_bound": bounds.grad_norm}
         seen = {"loss": str(outcome.loss), "grad_norm": str(outcome.grad_norm), **limits}
         self.run.event("not_finite" if why == "not finite" else "surprise", at_step=step, why=why, first_sequence=first, **seen)  # fmt: skip
+        refuses = self.settings.max_rewinds == 0
+        if refuses and why != "not finite":
+            self._accept(outcome)
+            return None
         self._streak = self._streak or [step, first, 0]
         self._streak[2] += 1
-        hopeless = why == "not finite" and self.settings.max_rewinds == 0
-        if self._streak[2] < self.settings.patience and not hopeless:
+        if self._streak[2] < self.settings.patience and not refuses:
             return None
         return Spike(why, self._streak[0], step, self._streak[1], first + self.per_step)
 
-    def respond(self, spike: Spike, steps: Sequence[int], model: torch.nn.Module) -> Rewind:
-        """Decide, write it down for good, and say so. Raises `LabError` where the budget of rewinds is spent."""
+    def respond(
+        self, spike: Spike, steps: Sequence[int], model: torch.nn.Module, whole: Callable[[int], bool] = bool
+    ) -> Rewind:
+        """Decide, write it down for good, and say so; `steps` and `whole` as for `playbook.respond`.
+
+        Raises `LabError` where the budget of rewinds is spent, and on every rank where the decision cannot be written.
+        """
         scales = self._together(attention_scales(model))
         widest = max(scales, key=scales.__getitem__, default=None)
-        decided = respond(self.settings, self.rewinds, spike, steps, self.per_step, widest)
+        decided = respond(self.settings, self.rewinds, spike, steps, self.per_step, widest, whole)
         suspects = self._together(unusual_weights(model))
         self.rewinds.append(decided)
         self.world.from_main(self._write)
@@ -118,6 +125,10 @@ class Guard:
         self.detector.recall(at.memory.get("losses", ()), at.memory.get("log_norms", ()))
         self._streak = list(at.memory.get("streak", ())) if at.memory.get("rewinds") == len(self.rewinds) else []
 
+    def _accept(self, outcome: Outcome) -> None:
+        self.detector.accept(outcome.loss, outcome.grad_norm)
+        self._streak = []
+
     def _tell_repeat(self, step: int, before: Tried, outcome: Outcome) -> None:
         first = {"loss_first": str(before.loss), "grad_norm_first": str(before.grad_norm)}
         again = {"loss": str(outcome.loss), "grad_norm": str(outcome.grad_norm)}
@@ -133,7 +144,11 @@ class Guard:
         return [] if found is None else list(found["rewinds"])
 
     def _write(self) -> None:
-        write_atomic(self.run.path / FILE, json.dumps({"rewinds": [asdict(one) for one in self.rewinds]}, indent=1))
+        text = json.dumps({"rewinds": [asdict(one) for one in self.rewinds]}, indent=1)
+        try:
+            write_atomic(self.run.path / FILE, text)
+        except OSError as error:
+            raise LabError(f"{self.run.path / FILE} could not be written: {error}; checkpoints are untouched: free space and resume the run") from None  # fmt: skip
 
 
 def _rewind(row: dict[str, Any]) -> Rewind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lablib.specs import LabError, Stability
@@ -51,8 +51,10 @@ def respond(
     steps: Sequence[int],
     per_step: int,
     layer: int | None = None,
+    whole: Callable[[int], bool] = bool,
 ) -> Rewind:
-    """What to do about `spike` after the decisions `past`, with checkpoints at `steps` (the start, step 0, always counts).
+    """What to do about `spike` after the decisions `past`, with checkpoints at `steps` (the start, step 0, always counts), of
+    which the nearest that is `whole` is taken.
 
     First rewind and skip the data; where it recurs also lower the rate, and from the third time compute the attention of
     `layer` in fp32. Each time go back further and skip more. `per_step` is the sequences of a step. Raises `LabError` where
@@ -66,10 +68,11 @@ def respond(
     margin = settings.skip * 2 ** (count - 1) * per_step
     aim = spike.first_step - 1 - count * settings.rewind
     clean = sorted({0, *(step for step in steps if step < spike.first_step)})
+    nearest = sorted(clean, key=lambda step: abs(step - aim))
     return Rewind(
         at_step=spike.last_step,
         first_step=spike.first_step,
-        to_step=min(clean, key=lambda step: abs(step - aim)),
+        to_step=next(step for step in nearest if step == 0 or whole(step)),
         skip=(max(0, spike.first_sequence - margin), spike.end_sequence + margin),
         rate=(before.rate if before else 1.0) * (settings.reduce if count > 1 else 1.0),
         recurrence=count,
@@ -91,6 +94,6 @@ def beyond(skips: Sequence[tuple[int, int]], sequence: int, per_step: int) -> in
 def _give_up(past: Sequence[Rewind], spike: Spike) -> str:
     where = f"step {spike.last_step}: {spike.why} out of the ordinary since step {spike.first_step}"
     if not past:
-        return f"{where}, and stability.max_rewinds=0 allows no rewind. Submit it again to continue from the last checkpoint, or lower optimizer.learning_rate"
+        return f"{where}, and stability.max_rewinds=0 allows no rewind. Raise it in the run's recipe.json and resume the run, which then passes over that data, or submit it as a new run with a lower optimizer.learning_rate"
     rate = past[-1].rate
-    return f"{where}, after {len(past)} rewinds (the last to step {past[-1].to_step}, at {rate:.0%} of the learning rate): the run does not recover by itself. Submit it as a new run with a lower optimizer.learning_rate or another initialisation, look at the data of the skipped sequences in its events, or raise stability.max_rewinds"
+    return f"{where}, after {len(past)} rewinds (the last to step {past[-1].to_step}, at {rate:.0%} of the learning rate): the run does not recover by itself. Submit it as a new run with a lower optimizer.learning_rate or another initialisation, look at the data of the skipped sequences in its events, or raise stability.max_rewinds in its recipe.json and resume it"
