@@ -82,5 +82,5 @@ class Batches:
         return [collate([self.data[i] for i in group], self.document_mask, self.device) for group in indices]
 
     def read(self, position: int) -> dict[str, int]:
-        """``tokens.<domain>`` → tokens that all ranks together have read of it when `position` sequences were used."""
+        """``tokens.<domain>`` → its tokens among the first `position` sequences, passed over or read."""
         return {f"tokens.{name}": tokens for name, tokens in self.data.read(position).items()}
