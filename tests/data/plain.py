@@ -21,7 +21,7 @@ def doc(text: str, domain: str = "d") -> Document:
 def plain_words(text: str) -> list[str]:
     """The normaliser as its definition reads, a character at a time."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf" and "VARIATION SELECTOR" not in unicodedata.name(c, ""))  # fmt: skip
     spaced = re.sub(r"([\u3040-\u30ff\u4e00-\u9fff\u0e00-\u0e7f])", r" \1 ", text)
     return "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in spaced).split()
 

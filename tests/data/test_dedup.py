@@ -252,7 +252,7 @@ def test_the_funnel_counts_what_the_step_drops(home: Path, tmp_path: Path) -> No
     after = funnel.refine(before, [NearDuplicates()], lambda done, total: told.append((done, total)))
     counts = after.funnel[0]["domains"]
     assert sum(sum(one["reasons"].values()) for one in counts.values()) == len(near_duplicates(documents)) > 10
-    assert told[-1] == (sum(len(d.text) for d in documents),) * 2
+    assert (sum(len(d.text) for d in documents),) * 2 in told
     again = corpus_of(tmp_path / "two", documents[::-1])
     (tmp_path / "out").mkdir()
     funnel.apply(again, NearDuplicates(), tmp_path / "out")
