@@ -25,8 +25,9 @@ def of(run: Run, code: Path) -> dict[str, str]:
     # NCCL and gloo keep what each collective did, so that a hang can be read afterwards.
     recorder = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", FLIGHT_RECORDER: str(run.path / "logs" / "collectives-")}  # fmt: skip
     # What the hub has was fetched before; a job that asks it again may wait for ever on a node without a network.
-    corpus = run.recipe.corpus if isinstance(run.recipe, Prepare) else getattr(run.recipe, "data", None)
-    streams = isinstance(corpus, str) and corpus.startswith("hf:")
+    recipe = run.recipe
+    corpora = recipe.corpora if isinstance(recipe, Prepare) else (getattr(recipe, "data", None),)
+    streams = any(isinstance(corpus, str) and corpus.startswith("hf:") for corpus in corpora)
     hub = {} if streams else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return {
         **kept,

@@ -112,17 +112,18 @@ def _paths(profile: Profile, root: Path) -> Iterator[str]:
 
 def _inputs(recipe: Recipe) -> Iterator[str]:
     """Data that is not there. What other runs make is looked at where the run is linked to them."""
-    corpus = recipe.corpus if isinstance(recipe, Prepare) else getattr(recipe, "data", None)
-    if not isinstance(corpus, str):
-        return
-    if isinstance(recipe, PostTrain):
-        if not Path(corpus).expanduser().is_file():
-            yield f"data={corpus!r} is not a file here; give a .jsonl file, or a task"
-        return
-    try:
-        sources_of(corpus)
-    except LabError as error:
-        yield str(error)
+    corpora = recipe.corpora if isinstance(recipe, Prepare) else (getattr(recipe, "data", None),)
+    for corpus in corpora:
+        if not isinstance(corpus, str):
+            continue
+        if isinstance(recipe, PostTrain):
+            if not Path(corpus).expanduser().is_file():
+                yield f"data={corpus!r} is not a file here; give a .jsonl file, or a task"
+            continue
+        try:
+            sources_of(corpus)
+        except LabError as error:
+            yield str(error)
 
 
 def _time(recipe: Recipe, profile: Profile, plan: Estimate) -> Iterator[str]:

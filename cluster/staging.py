@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lablib.data.catalogue import sources_of
 from lablib.data.documents import Source
 from lablib.data.sources.mail import MAIL
-from lablib.specs import Evaluate, Export, Prepare, Pretrain, Recipe, Ref
+from lablib.specs import Evaluate, Export, Prepare, Pretrain, Recipe, Ref, Synthesize
 from lablib.specs.contamination import BENCHMARKS
 from lablib.specs.recipes import PostTrain
 
@@ -32,14 +32,16 @@ def _sources(recipe: Recipe) -> tuple[Source, ...]:
     """Corpora that the job reads itself."""
     if isinstance(recipe, Prepare):
         scored = recipe.clean is not None and recipe.clean.min_quality is not None
-        return (*sources_of(recipe.corpus, recipe.max_bytes), *((MAIL,) if scored else ()))
-    if isinstance(recipe, Pretrain) and isinstance(recipe.data, str):
+        named = [corpus for corpus in recipe.corpora if isinstance(corpus, str)]
+        found = [source for corpus in named for source in sources_of(corpus, recipe.max_bytes)]
+        return (*found, *((MAIL,) if scored else ()))
+    if isinstance(recipe, Pretrain | Synthesize) and isinstance(recipe.data, str):
         return sources_of(recipe.data)
     return ()
 
 
 def _models(recipe: Recipe) -> list[str]:
-    if isinstance(recipe, PostTrain | Export):
+    if isinstance(recipe, PostTrain | Export | Synthesize):
         named: list[object] = [recipe.model]
     elif isinstance(recipe, Evaluate):
         named = list(recipe.models.values())

@@ -27,6 +27,7 @@ from lablib.specs import (
     Ref,
     Reward,
     Schedule,
+    Synthesize,
     Task,
     catalog,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "Reward",
     "Run",
     "Schedule",
+    "Synthesize",
     "Task",
     "catalog",
     "estimate",

@@ -20,6 +20,7 @@ _STAGES = {
     "evaluate": ("lablib.evals.evaluate", "evaluate"),
     "export": ("lablib.models.export", "export_model"),
     "doremi": ("lablib.train.reweigh", "reweigh"),
+    "synthesize": ("lablib.posttrain.synthesize", "synthesize"),
     "calibrate": ("lablib.train.measure", "measure"),
 }
 

@@ -36,17 +36,18 @@ def _read(facts: dict[str, Any], after: dict[str, Any] | None) -> dict[str, Any]
     return vars(Count(docs + sum(reasons.values()), docs, size, size, reasons))
 
 
-def write(folder: Path, contamination: str = "") -> Path:
-    """Write ``card.md`` beside the manifest of a prepared folder; `contamination` is its report's text.
+def write(folder: Path, contamination: str = "", caps: Caps | None = None) -> Path:
+    """Write ``card.md`` beside the manifest of a prepared folder; `contamination` is its report's text, `caps`
+    are those of the guard against collapse (None: the usual).
 
     Raises `LabError` where it is no such folder.
     """
     path = Path(folder) / "card.md"
-    write_atomic(path, "\n".join(_lines(Path(folder), contamination)) + "\n")
+    write_atomic(path, "\n".join(_lines(Path(folder), contamination, caps)) + "\n")
     return path
 
 
-def _lines(folder: Path, contamination: str) -> Iterator[str]:
+def _lines(folder: Path, contamination: str, caps: Caps | None) -> Iterator[str]:
     card = shards.manifest(folder)
     docs, tokens = (sum(row[name] for row in card["shards"]) for name in ("docs", "tokens"))
     yield f"# Data card: {card['corpus']['name']}\n"
@@ -59,7 +60,7 @@ def _lines(folder: Path, contamination: str) -> Iterator[str]:
     rows = [(row["step"], totals(row)) for row in steps(card)]
     told = [(name, f"{one.docs_in:,}", f"{one.docs_out:,}", one.why or "nothing") for name, one in rows]
     yield from _table(("step", "documents in", "out", "because"), told)
-    yield from _provenance(folder, card)
+    yield from _provenance(folder, card, caps)
     yield "## Decontamination\n"
     yield contamination or "Not searched for items of any benchmark."
 
@@ -88,7 +89,7 @@ def _sources(card: dict[str, Any]) -> Iterator[str]:
         yield f"and {len(found) - LISTED:,} more, which `lab data rights` lists.\n"
 
 
-def _provenance(folder: Path, card: dict[str, Any]) -> Iterator[str]:
+def _provenance(folder: Path, card: dict[str, Any], caps: Caps | None) -> Iterator[str]:
     yield "## Provenance\n"
     known = {name: facts.get("provenance", {}) for name, facts in card["domains"].items() if facts["docs"]}
     if not any(known.values()):
@@ -101,12 +102,13 @@ def _provenance(folder: Path, card: dict[str, Any]) -> Iterator[str]:
     ]  # fmt: skip
     yield from _table(("domain", "with an address", "with a time", "synthetic tokens", "deepest generation"), rows)
     if any(share.generation for share in made.values()):
-        yield guarded(folder) + "\n"
+        yield guarded(folder, caps) + "\n"
 
 
-def guarded(folder: Path) -> str:
-    """What the guard against collapse says of a prepared folder under its default caps, in a sentence."""
-    caps, found = Caps(), provenance.verdict(folder)
+def guarded(folder: Path, caps: Caps | None = None) -> str:
+    """What the guard against collapse says of a prepared folder, in a sentence; without `caps` under the usual ones."""
+    caps = caps or Caps()
+    found = provenance.verdict(folder, caps)
     dropped = ", ".join(f"{number:,} by {cap}" for cap, number in found.dropped.items() if number)
     limits = f"generation {caps.depth} at most, {caps.corpus:.0%} of all tokens"
     if not dropped:

@@ -21,7 +21,7 @@ from lablib.data.progress import Progress, Stopped
 from lablib.data.scale import Job, Team, corpora, pieces, sampling, steps
 from lablib.data.sources.mail import MAIL
 from lablib.runs import Recorder
-from lablib.specs import Clean, LabError, Prepare, TokenizerSpec, digest, paths, write_atomic
+from lablib.specs import Clean, LabError, Prepare, Ref, TokenizerSpec, digest, paths, write_atomic
 
 SAMPLE = 8_000_000
 """Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by 0.3 % (docs/data.md)."""
@@ -35,7 +35,8 @@ def prepare(recipe: Prepare, run: Recorder) -> None:
     What an earlier run made of the same inputs is reused. A stop request is heeded within seconds, but for what is one call or
     one pass over numbers: a single file's checksum, the decision on near-duplicates, a tokenizer's training and the joining
     of shards; everything finished until then is kept. The work is cut into parts, which `recipe.threads` processes share, and with them the runs that have
-    the recipe's other tasks; the artefacts are the same bytes however many there are, and task 0 has them. Raises `LabError` where a source cannot be had or the mixture names a domain that is not there.
+    the recipe's other tasks; the artefacts are the same bytes however many there are, and task 0 has them. Raises `LabError` where a source cannot be had or the mixture names a domain that is not there,
+    or where synthetic text breaks the recipe's caps.
     """
     try:
         with Team(recipe.threads, recipe.tasks, recipe.task) as team:
@@ -45,10 +46,11 @@ def prepare(recipe: Prepare, run: Recorder) -> None:
 
 
 def _prepare(recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> None:
-    sources = sources_of(recipe.corpus, recipe.max_bytes)
+    sources = _sources(recipe, run)
     _fetch(sources, run, progress)
     built = _refined(_corpus(sources, recipe, run, progress, team), recipe, run, progress, team)
     _check_mixture(recipe, built)
+    _check_depth(recipe, built)
     tokens = _tokenizer(recipe, built, run, progress, team)
     progress.kept(tokens)
     run.event("tokenizer", vocab=_vocab(tokens), asked=recipe.vocab)
@@ -68,11 +70,18 @@ def _prepare(recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> 
         progress.kept(data)
         for part in parts:
             cache.drop("pieces", part.name)
+        _check_caps(recipe, data)
         cache.put(tokens, run.path / "tokenizer")
         cache.put(data, run.path / "data")
         _describe(recipe, run)
         _register(run, built)
     progress.at("tokenise", 1, 1)
+
+
+def _sources(recipe: Prepare, run: Recorder) -> tuple[Source, ...]:
+    """Of all corpora that the recipe names, each once; what another run wrote is verified by checksum."""
+    named = [str(run.input(one)) if isinstance(one, Ref) else one for one in recipe.corpora]
+    return tuple(dict.fromkeys(source for name in named for source in sources_of(name, recipe.max_bytes)))
 
 
 def _fetch(sources: tuple[Source, ...], run: Recorder, progress: Progress) -> None:
@@ -93,7 +102,8 @@ def _fetch(sources: tuple[Source, ...], run: Recorder, progress: Progress) -> No
 
 
 def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> Corpus:
-    limit = recipe.max_bytes if recipe.corpus.startswith("hf:") else None
+    hub = any(isinstance(one, str) and one.startswith("hf:") for one in recipe.corpora)
+    limit = recipe.max_bytes if hub else None
     key = corpora.key(sources, limit, team, recipe.part_bytes, progress.reading)
     folder = corpora.read(sources, key, team, recipe.part_bytes, progress.reading)
     built = Corpus(folder)
@@ -159,8 +169,35 @@ def _quality(clean: Clean) -> funnel.Step:
 def _check_mixture(recipe: Prepare, built: Corpus) -> None:
     if unknown := sorted(set(recipe.mixture.weights) - set(built.domains)):
         raise LabError(
-            f"mixture.weights names {', '.join(unknown)}; corpus {recipe.corpus} has {', '.join(built.domains)}"
+            f"mixture.weights names {', '.join(unknown)}; corpus {_name(recipe)} has {', '.join(built.domains)}"
         )
+
+
+def _name(recipe: Prepare) -> str:
+    return "+".join(str(one) if isinstance(one, Ref) else Path(one).name for one in recipe.corpora)
+
+
+def _check_depth(recipe: Prepare, built: Corpus) -> None:
+    """The cap on generations, before anything is tokenised."""
+    facts = built.facts["domains"]
+    depths = {name: facts[name].get("provenance", {}).get("generation", 0) for name in built.domains}
+    if recipe.synthetic and max(depths.values()) > recipe.synthetic.depth:
+        deep = ", ".join(f"{name} {depth}" for name, depth in depths.items() if depth > recipe.synthetic.depth)
+        raise LabError(f"synthetic.depth={recipe.synthetic.depth}: corpus {_name(recipe)} has text of a deeper generation ({deep}), written by a model that learned from models' text; leave it out, or write it again with a model trained on people's")  # fmt: skip
+
+
+def _check_caps(recipe: Prepare, data: Path) -> None:
+    """The caps on synthetic shares, which are of tokens."""
+    caps = recipe.synthetic
+    if caps is None:
+        return
+    found, whole = provenance.verdict(data, caps), provenance.shares(data)
+    if found.dropped["document"]:
+        raise LabError(f"synthetic.document={caps.document:g}: {found.dropped['document']:,} documents of corpus {_name(recipe)} are synthetic by a greater share; leave them out, or raise the cap")  # fmt: skip
+    if found.dropped["corpus"]:
+        tokens = sum(one.tokens for one in whole.values())
+        share = sum(one.tokens * one.synthetic for one in whole.values()) / tokens
+        raise LabError(f"synthetic.corpus={caps.corpus:g}: {share:.1%} of the tokens of corpus {_name(recipe)} are synthetic; add text that people wrote, leave out {found.dropped['corpus']:,} synthetic documents, or raise the cap")  # fmt: skip
 
 
 def _key(recipe: Prepare, built: Corpus, what: str, by: Any) -> str:
@@ -227,7 +264,7 @@ def _manifest(recipe: Prepare, built: Corpus, made: list[shards.Shard], facts: d
     """The manifest: what is in the shards, where it came from, under which licences, and what was left out."""
     return {
         "version": VERSION,
-        "corpus": {"name": Path(recipe.corpus).name, "hash": built.hash},
+        "corpus": {"name": _name(recipe), "hash": built.hash},
         "recipe": {"vocab": recipe.vocab, "max_bytes": recipe.max_bytes, "heldout": recipe.heldout},
         "mixture": recipe.mixture.weights,
         "tokenizer": facts,
@@ -241,11 +278,12 @@ def _describe(recipe: Prepare, run: Recorder) -> None:
     """Write the data card, and say what the guard against collapse makes of text that models wrote."""
     data = run.path / "data"
     contamination = Contamination.load(run.path / "contamination").text() if recipe.decontaminate else ""
-    card.write(data, contamination)
+    card.write(data, contamination, recipe.synthetic)
     made = {name: share for name, share in provenance.shares(data).items() if share.generation}
     if made:
         found = {name: {"share": round(one.synthetic, 4), "generation": one.generation} for name, one in made.items()}
-        run.event("synthetic", domains=found, dropped=provenance.verdict(data).dropped, says=card.guarded(data))
+        dropped = provenance.verdict(data, recipe.synthetic).dropped
+        run.event("synthetic", domains=found, dropped=dropped, says=card.guarded(data, recipe.synthetic))
 
 
 def _register(run: Recorder, built: Corpus) -> None:

@@ -10,7 +10,7 @@ import torch
 from lablib.data.tasks import Item, Verifier, most_common_answer, split_items
 from lablib.evals import heldout
 from lablib.evals.scores import Scored, summarise
-from lablib.models.chat import encode_prompt, prepare_chat
+from lablib.models.chat import encode_prompt, ready_to_answer
 from lablib.models.generate import generate, generation_settings
 from lablib.models.load import input_model, load_pair
 from lablib.runs import Recorder
@@ -72,7 +72,7 @@ def _one_model(recipe: Evaluate, run: Recorder, label: str, found: Scored, piece
     if not tasks and not needs_text:
         return
     model, tokenizer = load_pair(path)
-    _ready(tokenizer)
+    ready_to_answer(tokenizer)
     for task in tasks:
         _keep(recipe, run, found, _answer(recipe, run, label, task, model, tokenizer))
     if needs_text:
@@ -84,14 +84,6 @@ def _keep(recipe: Evaluate, run: Recorder, found: Scored, rows: list[dict[str, A
     run.saved(sum(map(len, found.rows.values())), run.path / "evals" / ITEMS)
     parts = len(recipe.tasks) + (recipe.data is not None)
     run.progress(len(found.rows), len(recipe.models) * parts, "measurements")
-
-
-def _ready(tokenizer: Any) -> None:
-    """A model that has no chat template (a base model) reads the one it would be tuned with."""
-    if tokenizer.chat_template is None:
-        prepare_chat(tokenizer)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _answer(recipe: Evaluate, run: Recorder, label: str, task: Task, model: Any, tokenizer: Any) -> list[dict[str, Any]]:  # fmt: skip

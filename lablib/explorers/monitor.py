@@ -165,7 +165,7 @@ def _headlines(
     progress: dict[str, Any],
 ) -> list[Headline]:
     outcome = run.outcome
-    trains = bool(train) or run.recipe.stage not in ("prepare", "evaluate", "export")
+    trains = bool(train) or run.recipe.stage not in ("prepare", "evaluate", "export", "synthesize")
     over = outcome.dollars is not None and plan.dollars is not None and outcome.dollars > plan.dollars.high
     speed = Headline("Throughput", show.rate(outcome.tokens_per_second), f"planned {show.span(plan.rate, 'rate')}")
     return [

@@ -59,6 +59,17 @@ def prepare_chat(tokenizer: Any) -> Any:
     return tokenizer
 
 
+def ready_to_answer(tokenizer: Any) -> None:
+    """Let a tokenizer build prompts: one without a chat template (a base model's) gets that which it would be tuned with.
+
+    Raises `LabError` as `prepare_chat` does.
+    """
+    if tokenizer.chat_template is None:
+        prepare_chat(tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
 def _pad_token(tokenizer: Any) -> str:
     """A pad token that is not the end of a turn: a shared one would take the end of turn out of the loss."""
     for token in (tokenizer.pad_token, "<|pad|>", "<|endoftext|>"):

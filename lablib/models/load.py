@@ -32,11 +32,11 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMode
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_pair(path: Path) -> tuple[PreTrainedModel, Any]:
+def load_pair(path: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
     """(model, tokenizer) of a folder. Raises `LabError` where the tokenizer is not the one that the model learned from."""
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     require(config.get("tokenizer_hash"), path, f"model {path}")
-    return load_model(path), load_tokenizer(path)
+    return load_model(path, dtype), load_tokenizer(path)
 
 
 def save_pair(model: PreTrainedModel, tokenizer: Any, target: Path) -> Path:

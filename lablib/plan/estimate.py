@@ -21,6 +21,7 @@ from lablib.plan.pretraining import CHECKPOINTS, doremi, held, pretrain
 from lablib.plan.ranges import Range
 from lablib.plan.reading import Reading
 from lablib.plan.reinforcing import grpo, ppo
+from lablib.plan.synthesizing import synthesize
 from lablib.plan.work import Work
 from lablib.specs import (
     GRPO,
@@ -39,6 +40,7 @@ from lablib.specs import (
     Recipe,
     Reward,
     Spec,
+    Synthesize,
 )
 
 if TYPE_CHECKING:
@@ -193,13 +195,15 @@ def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:
         case PPO():
             return ppo(recipe, machine, root)
         case Prepare():
-            return prepare(recipe, machine)
+            return prepare(recipe, machine, root)
         case Evaluate():
             return evaluate(recipe, machine, root)
         case Export():
             return export(recipe, machine, root)
         case DoReMi():
             return doremi(recipe, machine, root)
+        case Synthesize():
+            return synthesize(recipe, machine, root)
         case Calibrate():
             return calibrate(machine)
     raise LabError(f"stage={recipe.stage!r} has no plan yet; those that have: {', '.join(STAGES)}")

@@ -24,7 +24,7 @@ def chat_items(task: Task) -> list[Item]:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file. Raises `LabError` with the line that is wrong, or for an empty file."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

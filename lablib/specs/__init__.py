@@ -30,10 +30,12 @@ from lablib.specs.recipes import (
     Prepare,
     Pretrain,
     Reward,
+    Synthesize,
     load_recipe,
     parse_recipe,
 )
 from lablib.specs.stability import Stability
+from lablib.specs.synthetic import Caps
 from lablib.specs.tokenizing import TokenizerSpec
 from lablib.specs.variants import variants
 
@@ -47,6 +49,7 @@ __all__ = [
     "Accelerator",
     "AnyRecipe",
     "Calibrate",
+    "Caps",
     "Clean",
     "Cluster",
     "Component",
@@ -76,6 +79,7 @@ __all__ = [
     "Scrub",
     "Spec",
     "Stability",
+    "Synthesize",
     "Task",
     "TokenizerSpec",
     "catalog",

@@ -31,6 +31,7 @@ from lablib.specs.recipe import (
     Schedule,
 )
 from lablib.specs.stability import Stability
+from lablib.specs.synthetic import Caps, Synthesize
 from lablib.specs.tokenizing import TokenizerInput, TokenizerSpec
 from lablib.specs.units import Bytes, Count
 
@@ -68,9 +69,9 @@ class Prepare(Recipe):
 
     EXECUTION = Recipe.EXECUTION | {"tasks", "task", "part_bytes"}
     stage: Literal["prepare"] = "prepare"
-    corpus: str = "core"
+    corpus: Ref | str | Annotated[tuple[Ref | str, ...], Field(min_length=1)] = "core"
     """``core`` (pinned packages), another corpus' name, a folder or file (text, code, JSON lines, Parquet, WARC, WET, tar,
-    compressed or not), or ``hf:<data set>``."""
+    compressed or not), ``hf:<data set>``, a reference to a corpus that a run writes (`Synthesize`), or several of these."""
     mixture: Mixture = Mixture()
     tokenizer: TokenizerInput = TokenizerSpec()
     """Which kind to train. A reference to another run's tokenizer or model, or a folder with a ``tokenizer.json``, is taken
@@ -90,6 +91,9 @@ class Prepare(Recipe):
     """Benchmarks whose items must not be in the data."""
     scrub: Scrub | None = None
     """Personal data that is replaced by placeholders."""
+    synthetic: Caps | None = None
+    """Caps on text that models wrote, above which the run refuses to make data; None only says what the usual caps would
+    drop."""
     tasks: int = Field(default=1, gt=0, le=10_000)
     """Jobs that share the work through the lab's cache: on Slurm one array. Each has `threads` processes; the bytes that come
     out depend on neither."""
@@ -110,6 +114,11 @@ class Prepare(Recipe):
         if self.task >= self.tasks:
             raise ValueError(f"task={self.task} must be below tasks={self.tasks}")
         return self
+
+    @property
+    def corpora(self) -> tuple[Ref | str, ...]:
+        """What `corpus` names, one or several."""
+        return self.corpus if isinstance(self.corpus, tuple) else (self.corpus,)
 
     def shares(self) -> list[Prepare]:
         """The recipes of all tasks that share the work, this one first; of one task itself alone."""
@@ -271,7 +280,7 @@ class DoReMi(Recipe):
 
 
 AnyRecipe = Annotated[
-    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export | Calibrate | DoReMi,
+    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export | Calibrate | DoReMi | Synthesize,
     Field(discriminator="stage"),
 ]
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
@@ -287,6 +296,7 @@ STAGES = (
     "export",
     "calibrate",
     "doremi",
+    "synthesize",
 )
 
 
@@ -334,6 +344,7 @@ __all__ = [
     "Reward",
     "Sampled",
     "Spec",
+    "Synthesize",
     "load_recipe",
     "parse_recipe",
 ]

@@ -9,6 +9,7 @@ from lablib.specs import (
     PPO,
     SFT,
     Calibrate,
+    Caps,
     DoReMi,
     Evaluate,
     Export,
@@ -24,6 +25,7 @@ from lablib.specs import (
     Ref,
     Reward,
     Schedule,
+    Synthesize,
     Task,
 )
 from lablib.specs.mixtures import Curriculum
@@ -107,7 +109,8 @@ recipes: st.SearchStrategy[Recipe] = st.one_of(
     st.builds(DoReMi, proxy=proxies(), reference=refs, rate=st.floats(0.1, 9)),
     st.builds(
         Prepare,
-        corpus=texts,
+        corpus=texts | refs | st.tuples(texts, refs),
+        synthetic=st.none() | st.builds(Caps, depth=st.integers(0, 3)),
         mixture=mixtures,
         max_bytes=st.none() | st.integers(1, 10**12),
         heldout=st.floats(0.001, 0.49),
@@ -131,6 +134,15 @@ recipes: st.SearchStrategy[Recipe] = st.one_of(
         models=st.dictionaries(slugs, refs | texts, min_size=1, max_size=3),
         tasks=st.tuples(tasks),
         data=st.none() | refs,
+    ),
+    st.builds(
+        Synthesize,
+        model=refs | texts,
+        data=refs | tasks | texts,
+        count=st.integers(1, 512),
+        attempts=st.integers(1, 4),
+        temperature=st.floats(0.1, 2),
+        trained_on=st.none() | st.integers(0, 3),
     ),
     st.builds(Calibrate, seed=st.integers(0, 3)),
     st.builds(Export, model=refs | texts, dtype=st.sampled_from(["fp32", "bf16"])),
