@@ -86,6 +86,8 @@ def _check_stages(model: ModelSpec, one: Parallelism) -> None:
         raise LabError(f"parallelism.pp={one.pp}: tied_embeddings=True puts one matrix on the first and on the last stage; set tied_embeddings=False, or pp=1")  # fmt: skip
     if model.ssm or model.sliding_window:
         raise LabError(f"parallelism.pp={one.pp}: stages are cut from models whose layers are all alike, this one has windows or Mamba layers; set pp=1")  # fmt: skip
+    if one.pp_schedule == "zero-bubble" and one.dp * one.cp > 1:
+        raise LabError("parallelism.pp_schedule='zero-bubble': torch's schedule fails in the gradient of weights under FSDP2; set pp_schedule='1f1b', or dp_replicate, dp_shard and cp to 1")  # fmt: skip
     if one.zero == 1 and one.dp_shard > 1:
         raise LabError("parallelism.zero=1: between the micro-batches of a pipeline gradients are scattered at once; set zero=2 or 3")  # fmt: skip
 

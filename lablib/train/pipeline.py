@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage, schedules
 
+from lablib.models.layout import share_gradients
 from lablib.models.stages import Stage, stage_numbers
 from lablib.train.losses import token_losses
 
@@ -37,6 +38,17 @@ class Part(NamedTuple):
     positions: torch.Tensor
     mask: torch.Tensor | None
     """`lablib.models.context.context_mask` under context parallelism."""
+
+
+class _Sharing(PipelineStage):
+    """A stage whose replicas meet after its last backward pass of a step alone."""
+
+    zero = 3
+
+    def backward_maybe_with_nosync(self, backward_type: Any, bwd_kwargs: Any, last_backward: bool = False) -> Any:
+        """As in torch, which does so itself only where the module is FSDP's own."""
+        share_gradients(self.submod.model, self.zero, last_backward)
+        return super().backward_maybe_with_nosync(backward_type, bwd_kwargs, last_backward)
 
 
 @dataclass
@@ -112,9 +124,11 @@ class Pipeline:
         shape = part.inputs.to("meta") if number == 0 else like(*self._hidden(part))
         last = number == self._total - 1
         out = like(*part.inputs.shape, self.widths[1]) if last else like(*self._hidden(part))
-        return PipelineStage(
+        stage = _Sharing(
             module, number, self._total, self.device, input_args=(shape,), output_args=(out,), group=self.group
         )
+        stage.zero = self.parallelism.zero
+        return stage
 
     def _hidden(self, part: Part) -> tuple[int, int, int]:
         count, length = part.inputs.shape

@@ -24,6 +24,10 @@ MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, ffn=
         (Parallelism(pp=4), r"parallelism.pp=4 × virtual_stages=1 is more than the model's layers=2"),
         (Parallelism(virtual_stages=2), r"virtual_stages=2 needs a pipeline"),
         (Parallelism(pp=2, dp_shard=2, zero=1), r"parallelism.zero=1.*set zero=2 or 3"),
+        (
+            Parallelism(pp=2, dp_shard=2, pp_schedule="zero-bubble"),
+            r"pp_schedule='zero-bubble'.*set pp_schedule='1f1b'",
+        ),
         (Parallelism(dp_shard=2, ep=2), r"parallelism.ep=2 does not divide the model's 0 experts"),
         (Parallelism(tp=3), r"parallelism.tp=3 does not divide the model's heads=4"),
         (Parallelism(tp=4), r"parallelism.tp=4 does not divide the model's kv_heads=2"),

@@ -7,13 +7,16 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
+from lablib.models.build import build_model
 from lablib.models.layout import Laid
 from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.model import MoE
-from lablib.train import dryrun
+from lablib.train import dryrun, pipeline
 from lablib.train.dryrun import lay_out_dry
+from lablib.train.pipeline import Part, Pipeline
 
 WIDE: dict[str, Any] = {"hidden": 1024, "heads": 16, "kv_heads": 8, "vocab": 32_000}
 DENSE = ModelSpec(family="llama", layers=8, ffn=4096, **WIDE)
@@ -55,3 +58,12 @@ def test_a_layout_that_shards_nothing_shows() -> None:
 def test_what_cannot_run_is_refused() -> None:
     with pytest.raises(LabError, match=r"zero=2.*set zero=3"):
         lay_out_dry(recipe(DENSE, Parallelism(dp_shard=8, zero=2)))
+
+
+def test_replicas_of_a_stage_meet_once_a_step() -> None:
+    spec, cpu, said = DENSE.replace(hidden=16, heads=2, kv_heads=2, ffn=16, vocab=32), torch.device("cpu"), []
+    ids = torch.zeros(1, 8, dtype=torch.int64)
+    with dryrun._pretended(0, 2), patch.object(pipeline, "share_gradients", lambda *given: said.append(given[1:])):
+        stages = Pipeline([build_model(spec, 0)], Parallelism(), dist.new_group([0]), cpu, (16, 32), torch.float32)
+        stages.train([Part(ids, ids, ids, None)] * 4, 1.0)
+    assert said == [(3, False)] * 3 + [(3, True)]
