@@ -93,7 +93,7 @@ def test_a_copy_that_was_changed_is_refused_and_the_next_submission_takes_a_fres
     monkeypatch.undo()
     monkeypatch.setenv("LAB_HOME", str(home))
     assert resume(run).wait() is RunState.FAILED
-    assert "textless" in run.failure and snapshot.fingerprint(copy) == run.order.code
+    assert "nothing in it can be read" in run.failure and snapshot.fingerprint(copy) == run.order.code
 
 
 def test_no_secret_of_the_environment_reaches_a_run(
