@@ -31,9 +31,10 @@ def repeated(documents: Sequence[Document], unit: str) -> dict[str, Any]:
     """Finding and taking out, with the sieve, of what at least two documents share."""
     step = RepeatedText(Repeats(unit=unit, least=LEAST))
     left: list[str] = []
+    size = sum(len(one.text.encode()) for one in documents)
 
     def work() -> None:
-        found = step.find(documents, step.sieve(documents))
+        found = step.find(documents, step.sieve(documents, size))
         left.extend(step.strip(document, found).text for document in documents)
 
     rate, before = speed(work, megabytes(list(documents))), sum(len(one.text) for one in documents)

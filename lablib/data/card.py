@@ -12,6 +12,8 @@ from lablib.data.mixing.collapse import Caps
 from lablib.specs import write_atomic
 from lablib.specs.units import show_count
 
+REMEDY = "Raise `heldout`, or give them more documents."
+"""For domains that are not evaluated."""
 LISTED = 100
 """Sources that the card names; ``lab data rights`` lists all."""
 
@@ -77,6 +79,14 @@ def _domains(card: dict[str, Any]) -> Iterator[str]:
             rows.append((name, *cells, licences))
     columns = ("domain", "training documents", "tokens", "held-out documents", "tokens", "licences")
     yield from _table(columns, rows)
+    if missing := unheld(card):
+        yield f"Without a held-out document, and so absent from evaluation: {', '.join(missing)}. {REMEDY}\n"
+
+
+def unheld(card: dict[str, Any]) -> list[str]:
+    """Domains that are trained on and have no held-out document: no evaluation measures them."""
+    docs = {(row["domain"], row["split"]): row["docs"] for row in card["shards"]}
+    return sorted(name for name in card["domains"] if docs.get((name, "train")) and not docs.get((name, "heldout")))
 
 
 def _sources(card: dict[str, Any]) -> Iterator[str]:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 from lablib.data.corpus import SHORTEST, Corpus
 from lablib.data.documents import Document, Report, silent
 
+KEPT = 1 << 28
+"""Characters of edited texts that a plan keeps, so that carrying it out need not edit them again; the rest it does."""
 SHOWN, LEAD = 600, 200
 """Characters of a sample, and how many of them stand before the first change."""
 
@@ -65,28 +67,32 @@ def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
     texts that became equal all but one.
 
     A document that has the text unedited stays; without one, that of the least SHA-256 before the edit: the same one
-    whatever the order. Memory: some 200 bytes a document that changes, 100 for any other.
+    whatever the order. Memory: some 200 bytes a document that changes, 100 for any other, and `KEPT` characters.
     """
     edit = step.edits(before, report)
     after: dict[str, str] = {}
     unchanged: set[str] = set()
     gone: dict[str, str] = {}
+    kept: dict[str, Edited] = {}
+    room = KEPT
     for document in every(before, report):
-        old, made = document.sha256, edit(document)
-        text = made.text
+        made = edit(document)
+        old, text = document.sha256, made.text
         if text == document.text:
             unchanged.add(old)
         elif len(text.strip()) < SHORTEST and not made.last:
             gone[old] = f"under {SHORTEST} characters are left"
         else:
             after[old] = hashlib.sha256(text.encode()).hexdigest()
+            if (room := room - len(text)) >= 0:
+                kept[old] = made
     stays: dict[str, str] = {}
     for old in sorted(after):
         new = after[old]
         twin = new if new in unchanged else stays.setdefault(new, old)
         if twin != old:
             gone[old] = f"equal to another one now [{twin[:12]}]"
-    return Plan(edit, frozenset(after).union(gone), gone)
+    return Plan(lambda document: kept.get(document.sha256) or edit(document), frozenset(after).union(gone), gone)
 
 
 def sample(document: Document, made: Edited) -> dict[str, Any]:

@@ -275,10 +275,13 @@ def _manifest(recipe: Prepare, built: Corpus, made: list[shards.Shard], facts: d
 
 
 def _describe(recipe: Prepare, run: Recorder) -> None:
-    """Write the data card, and say what the guard against collapse makes of text that models wrote."""
+    """Write the data card, and say which domains no evaluation will measure, and what the guard against collapse makes of
+    text that models wrote."""
     data = run.path / "data"
     contamination = Contamination.load(run.path / "contamination").text() if recipe.decontaminate else ""
     card.write(data, contamination, recipe.synthetic)
+    if missing := card.unheld(shards.manifest(data)):
+        run.event("not evaluated", domains=missing, heldout=recipe.heldout, remedy=card.REMEDY)
     made = {name: share for name, share in provenance.shares(data).items() if share.generation}
     if made:
         found = {name: {"share": round(one.synthetic, 4), "generation": one.generation} for name, one in made.items()}

@@ -21,26 +21,27 @@ class Samples:
 
     def __init__(self) -> None:
         """None yet."""
-        self._kept: defaultdict[str, list[tuple[int, int, dict[str, Any]]]] = defaultdict(list)
+        self._kept: defaultdict[str, list[tuple[int, str, str, int, dict[str, Any]]]] = defaultdict(list)
         self._seen: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._seen)
 
     def add(self, sha256: str, kind: str, row: dict[str, Any]) -> None:
-        """A document that went for a reason of a `kind`, and what is shown of it."""
+        """A document that went for a reason of a `kind`, and what is shown of it; of equal ones the source decides."""
         held = self._kept[kind]
         self._seen[kind] += 1
-        entry = (-int(sha256[:15], 16), self._seen[kind], row)
+        told = row.get("source", ""), row.get("reason", "")
+        entry = (-int(sha256[:15], 16), *told, self._seen[kind], row)
         if len(held) < SAMPLES:
             heapq.heappush(held, entry)
         else:
             heapq.heappushpop(held, entry)
 
     def save(self, path: Path) -> None:
-        """Write a JSON line each, sorted by reason and hash."""
+        """Write a JSON line each, sorted by reason, hash and source."""
         rows = [entry[-1] for held in self._kept.values() for entry in held]
-        rows.sort(key=lambda row: (row.get("reason", ""), row["sha256"]))
+        rows.sort(key=lambda row: (row.get("reason", ""), row["sha256"], row.get("source", "")))
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 

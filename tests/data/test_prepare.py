@@ -111,6 +111,18 @@ def test_cap_is_kept_in_proportion(texts: Path, home: Path, tmp_path: Path) -> N
         assert quota * 0.6 < used[domain] <= quota
 
 
+def test_a_domain_that_no_evaluation_measures_is_named(
+    write_texts: Callable[..., None], home: Path, tmp_path: Path
+) -> None:
+    """One document is trained on or held out, never both: the run and its card say what to do."""
+    write_texts(tmp_path / "mine", "large", 60, 1)
+    write_texts(tmp_path / "mine", "tiny", 1, 2)
+    run = execute(tmp_path / "runs", recipe(tmp_path / "mine", heldout=0.2))
+    (told,) = [event for event in Run.open(run.path).events() if event["kind"] == "not evaluated"]
+    assert told["domains"] == ["tiny"] and told["heldout"] == 0.2 and "Raise `heldout`" in told["remedy"]
+    assert "absent from evaluation: tiny. Raise `heldout`" in (run.path / "data" / "card.md").read_text()
+
+
 def test_damaged_cache_is_made_again(texts: Path, home: Path, tmp_path: Path) -> None:
     first = execute(tmp_path / "runs", recipe(texts))
     cached = next((home / "data" / "shards").glob("*/shards/long.train.bin"))

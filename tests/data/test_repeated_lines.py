@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import re
 
+import numpy as np
+import plain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import doc, plain_words
 
 from lablib.data import editing
-from lablib.data.dedup import RepeatedText, repeats
+from lablib.data.dedup import RepeatedText, pieces, repeats
+from lablib.data.dedup.shingles import word_hashes
 from lablib.data.documents import Document
 from lablib.specs import LabError, Repeats
 
@@ -160,6 +165,9 @@ class Held:
     def documents(self, domain: str) -> list[Document]:
         return self.all
 
+    def bytes(self, domain: str) -> int:
+        return sum(len(one.text.encode()) for one in self.all)
+
 
 @pytest.mark.parametrize("unit", ["line", "sentence", "passage"])
 def test_a_copy_that_is_to_stay_is_not_lost_with_a_document_that_became_short(
@@ -176,3 +184,49 @@ def test_a_copy_that_is_to_stay_is_not_lost_with_a_document_that_became_short(
         shared = {line for line in lines if sum(line in one.text for one in before.all) >= 2}
         assert set(left.split()) >= {word for line in shared for word in line.split()}
         assert all(left.count(line.split()[0]) == 1 for line in shared) and len(plan.gone) < len(before.all)
+
+
+SIGNS = "ab.!? \t\n\r\x1c\u00a0\u3000。！？\u0308e\u200dß1-"
+ENDS = {
+    "line": r"(?<=\n)",
+    "sentence": r"(?<=\n)|(?<=[.!?])(?=[ \t])|(?<=[。！？])",
+    "passage": r"(?<=\s)(?=\S)",
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(SIGNS, max_size=60), st.sampled_from(sorted(ENDS)))
+def test_pieces_end_where_the_expressions_say(text: str, unit: str) -> None:
+    """Against regular expressions; laid out together, pieces have the words that each has alone."""
+    cut = [piece for piece in re.split(ENDS[unit], text) if piece]
+    places = pieces.ends(text, unit)
+    assert pieces.cut(text, places) == cut and RepeatedText(Repeats(unit=unit)).split(text) == cut
+    laid = pieces.lay_out(["one, two", text], [pieces.ends("one, two", unit), places])
+    alone = [word_hashes([piece]).hashes.tolist() for piece in cut]
+    begin = int(np.count_nonzero(laid.texts == 0))
+    made = [laid.words[at:to].tolist() for at, to in itertools.pairwise(laid.offsets.tolist())]
+    assert made[begin:] == alone
+
+
+@pytest.mark.parametrize("unit", ["line", "passage"])
+def test_a_line_longer_than_is_hashed_in_one_go_is_the_same_wherever_it_stands(unit: str) -> None:
+    long = "x1-" * 30_000 + " and then\n"
+    documents = [doc(long), doc("words before it, é\n" + long), doc("others\n" * 9 + long)]
+    step = RepeatedText(Repeats(unit=unit, least=3, words=1 if unit == "line" else 40, keep_one=False))
+    left = [step.strip(one, step.find(documents)).text for one in documents]
+    assert left == ["", "words before it, é\n", "others\n" * 9] or unit == "passage"
+    assert all(len(one) < 100 for one in left)
+
+
+def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of documents that are looked at together are those of each alone."""
+    documents = [doc(f"{text}\nAnd {number}. A third. Four!") for number, text in enumerate(plain.repository()[:12])]
+    for unit in ("line", "span", "passage"):
+        step = RepeatedText(Repeats(unit=unit, least=2, words=9 if unit == "passage" else None))
+        found = []
+        for size in (1, 5000, 1 << 20):
+            monkeypatch.setattr(repeats, "BATCH", size)
+            found.append(step.find(documents))
+        assert all((one.hashes == found[0].hashes).all() and (one.home == found[0].home).all() for one in found)
+        seen = {one for document in documents for one in step.windows(document.text).hashes.tolist()}
+        assert seen >= set(found[0].hashes.tolist()) and (len(found[0]) or unit == "span")

@@ -9,18 +9,21 @@ suffix array would find, in memory that the repeated text decides and not the co
 
 from __future__ import annotations
 
-import re
+import functools
+import math
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lablib.data.corpus import Corpus
-from lablib.data.dedup.shingles import BASE, Batch, Hashes, Ints, mix, word_hashes
+from lablib.data.dedup import pieces
+from lablib.data.dedup.pieces import Laid
+from lablib.data.dedup.shingles import BASE, Batch, Hashes, Ints, distinct, mix
 from lablib.data.documents import Document, Report, silent
 from lablib.data.editing import Edited, every
 from lablib.specs import digest
@@ -32,15 +35,10 @@ PENDING = 1 << 20
 """Occurrences that are gathered before they are folded into the counts, 24 bytes each."""
 SIEVE = 1 << 27
 """Counters of a byte in which windows are counted roughly first: 128 MB hold some 100 million of them well. A power of 2."""
+BATCH = 1 << 18
+"""Characters of documents whose windows are found together."""
 SPAN = 3
 """Sentences of a span."""
-_ENDS = {
-    "line": re.compile(r"(?<=\n)"),
-    "sentence": re.compile(r"(?<=\n)|(?<=[.!?])(?=[ \t])|(?<=[。！？])"),
-    "passage": re.compile(r"(?<=\s)(?=\S)"),
-}
-"""Where one piece of text ends and the next begins; every character belongs to exactly one."""
-_ENDS["span"] = _ENDS["sentence"]
 _MANY = {"line": "lines", "sentence": "sentences", "span": "sentences", "passage": "words"}
 """What is counted as taken out."""
 
@@ -63,8 +61,10 @@ class Found:
     """How many documents hold each of them."""
     home: Hashes
     """The document whose copy stays where one is kept: the first 64 bits of the least SHA-256."""
+    holders: frozenset[int] = frozenset()
+    """Documents that may hold one, by the first 64 bits of their SHA-256."""
 
-    @cached_property
+    @functools.cached_property
     def homes(self) -> frozenset[int]:
         """The documents that are home to any of them."""
         return frozenset(self.home.tolist())
@@ -91,51 +91,81 @@ class RepeatedText:
 
     def edits(self, before: Corpus, report: Report = silent) -> Callable[[Document], Edited]:
         """`strip`, of what the corpus repeats."""
-        found = self.find(every(before, report), self.sieve(every(before, report)))
+        size = sum(before.bytes(domain) for domain in before.domains)
+        found = self.find(every(before, report), self.sieve(every(before, report), size))
         return lambda document: self.strip(document, found)
 
-    def sieve(self, documents: Iterable[Document]) -> NDArray[np.uint8]:
-        """Counters (SIEVE,) of the documents with a window of each remainder, which no window's own count exceeds."""
-        counts = np.zeros(SIEVE, np.uint8)
-        for document in documents:
-            places = np.unique(self.windows(document.text).hashes & np.uint64(SIEVE - 1))
-            counts[places] += counts[places] < 255
+    def sieve(self, documents: Iterable[Document], size: float = SIEVE) -> NDArray[np.uint8]:
+        """Counters (SIEVE,) of the documents with a window of each remainder, which no window's own count exceeds; fewer
+        where the documents are known to have less than that `size` in bytes."""
+        counts = np.zeros(min(SIEVE, 1 << max(16, math.ceil(4 * size).bit_length())), np.uint8)
+        for _, found in self._batches(documents):
+            places, many = np.unique(distinct(found).hashes & np.uint64(len(counts) - 1), return_counts=True)
+            counts[places] = np.minimum(counts[places] + many, 255)
         return counts
 
     def find(self, documents: Iterable[Document], sieve: NDArray[np.uint8] | None = None) -> Found:
         """The repeated windows of a corpus; a `sieve` of the same documents changes what is kept in memory, not what is
-        found. Memory: 24 bytes for each distinct window that the sieve lets through, at most twice that for a moment."""
+        found. Memory: 24 bytes for each distinct window that the sieve lets through, at most twice that for a moment, and
+        some 60 for each document with such a window."""
         waiting, size = [Found(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64))], 0
-        for document in documents:
-            hashes = np.unique(self.windows(document.text).hashes)
+        holders: set[int] = set()
+        for batch, windows in self._batches(documents):
             if sieve is not None:
-                hashes = hashes[sieve[hashes & np.uint64(SIEVE - 1)] >= min(self.spec.least, 255)]
-            mark = np.full(len(hashes), _mark(document), np.uint64)
-            waiting.append(Found(hashes, np.ones(len(hashes), np.int64), mark))
-            size += len(hashes)
+                windows = _through(
+                    windows, sieve[windows.hashes & np.uint64(len(sieve) - 1)] >= min(self.spec.least, 255)
+                )
+            found, counts = distinct(windows), np.diff(windows.offsets)
+            marks = np.array([_mark(one) if many else 0 for one, many in zip(batch, counts, strict=True)], np.uint64)
+            holders.update(marks[counts > 0].tolist())
+            home = np.repeat(marks, np.diff(found.offsets))
+            waiting.append(Found(found.hashes, np.ones(len(home), np.int64), home))
+            size += len(home)
             if size >= max(PENDING, len(waiting[0])):
                 waiting, size = [_folded(waiting)], 0
-        found = _folded(waiting)
-        many = found.documents >= self.spec.least
-        return Found(found.hashes[many], found.documents[many], found.home[many])
+        every_one = _folded(waiting)
+        many = every_one.documents >= self.spec.least
+        return Found(every_one.hashes[many], every_one.documents[many], every_one.home[many], frozenset(holders))
 
     def strip(self, document: Document, found: Found) -> Edited:
-        """The document's text without the windows that `find` gave; what stays is unchanged, character for character."""
-        if not self._gone(self.windows(document.text), found, document).any():
+        """The text of a document that `find` looked at, without the windows that it gave; what stays is unchanged, character
+        for character."""
+        if not len(found) or int(_mark(document)) not in found.holders:
             return Edited(document.text)
-        pieces = self.split(document.text)
-        words = word_hashes(pieces)
-        seen = self._windows(words)
+        unit = self.spec.unit
+        if unit == "passage" and not self._gone(self.windows(document.text), found, document).any():
+            return Edited(document.text)  # its pieces are many
+        ends = pieces.ends(document.text, unit)
+        laid = pieces.lay_out([document.text], [ends])
+        seen = self._windows(laid)
         gone = self._gone(seen, found, document)
-        change = np.zeros(len(words.hashes) + 1, np.int64)
+        if not gone.any():
+            return Edited(document.text)
+        change = np.zeros(len(laid.words) + 1, np.int64)
         np.add.at(change, seen.begins[gone], 1)
         np.add.at(change, seen.ends[gone], -1)
         covered = np.cumsum(change)[:-1] > 0
-        goes = _pieces_that_go(covered, words.offsets, joined=self.spec.unit in ("span", "passage"))
-        text = "".join(piece for piece, out in zip(pieces, goes.tolist(), strict=True) if not out)
-        taken = {_MANY[self.spec.unit]: int((goes & (np.diff(words.offsets) > 0)).sum())}
+        goes = _pieces_that_go(covered, laid.offsets, joined=unit in ("span", "passage"))
+        several = zip(pieces.cut(document.text, ends), goes.tolist(), strict=True)
+        text = "".join(piece for piece, out in several if not out)
+        taken = {_MANY[unit]: int((goes & (np.diff(laid.offsets) > 0)).sum())}
         last = self.spec.keep_one and bool(text.strip()) and int(_mark(document)) in found.homes
         return Edited(text, taken, last)
+
+    def _batches(self, documents: Iterable[Document]) -> Iterator[tuple[list[Document], Batch]]:
+        """Documents of `BATCH` characters together, and the hashes of their windows in order."""
+        batch: list[Document] = []
+        room = BATCH
+        for document in chain(documents, [None]):
+            if document is not None:
+                batch.append(document)
+                room -= len(document.text)
+            if batch and (document is None or room <= 0):
+                laid = self._laid([one.text for one in batch])
+                seen = self._windows(laid)
+                owners = laid.texts[np.searchsorted(laid.offsets, seen.begins, side="right") - 1]
+                yield batch, Batch(seen.hashes, np.searchsorted(owners, np.arange(len(batch) + 1)))
+                batch, room = [], BATCH
 
     def _gone(self, seen: Windows, found: Found, document: Document) -> NDArray[np.bool_]:
         """Which windows of a document are repeats that do not stay here."""
@@ -151,23 +181,37 @@ class RepeatedText:
 
     def split(self, text: str) -> list[str]:
         """The text's pieces with the white space behind them; joined they are the text."""
-        return [piece for piece in _ENDS[self.spec.unit].split(text) if piece]
+        return pieces.cut(text, pieces.ends(text, self.spec.unit))
 
     def windows(self, text: str) -> Windows:
-        """The windows of a text that are long enough to be counted. Passages need no pieces, which are slow to cut."""
-        return self._windows(word_hashes([text] if self.spec.unit == "passage" else self.split(text)))
+        """The windows of a text that are long enough to be counted."""
+        return self._windows(self._laid([text]))
 
-    def _windows(self, pieces: Batch) -> Windows:
+    def _laid(self, texts: Sequence[str]) -> Laid:
+        """Passages need no pieces, which are many."""
+        unit = self.spec.unit
+        ends = [np.array([len(text)]) if unit == "passage" else pieces.ends(text, unit) for text in texts]
+        return pieces.lay_out(texts, ends)
+
+    def _windows(self, laid: Laid) -> Windows:
         spec = self.spec
         if spec.unit == "passage":
-            begins = np.arange(max(0, len(pieces.hashes) - spec.fewest + 1))
-            return _hashed(pieces.hashes, begins, begins + spec.fewest)
-        worded = np.flatnonzero(np.diff(pieces.offsets))
+            begins = np.arange(max(0, len(laid.words) - spec.fewest + 1))
+            last = np.append(laid.texts, -1)[np.searchsorted(laid.offsets, begins + spec.fewest - 1, side="right") - 1]
+            first = np.append(laid.texts, -1)[np.searchsorted(laid.offsets, begins, side="right") - 1]
+            begins = begins[first == last]
+            return _hashed(laid.words, begins, begins + spec.fewest)
+        worded = np.flatnonzero(np.diff(laid.offsets))
         width = SPAN if spec.unit == "span" else 1
-        begins = pieces.offsets[worded[: max(0, len(worded) - width + 1)]]
-        ends = pieces.offsets[worded[width - 1 :] + 1]
-        long = ends - begins >= spec.fewest
-        return _hashed(pieces.hashes, begins[long], ends[long])
+        firsts, lasts = worded[: max(0, len(worded) - width + 1)], worded[width - 1 :]
+        begins, ends = laid.offsets[firsts], laid.offsets[lasts + 1]
+        long = (ends - begins >= spec.fewest) & (laid.texts[firsts] == laid.texts[lasts])
+        return _hashed(laid.words, begins[long], ends[long])
+
+
+def _through(windows: Batch, chosen: NDArray[np.bool_]) -> Batch:
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen)])
+    return Batch(windows.hashes[chosen], before[windows.offsets])
 
 
 def _hashed(words: Hashes, begins: Ints, ends: Ints) -> Windows:
@@ -178,6 +222,15 @@ def _hashed(words: Hashes, begins: Ints, ends: Ints) -> Windows:
 
 
 def _powers(base: int, count: int) -> Hashes:
+    return _first_powers(base)[:count] if count <= BATCH else _made_powers(base, count)
+
+
+@functools.cache
+def _first_powers(base: int) -> Hashes:
+    return _made_powers(base, BATCH)
+
+
+def _made_powers(base: int, count: int) -> Hashes:
     factors = np.full(count, base, np.uint64)
     factors[:1] = 1
     return np.multiply.accumulate(factors)

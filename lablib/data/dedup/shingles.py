@@ -11,9 +11,10 @@ from __future__ import annotations
 import functools
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +49,19 @@ class Batch:
         return self.hashes[self.offsets[index] : self.offsets[index + 1]]
 
 
+class Words(NamedTuple):
+    """Words of several texts, in order."""
+
+    hashes: Hashes
+    texts: Ints
+    """The number of the text that each is in."""
+    starts: Ints
+    """The place of each one's first character in its text, normalised."""
+
+
 def shingle_sets(texts: Sequence[str], ngram: int) -> Batch:
     """Each text's set of hashed `ngram`-word shingles, sorted; a shorter text is one shingle, one without words is none."""
-    return _distinct(_windows(word_hashes(texts), ngram))
+    return distinct(_windows(word_hashes(texts), ngram))
 
 
 def normalised(text: str) -> str:
@@ -62,30 +73,38 @@ def normalised(text: str) -> str:
 
 def word_hashes(texts: Sequence[str]) -> Batch:
     """A hash for each word of each text, in order."""
-    hashes, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for numbers, pieces in _layouts(texts):
-        made, piece = _piece_hashes(pieces)
-        hashes.append(made)
-        owners.append(np.array(numbers, dtype=np.int64)[piece])
-    counts = np.bincount(np.concatenate(owners), minlength=len(texts))
-    return Batch(np.concatenate(hashes), _offsets(counts))
+    words = words_of(map(normalised, texts))
+    return Batch(words.hashes, _offsets(np.bincount(words.texts, minlength=len(texts))))
 
 
-def _layouts(texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
-    """(Numbers of the texts, pieces of them) that fit into `PIECE` characters together."""
+def words_of(texts: Iterable[str]) -> Words:
+    """The words of texts that are normalised already."""
+    made = [Words(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    for numbers, begins, pieces in _layouts(texts):
+        hashes, piece, starts = _piece_hashes(pieces)
+        made.append(Words(hashes, np.array(numbers, np.int64)[piece], starts + np.array(begins, np.int64)[piece]))
+    return Words(*(np.concatenate(column) for column in zip(*made, strict=True)))
+
+
+def _layouts(texts: Iterable[str]) -> Iterator[tuple[list[int], list[int], list[str]]]:
+    """(Numbers of the texts, places in them, pieces that begin there) that fit into `PIECE` characters together."""
     numbers: list[int] = []
+    begins: list[int] = []
     pieces: list[str] = []
     room = PIECE
     for number, text in enumerate(texts):
-        for piece in _cut(normalised(text)):
+        begin = 0
+        for piece in _cut(text):
             if len(piece) + 1 > room and pieces:
-                yield numbers, pieces
-                numbers, pieces, room = [], [], PIECE
+                yield numbers, begins, pieces
+                numbers, begins, pieces, room = [], [], [], PIECE
             numbers.append(number)
+            begins.append(begin)
             pieces.append(piece)
+            begin += len(piece)
             room -= len(piece) + 1
     if pieces:
-        yield numbers, pieces
+        yield numbers, begins, pieces
 
 
 def _cut(text: str) -> Iterator[str]:
@@ -100,27 +119,34 @@ def _cut(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
-def _piece_hashes(pieces: Sequence[str]) -> tuple[Hashes, Ints]:
-    """(A hash for each word, the number of the piece that it is in)."""
+def _piece_hashes(pieces: Sequence[str]) -> Words:
+    """Words with the number of the piece that each is in, and its place there."""
     text = "\n".join(pieces) + "\n"
     ends = np.cumsum([len(piece) + 1 for piece in pieces])
+    begins, places = np.concatenate([[0], ends[:-1]]), None
     ascii_only = text.isascii()
     raw = text.encode("ascii") if ascii_only else text.encode("utf-32-le", "surrogatepass")
     codes = np.frombuffer(raw, np.uint8 if ascii_only else np.uint32)
     kinds = _kinds(128 if ascii_only else sys.maxunicode + 1)[codes]
     if not ascii_only and (visible := kinds != DROPPED).sum() < len(kinds):
-        codes, kinds, ends = codes[visible], kinds[visible], np.cumsum(visible)[ends - 1]
+        codes, kinds, ends, places = (
+            codes[visible],
+            kinds[visible],
+            np.cumsum(visible)[ends - 1],
+            np.flatnonzero(visible),
+        )
     joins = (kinds[1:] == WORD) & (kinds[:-1] == WORD)
     inside = kinds != BREAK
-    begins, stops = inside.copy(), inside.copy()
-    begins[1:] &= ~joins
+    firsts, stops = inside.copy(), inside.copy()
+    firsts[1:] &= ~joins
     stops[:-1] &= ~joins
-    starts, lasts = np.flatnonzero(begins), np.flatnonzero(stops)
+    starts, lasts = np.flatnonzero(firsts), np.flatnonzero(stops)
     powers, inverses = _powers()
     sums = np.multiply(codes, powers[: len(codes)], dtype=np.uint64)
     np.cumsum(sums, out=sums)
     words = (sums[lasts] - np.where(starts > 0, sums[starts - 1], np.uint64(0))) * inverses[starts]
-    return mix(words), np.searchsorted(ends, starts, side="right")
+    owners = np.searchsorted(ends, starts, side="right")
+    return Words(mix(words), owners, (starts if places is None else places[starts]) - begins[owners])
 
 
 @functools.cache
@@ -136,18 +162,22 @@ def _powers() -> tuple[Hashes, Hashes]:
 def _kinds(codes: int) -> NDArray[np.uint8]:
     """The kind of each code point below `codes`. Characters have planes 0 to 3; plane 14 has invisible ones only."""
     table = np.full(codes, BREAK, np.uint8)
-    table[: 4 * PLANE] = [_kind(chr(code)) for code in range(min(codes, 4 * PLANE))]
+    categories = map(unicodedata.category, map(chr, range(min(codes, 4 * PLANE))))
+    for code, category in enumerate(categories):
+        if category[0] in "LNM" or category == "Cf":
+            table[code] = _kind(chr(code), category)
     table[14 * PLANE : 15 * PLANE] = DROPPED
     return table
 
 
-def _kind(character: str) -> int:
-    category = unicodedata.category(character)
-    if category == "Cf" or (category == "Mn" and unicodedata.name(character, "").startswith(SELECTOR)):
+def _kind(character: str, category: str) -> int:
+    """Of a letter, digit, mark or format character."""
+    if category == "Cf":
         return DROPPED
-    if category[0] not in "LNM":
-        return BREAK
-    return LONE if ord(character) > 0xE00 and unicodedata.name(character, "").startswith(UNSPACED) else WORD
+    name = unicodedata.name(character, "") if character > "\u0e00" or category == "Mn" else ""
+    if category == "Mn" and name.startswith(SELECTOR):
+        return DROPPED
+    return LONE if character > "\u0e00" and name.startswith(UNSPACED) else WORD
 
 
 def mix(values: Hashes) -> Hashes:
@@ -189,8 +219,8 @@ def _padded(words: Batch, ngram: int) -> Batch:
     return Batch(hashes, offsets)
 
 
-def _distinct(shingles: Batch) -> Batch:
-    """Each document's shingles sorted and once."""
+def distinct(shingles: Batch) -> Batch:
+    """Each document's hashes sorted and once."""
     hashes = shingles.hashes.copy()
     for begin, end in pairwise(shingles.offsets.tolist()):
         hashes[begin:end].sort()

@@ -22,6 +22,7 @@ from lablib.data.corpus import Corpus
 from lablib.data.documents import Report, Source, held, silent
 from lablib.data.editing import every
 from lablib.data.samples import Samples
+from lablib.data.scale import stretches
 from lablib.data.scale.team import Job, Team
 from lablib.data.sources.files import Files
 from lablib.specs import LabError, digest, write_atomic
@@ -64,7 +65,8 @@ def key(sources: Sequence[Source], limit: int | None, team: Team, size: float, r
 def _fingerprint(source: Source, team: Team, size: float, report: Report) -> str:
     if not isinstance(source, Files):
         return source.fingerprint()
-    folders = team.each([Job("sums", part.stamp(), _sum, (part,)) for part in source.parts(size)], report)
+    named = source.parts(size, inside=False)
+    folders = team.each([Job("sums", part.stamp(), _sum, (part,)) for part in named], report)
     return source.fingerprint([row for folder in folders for row in json.loads((folder / "sums.json").read_text())])
 
 
@@ -78,7 +80,8 @@ def read(sources: Sequence[Source], key: str, team: Team, size: float, report: R
     if whole.folder.is_dir():
         return whole.folder
     parts = cut(sources, size)
-    named = partial(_key, key, size)
+    named = partial(_key, key, size, [len(part) for part in parts])
+    parts = stretches.numbered(parts, named, team, report)
     alone = len(parts) == 1
     jobs = [Job("parts", named("read", n), _read, (part, not alone)) for n, part in enumerate(parts)]
     folders = team.each(jobs, report)

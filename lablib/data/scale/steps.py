@@ -53,7 +53,9 @@ def refine(before: Corpus, step: Step, team: Team, report: Report = silent) -> C
     parts = [part.folder for part in before.parts]
     if len(parts) == 1 or isinstance(step, Edit):
         return Corpus(team.one(Job("corpora", key, _whole, (before, step)), report))
-    named = [digest([key, len(parts), Corpus(part).identity]) for part in parts]
+    named = [
+        digest([key, n, Corpus(part).facts]) for n, part in enumerate(parts)
+    ]  # two without documents differ in counts
     if isinstance(step, NearDuplicates):
         verdicts = _near(before, step, key, team, report)
         jobs = [Job("parts", name, _removed, (part, step, verdicts)) for name, part in zip(named, parts, strict=True)]

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lablib.data.corpus import slug
 from lablib.data.documents import Document, Report, Unreadable, file_sha256, silent
 from lablib.data.sources import formats, streams
+from lablib.data.sources.tables import Stretch
 from lablib.specs import LabError, digest
 
 MOST = 4096
 """Parts of a folder: their products lie in one folder of the cache, and each worker looks at every name."""
-VERSION = 3
+VERSION = 4
 """Raised when the same files would give other documents."""
+
+
+class Piece(NamedTuple):
+    """A file of a part, or a stretch of one."""
+
+    path: Path
+    stretch: Stretch | None = None
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,8 @@ class Files:
 
     path: Path
     download_bytes: int = 0
-    only: tuple[Path, ...] = ()
-    """The files of a part; empty for all."""
+    only: tuple[Piece, ...] = ()
+    """What a part has; empty for all files."""
 
     def unavailable(self) -> str:
         """Says where the path has gone, if it has."""
@@ -40,7 +49,7 @@ class Files:
     def files(self) -> list[Path]:
         """Readable files, sorted by name; hidden ones are left out."""
         if self.only:
-            return list(self.only)
+            return list(dict.fromkeys(piece.path for piece in self.only))
         if self.path.is_file():
             return [self.path]
         found = (path for path in self.path.rglob("*") if formats.reader(path.name) and path.is_file())
@@ -63,23 +72,30 @@ class Files:
         stats = [(str(path.absolute()), path.stat()) for path in self.files()]
         return digest([[name, one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino] for name, one in stats])
 
-    def parts(self, size: float) -> list[Files]:
-        """Files in a row of together about `size` bytes, more where there would be over `MOST` parts, and at least one file."""
-        size = max(size, sum(path.stat().st_size for path in self.files()) / MOST)
-        groups: list[list[Path]] = []
+    def parts(self, size: float, inside: bool = True) -> list[Files]:
+        """What stands in a row, of together about `size` bytes, more where there would be over `MOST` parts.
+
+        Files of rows of twice the size and more are cut too where they can be (`formats.cut`), unless only the places between
+        files are wanted. A stretch that does not begin its file must be told what stands before it (`scale.stretches`).
+        """
+        sizes = {path: path.stat().st_size for path in self.files()}
+        size = max(size, 1, sum(sizes.values()) / MOST)
+        groups: list[list[Piece]] = []
         room = 0.0
-        for path in self.files():
-            if room <= 0:
-                groups.append([])
-                room = size
-            groups[-1].append(path)
-            room -= path.stat().st_size
+        for path, whole in sizes.items():
+            stretches = formats.cut(path, size) if inside else []
+            for stretch in stretches or (None,):
+                if room <= 0:
+                    groups.append([])
+                    room = size
+                groups[-1].append(Piece(path, stretch))
+                room -= whole / max(1, len(stretches))
         return [replace(self, only=tuple(group)) for group in groups]
 
     def documents(self) -> Iterator[Document | Unreadable]:
         """A document a text file, row or page; what cannot be read is said where it was found."""
-        for path in self.files():
-            yield from formats.read(path, self._domain(path), str(self._inside(path)))
+        for path, stretch in self.only or [Piece(path) for path in self.files()]:
+            yield from formats.read(path, self._domain(path), str(self._inside(path)), stretch)
 
     def _inside(self, path: Path) -> Path:
         return path.relative_to(self.path) if self.path.is_dir() else Path(path.name)

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,14 +33,16 @@ def inner_name(name: str) -> str:
 class Stream(io.RawIOBase):
     """The decompressed bytes of a file. Damage ends it early, and stands in `damage`: what came before is not lost."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file; it is a context manager, as files are."""
+    def __init__(self, path: Path, begin: int = 0) -> None:
+        """Opens the file, one that is not compressed at byte `begin`; it is a context manager, as files are."""
         self._file: Any = None
-        self._at = 0
+        self._at = begin
         self.damage = ""
         """What is wrong, in the library's words; empty as long as nothing is."""
         try:
             self._file = _opened(path)
+            if begin:
+                self._file.seek(begin)
         except DAMAGE as error:
             self.damage = _words(error)
 
@@ -61,7 +64,7 @@ class Stream(io.RawIOBase):
         return len(found)
 
     def tell(self) -> int:
-        """Bytes given so far; FastWARC asks."""
+        """Where in the decompressed bytes it is; FastWARC asks."""
         return self._at
 
     def close(self) -> None:
@@ -71,18 +74,34 @@ class Stream(io.RawIOBase):
         super().close()
 
 
-def lines(stream: Stream, longest: int | None = None) -> Iterator[bytes | None]:
-    """Lines without their ends, None for one of more than `longest` bytes; a last line that damage cut is left out."""
+def lines(
+    stream: Stream, longest: int | None = None, end: float = math.inf, inside: bool = False
+) -> Iterator[bytes | None]:
+    """Lines without their ends, None for one of more than `longest` bytes; a last line that damage cut is left out.
+
+    Only those that begin before byte `end`. A stream that stands `inside` a line, or at its last byte, passes over the rest.
+    """
     longest = LONGEST if longest is None else longest
-    buffered = io.BufferedReader(stream, CHUNK)
-    while line := buffered.readline(longest + 1):
+    at, buffered = stream.tell(), io.BufferedReader(stream, CHUNK)
+    at += _pass_over(buffered, end - at) if inside else 0
+    while at < end and (line := buffered.readline(longest + 1)):
+        at += len(line)
         whole = line.endswith(b"\n")
         if len(line) > longest and not whole:
-            while (rest := buffered.readline(CHUNK)) and not rest.endswith(b"\n"):
-                pass
+            at += _pass_over(buffered, math.inf)
             yield None
         elif whole or not stream.damage:
             yield line.rstrip(b"\r\n")
+
+
+def _pass_over(buffered: Any, most: float) -> int:
+    """Leave out the rest of a line, and say how many bytes those were; it ends where they are `most` or more."""
+    size = 0
+    while size < most and (rest := buffered.readline(CHUNK)):
+        size += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return size
 
 
 def whole(stream: Any, longest: int | None = None) -> bytes | None:
