@@ -49,13 +49,19 @@ def growth(check: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _sizes(spec: ModelSpec, tuned: MuP | None, steps: int, rate: float) -> list[dict[str, float]]:
+def begun(spec: ModelSpec, tuned: MuP | None, rate: float) -> tuple[Any, torch.optim.Optimizer]:
+    """A fresh model and its AdamW without decay at a learning rate, both scaled where it was `tuned` on another width."""
     model = build_model(spec, 0)
     if tuned:
         scale_initial(model, spec, tuned)
     rates = {name: scale.rate for name, scale in scales(model, spec, tuned).items()} if tuned else None
     optimizer = build_optimizer(model, Optimizer(weight_decay=0.0), rates)
     set_learning_rate(optimizer, rate)
+    return model, optimizer
+
+
+def _sizes(spec: ModelSpec, tuned: MuP | None, steps: int, rate: float) -> list[dict[str, float]]:
+    model, optimizer = begun(spec, tuned, rate)
     ids = torch.randint(spec.vocab, (4, 32), generator=torch.Generator().manual_seed(1))
     found: list[dict[str, torch.Tensor]] = []
     for _ in range(steps + 1):

@@ -15,7 +15,7 @@ from lablib.specs import LabError, ModelSpec, MoE, Optimizer, Parallelism, Pretr
 from lablib.specs.model import MLA
 from lablib.specs.recipe import MuP
 from lablib.train.able import check
-from lablib.train.coordinates import coordinate_check, growth
+from lablib.train.coordinates import begun, coordinate_check, growth
 from lablib.train.optimizer import build_optimizer, set_learning_rate
 
 TUNED = ModelSpec(family="llama", layers=2, hidden=64, heads=4, ffn=128, vocab=128, init_std=0.1)
@@ -132,12 +132,7 @@ def test_what_does_not_scale_with_the_width_is_refused(model: ModelSpec, reason:
 def _loss(hidden: int, rate: float, tuned: MuP | None) -> float:
     """After 60 steps of learning to add two numbers modulo 61, mean of the last ten."""
     spec = widened(TUNED, hidden)
-    model = build_model(spec, 0)
-    if tuned:
-        scale_initial(model, spec, tuned)
-    rates = {name: scale.rate for name, scale in scales(model, spec, tuned).items()} if tuned else None
-    optimizer = build_optimizer(model, Optimizer(weight_decay=0.0), rates)
-    set_learning_rate(optimizer, rate)
+    model, optimizer = begun(spec, tuned, rate)
     draw, losses = torch.Generator().manual_seed(0), []
     for _ in range(60):
         left, right = torch.randint(61, (2, 64), generator=draw)
