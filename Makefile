@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 export VENV
 NOTEBOOK ?= notebooks/00_start.py
 
-# Tests that mostly wait (for Slurm, a browser, jobs), and the others, which compute in the time that those leave.
-WAITING := tests/cluster tests/face tests/lab tests/notebooks
+# Tests that mostly wait (for Slurm, a browser, a tour), and the others, which compute in the time that those leave.
+WAITING := tests/cluster tests/face tests/lab
 COMPUTING := $(filter-out $(WAITING) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 PYTEST := env OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
