@@ -27,7 +27,7 @@ test-waiting:
 	$(PYTEST) -m "not slow" $(WAITING) $(ARGS)
 
 test-computing:
-	nice -n 19 $(PYTEST) -m "not slow" --timeout=900 $(COMPUTING) $(ARGS)
+	nice -n 10 $(PYTEST) -m "not slow" --timeout=900 $(COMPUTING) $(ARGS)
 
 test-all: check  ## everything, the slow tests too
 	$(PYTEST) $(ARGS)

@@ -1,7 +1,11 @@
-"""Curves over steps: what a run measures while it trains, beside what was forecast before it began."""
+"""Curves over steps: what a run measures while it trains, beside what was forecast before it began.
+
+A figure holds no data, so each is built once: a live screen asks for them at every look.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -26,6 +30,7 @@ def _faint(frame: str, value: str, colour: str = theme.BLUE) -> alt.Chart:
     return marks.encode(x="step:Q", y=f"{value}:Q")
 
 
+@cache
 def loss(forecast: bool = True, rewinds: bool = False) -> Figure:
     """`forecast` and `rewinds` say whether the words speak of them. Frames: ``loss`` (step, loss, smooth), ``band`` (step, low, mid, high), ``heldout`` (step, loss), ``rewinds`` (step, to_step); nats a token."""
     band = alt.Chart(alt.NamedData("band"))
@@ -55,6 +60,7 @@ def loss(forecast: bool = True, rewinds: bool = False) -> Figure:
     return Figure("loss", title, told, chart, ("loss", "band", "heldout", "rewinds"))
 
 
+@cache
 def speed() -> Figure:
     """Frames: ``speed`` (step, tokens_per_second), ``speed_plan`` (tokens_per_second)."""
     chart = _line("speed", "tokens_per_second", "tokens/s", theme.GREEN, zero=True, count=True) + _planned(
@@ -69,6 +75,7 @@ def speed() -> Figure:
     )
 
 
+@cache
 def memory() -> Figure:
     """Frames: ``memory`` (step, memory_gib), ``memory_plan`` (memory_gib)."""
     chart = _line("memory", "memory_gib", "GiB", theme.PINK, zero=True) + _planned("memory_plan", "memory_gib")
@@ -82,18 +89,21 @@ def _planned(frame: str, value: str) -> alt.Chart:
     return rule.encode(y=f"{value}:Q")
 
 
+@cache
 def learning_rate() -> Figure:
     """Frame: ``lr`` (step, lr)."""
     chart = _line("lr", "lr", "learning rate", theme.BROWN, zero=True)
     return Figure("lr", "Learning rate", "As the optimiser used it at each step.", chart, ("lr",))
 
 
+@cache
 def grad_norm() -> Figure:
     """Frame: ``grad_norm`` (step, grad_norm)."""
     chart = _line("grad_norm", "grad_norm", "L2 norm", theme.BROWN, log=True)
     return Figure("grad_norm", "Gradient norm", "Global L2 norm before clipping, logarithmic.", chart, ("grad_norm",))
 
 
+@cache
 def reward() -> Figure:
     """Frame: ``reward`` (step, reward, smooth)."""
     chart = (
@@ -108,6 +118,7 @@ def reward() -> Figure:
     )
 
 
+@cache
 def metric(name: str, title: str, caption: str, unit: str) -> Figure:
     """Any other logged metric; frame: `name` (step, `name`)."""
     return Figure(name, title, caption, _line(name, name, unit, theme.SKY), (name,))

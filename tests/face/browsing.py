@@ -105,7 +105,7 @@ def serving(command: list[str], url: str, folder: Path, **environment: str) -> I
 
 
 def _await(url: str, child: Any, log: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if child.poll() is not None:
             break

@@ -18,7 +18,7 @@ import pytest
 from lablib.report import export
 from lablib.runs import Run
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(480)]
 POINTS = ".lab-figure[data-points]"
 
 
@@ -62,7 +62,7 @@ def drawn(page: Any) -> str:
     return path
 
 
-def redrawn(page: Any, line: str, seconds: float = 30) -> bool:
+def redrawn(page: Any, line: str, seconds: float = 90) -> bool:
     """Whether the loss line becomes another one: the points are counted a moment before they are drawn."""
     deadline = time.monotonic() + seconds
     while drawn(page) == line and time.monotonic() < deadline:
