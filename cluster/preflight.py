@@ -11,6 +11,7 @@ from cluster.slurm import query
 from cluster.slurm.query import Partition
 from lablib.data.catalogue import sources_of
 from lablib.plan import Estimate
+from lablib.plan.reading import breach
 from lablib.specs import LabError, Prepare, Profile, Recipe
 from lablib.specs.recipes import PostTrain
 from lablib.specs.units import show_seconds
@@ -48,6 +49,9 @@ def _reasons(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path
         yield from _asks(recipe, profile, more_nodes)
         yield from _paths(profile, root)
     yield from _inputs(recipe)
+    why, refused = breach(recipe, root)
+    if refused:
+        yield why
     if plan is not None and profile.time is not None:
         yield from _time(recipe, profile, plan)
     yield from _room(root)

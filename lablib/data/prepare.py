@@ -22,6 +22,7 @@ from lablib.data.scale import Job, Team, corpora, pieces, sampling, steps
 from lablib.data.sources.mail import MAIL
 from lablib.runs import Recorder
 from lablib.specs import Clean, LabError, Prepare, Ref, TokenizerSpec, digest, paths, write_atomic
+from lablib.specs.synthetic import Synthetic, Written
 
 SAMPLE = 8_000_000
 """Bytes of text that the tokenizer is trained on; four times as much moved bytes per token by 0.3 % (docs/data.md)."""
@@ -276,7 +277,7 @@ def _manifest(recipe: Prepare, built: Corpus, made: list[shards.Shard], facts: d
 
 def _describe(recipe: Prepare, run: Recorder) -> None:
     """Write the data card, and say which domains no evaluation will measure, and what the guard against collapse makes of
-    text that models wrote."""
+    text that models wrote; how much that is of each domain is kept for those who mix them."""
     data = run.path / "data"
     contamination = Contamination.load(run.path / "contamination").text() if recipe.decontaminate else ""
     card.write(data, contamination, recipe.synthetic)
@@ -285,6 +286,8 @@ def _describe(recipe: Prepare, run: Recorder) -> None:
     made = {name: share for name, share in provenance.shares(data).items() if share.generation}
     if made:
         found = {name: {"share": round(one.synthetic, 4), "generation": one.generation} for name, one in made.items()}
+        domains = {name: Written(share=one.synthetic, generation=one.generation) for name, one in made.items()}
+        Synthetic(domains=domains, caps=recipe.synthetic).save(data / Synthetic.FILE)
         dropped = provenance.verdict(data, recipe.synthetic).dropped
         run.event("synthetic", domains=found, dropped=dropped, says=card.guarded(data, recipe.synthetic))
 

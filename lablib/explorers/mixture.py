@@ -24,6 +24,7 @@ from lablib.runs import Run
 from lablib.specs import LabError, Mixture, Pretrain
 from lablib.specs.mixtures import Curriculum, Phase, Published, mixtures, stages
 from lablib.specs.mixtures import curricula as published_curricula
+from lablib.specs.synthetic import Caps, Synthetic, Written
 from lablib.specs.units import show_count
 
 LEAST = 10_000
@@ -53,6 +54,10 @@ class MixturePlan(Explorer):
     """Domain → US dollars for 10⁹ unique tokens of it (licence, generation, extraction); the rest cost nothing."""
     badges: dict[str, tuple[str, ...]] = {}
     """Domain → what its data card says in a few words: licences, synthetic share, decontamination."""
+    written: dict[str, Written] = {}
+    """Domain → how much of it a model wrote; people wrote the others."""
+    caps: Caps = Caps()
+    """On text that models wrote, in what is read."""
     law: MixingLaw | None = None
     """A law learned from proxies: what the mixture does to each target's loss."""
 
@@ -70,15 +75,17 @@ class MixturePlan(Explorer):
 
     @classmethod
     def of(cls, run: Run, **inputs: Any) -> Self:
-        """The planner on what a data run made: its domains in natural shares, their tokens and their cards' badges.
+        """The planner on what a data run made: its domains in natural shares, their tokens, their cards' badges and what of
+        them models wrote, under the run's caps.
 
         `inputs` are fields that differ. Raises `LabError` where the run has made no data.
         """
-        rows = shards.manifest(run.artefact_path("data"))["shards"]
+        rows, kept = shards.manifest(run.artefact_path("data"))["shards"], run.artefact_path("data") / Synthetic.FILE
+        models = Synthetic.load(kept) if kept.is_file() else Synthetic(domains={})
         held = {row["domain"]: float(row["tokens"]) for row in rows if row["split"] == "train" and row["tokens"]}
         plan = Curriculum.of((round(sum(held.values())), Mixture(weights=natural(held))))
         made = {"plan": plan, "tokens": max(LEAST, plan.tokens), "available": held, "badges": cards.badges(run)}
-        return cls(**{**made, **inputs})
+        return cls(**{**made, "written": models.domains, "caps": models.caps or Caps(), **inputs})
 
     @property
     def pool(self) -> dict[str, float]:
@@ -139,7 +146,7 @@ class MixturePlan(Explorer):
         return View(
             title=self._title(),
             subtitle=" · ".join(f"{row.title} ({row.level}: {row.source})" for row in self._rows),
-            headlines=(*self._worth(spent, passes), _money(plan, self._acquired(spent))),
+            headlines=(*self._worth(spent, passes), *self._models(spent), _money(plan, self._acquired(spent))),
             charts=(*FIGURES[: 2 if passes else 1], *((EFFECT,) if effect else ())),
             frames={"mixture": _stacked(self.curriculum), **self._repeats(passes), **effect},
             tables=(self._table(spent, passes, plan),),
@@ -166,6 +173,16 @@ class MixturePlan(Explorer):
             Headline("Worth in new tokens", show_count(worth), f"{show.share(worth / part)} of {show_count(part)} whose pool is known"),
             Headline("Most repeated", f"{passes[worst]:.2g} passes", f"{worst}, {limit}", "bad" if over else "warn" if warn else "good"),
         )  # fmt: skip
+
+    def _models(self, spent: Mapping[str, float]) -> tuple[Headline, ...]:
+        """The synthetic share of what is read, where there is any."""
+        read = sum(spent.get(name, 0.0) * one.share for name, one in self.written.items()) / self.tokens
+        over = bool(self._breach(spent))
+        note = f"{'over' if over else 'within'} the caps: {show.share(self.caps.corpus)}, generation {self.caps.depth}"
+        return (Headline("Synthetic", show.share(read), note, "bad" if over else "good"),) if read else ()
+
+    def _breach(self, spent: Mapping[str, float]) -> str:
+        return self.caps.against({name: tokens / self.tokens for name, tokens in spent.items()}, self.written)
 
     def _acquired(self, spent: Mapping[str, float]) -> dict[str, float]:
         """Domain → US dollars for the unique tokens that are read of it."""
@@ -219,7 +236,8 @@ class MixturePlan(Explorer):
         return Table("What is taken of each domain", columns, tuple(rows), words)
 
     def _notes(self, spent: Mapping[str, float], passes: Mapping[str, float], effect: bool) -> tuple[str, ...]:
-        notes = [] if self.rule != "as published" else [notice for row in self._rows for notice in row.notices]
+        notes = [breach] if (breach := self._breach(spent)) else []
+        notes += [] if self.rule != "as published" else [notice for row in self._rows for notice in row.notices]
         notes += [row.note for row in self._rows if row.note]
         for name, count in passes.items():
             if count > WORTHWHILE_EPOCHS * (1 + 1e-9):

@@ -159,7 +159,7 @@ def estimate(
         warnings=(
             *reasons,
             *verdict.cautions(recipe, work, machine, mfu, again),
-            *reading.cautions(reads),
+            *reading.cautions(reads, reading.breach(recipe, root)),
             *_rarely(recipe, work, useful),
             *unpriced,
         ),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lablib.plan.repeats import WORTHWHILE_EPOCHS, effective_tokens
 from lablib.specs import Mixture, Pretrain, Recipe, Ref, Spec
-from lablib.specs.mixtures import load_mixture, mean
+from lablib.specs.mixtures import Curriculum, load_mixture, mean
 from lablib.specs.paths import runs_root
+from lablib.specs.synthetic import Synthetic
 
 
 class Reading(Spec):
@@ -29,29 +30,70 @@ class Reading(Spec):
     """Whether it is read more often than the mixture's `max_epochs`: the run will refuse to begin."""
 
 
-def readings(recipe: Recipe, root: Path | None = None) -> tuple[Reading, ...]:
+def readings(recipe: Recipe, root: Path | None = None, own: Path | None = None) -> tuple[Reading, ...]:
     """Every domain that a Pretrain recipe names, largest share first; empty where its mixture is not known yet.
 
-    What there is of each is read from the data's manifest, where the recipe refers to a run in `root` that has made it.
+    What there is of each is read from the data's manifest, where the recipe refers to a run in `root` that has made it, or
+    names a corpus and the run in the folder `own` has prepared it.
     """
     if not isinstance(recipe, Pretrain):
         return ()
-    folder = (root or runs_root()) / recipe.data.run if isinstance(recipe.data, Ref) else None
-    held, prepared = _manifest(folder / "data" / "manifest.json") if folder else ({}, {})
-    mixture = _mixture(recipe, root)
-    if mixture is None:
+    phases, held = phased(recipe, root, own), _held(recipe, root, own)[0]
+    if not phases:
         return ()
-    weights = mixture.weights or prepared or held
-    whole, tokens = sum(weights.values()), recipe.steps * recipe.step_tokens
-    named = sorted(((name, weight / whole) for name, weight in weights.items() if weight > 0), key=lambda one: -one[1])
-    return tuple(_reading(name, share, share * tokens, held.get(name), mixture.max_epochs) for name, share in named)
+    tokens = recipe.steps * recipe.step_tokens
+    shares: dict[str, float] = {}
+    for (start, weights), end in zip(phases, [*(start for start, _ in phases[1:]), tokens], strict=True):
+        for name, share in weights.items():
+            shares[name] = shares.get(name, 0.0) + share * ((end - start) / tokens)
+    limit = mean(_mixture(recipe, root) or Mixture()).max_epochs
+    named = sorted(((name, share) for name, share in shares.items() if share > 0), key=lambda one: -one[1])
+    return tuple(_reading(name, share, share * tokens, held.get(name), limit) for name, share in named)
 
 
-def _mixture(recipe: Pretrain, root: Path | None) -> Mixture | None:
+def phased(recipe: Pretrain, root: Path | None = None, own: Path | None = None) -> list[tuple[float, dict[str, float]]]:
+    """(First token, domain → planned share from there on), a row a phase; empty where the mixture is not known yet.
+
+    Folders as in `readings`.
+    """
+    mixture = _mixture(recipe, root)
+    if isinstance(mixture, Curriculum):
+        stretch = recipe.steps * recipe.step_tokens / mixture.tokens
+        return [(start * stretch, mixture.at(start)) for start in mixture.starts[:-1]]
+    held, prepared = _held(recipe, root, own)
+    weights = (mixture.weights or prepared or held) if mixture else {}
+    whole = sum(weights.values())
+    return [(0, {name: weight / whole for name, weight in weights.items()})] if whole else []
+
+
+def breach(recipe: Recipe, root: Path | None = None) -> tuple[str, bool]:
+    """(Why a Pretrain recipe's mixture breaks the caps on synthetic text, whether that is refused); empty where it does not.
+
+    It is refused under caps that the data was prepared with; the usual ones only warn.
+    """
+    folder = _folder(recipe, root, None) if isinstance(recipe, Pretrain) else None
+    if folder is None or not (folder / Synthetic.FILE).is_file():
+        return "", False
+    found = Synthetic.load(folder / Synthetic.FILE)
+    why = found.against({one.domain: one.share for one in readings(recipe, root)})
+    return why, bool(why) and found.caps is not None
+
+
+def _mixture(recipe: Pretrain, root: Path | None) -> Mixture | Curriculum | None:
     if not isinstance(recipe.mixture, Ref):
-        return recipe.mean_mixture
+        return recipe.mixture
     made = (root or runs_root()) / recipe.mixture.run / "mixture.json"
-    return mean(load_mixture(made)) if made.is_file() else None
+    return load_mixture(made) if made.is_file() else None
+
+
+def _folder(recipe: Pretrain, root: Path | None, own: Path | None) -> Path | None:
+    run = (root or runs_root()) / recipe.data.run if isinstance(recipe.data, Ref) else own
+    return None if run is None else run / "data"
+
+
+def _held(recipe: Pretrain, root: Path | None, own: Path | None) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    folder = _folder(recipe, root, own)
+    return ({}, {}) if folder is None else _manifest(folder / "manifest.json")
 
 
 def _reading(name: str, share: float, tokens: float, unique: float | None, limit: float) -> Reading:
@@ -78,8 +120,12 @@ def _read(file: str, _changed: int) -> tuple[Mapping[str, float], Mapping[str, f
     return held, card["mixture"]
 
 
-def cautions(reads: tuple[Reading, ...]) -> Iterator[str]:
-    """Where a domain is read too often: beyond the recipe's limit, or so often that its repeats are worth visibly less."""
+def cautions(reads: tuple[Reading, ...], breached: tuple[str, bool] = ("", False)) -> Iterator[str]:
+    """Where a domain is read too often: beyond the recipe's limit, or so often that its repeats are worth visibly less; and
+    what `breach` found."""
+    why, refused = breached
+    if why:
+        yield f"{why}{': the run will refuse to begin' if refused else ' (the usual caps: the data was prepared without any)'}"
     for one in reads:
         if one.over:
             yield f"{one.domain} would be read {one.epochs:.1f} times, more than mixture.max_epochs: the run will refuse to begin; give it a smaller weight, train on fewer tokens, or raise max_epochs"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -13,8 +14,17 @@ from lablib.specs.recipe import Recipe
 from lablib.specs.units import Count
 
 
+class Written(Spec):
+    """How much of a domain a model wrote."""
+
+    share: float = Field(ge=0, le=1)
+    """Synthetic share of its tokens."""
+    generation: int = Field(ge=0)
+    """The deepest of its documents."""
+
+
 class Caps(Spec):
-    """How much synthetic text a corpus may hold."""
+    """How much synthetic text a corpus, or what a mixture reads of one, may hold."""
 
     depth: int = Field(default=1, ge=0)
     """Deepest generation that stays; 1 allows text made from human text, not text made from that."""
@@ -22,6 +32,37 @@ class Caps(Spec):
     """Greatest synthetic share of one document."""
     corpus: float = Field(default=0.5, ge=0, le=1)
     """Greatest synthetic share of all tokens. Nemotron-CC, at 1.9T of 6.3T, has .30."""
+
+    def against(self, weights: Mapping[str, float], written: Mapping[str, Written]) -> str:
+        """Why a mixture breaks the caps on depth and corpus, with the remedy; empty where it keeps them.
+
+        `weights` are shares of tokens that sum to 1; a domain that `written` does not name is people's.
+        """
+        models = {name: (weight, written[name]) for name, weight in weights.items() if weight > 0 and name in written}
+        if deep := [f"{name} ({one.generation})" for name, (_, one) in models.items() if one.generation > self.depth]:
+            return f"mixture.weights takes text of a deeper generation than synthetic.depth={self.depth}: {', '.join(deep)}; give it weight 0, or raise the cap where the data is prepared"
+        parts = {name: weight * one.share for name, (weight, one) in models.items()}
+        total = sum(parts.values())
+        if total <= self.corpus * (1 + 1e-9):
+            return ""
+        most = max(parts, key=parts.__getitem__)
+        weight, one = models[most]
+        others = (total - parts[most]) / (1 - weight) if weight < 1 else 0.0
+        fits = f"at most {(self.corpus - others) / (one.share - others):.1%}" if others < self.corpus else "less, and others too"  # fmt: skip
+        return f"mixture.weights makes {total:.1%} of the tokens synthetic, more than synthetic.corpus={self.corpus:g}: {most} has weight {weight:.1%} and is {one.share:.0%} synthetic; give it {fits}, or raise the cap where the data is prepared"
+
+
+class Synthetic(Spec):
+    """What a prepared folder says of text that models wrote (`FILE` in it), where there is any."""
+
+    FILE: ClassVar[str] = "synthetic.json"
+    domains: dict[str, Written]
+    caps: Caps | None = None
+    """Those that its recipe sets; None: the usual ones, which only warn."""
+
+    def against(self, weights: Mapping[str, float]) -> str:
+        """`Caps.against` under the recipe's caps or the usual ones."""
+        return (self.caps or Caps()).against(weights, self.domains)
 
 
 def _kind(value: Any) -> str:

@@ -81,6 +81,7 @@ class Batches:
         indices = micro_batches(position, self.per_step, self.micro_batch_size, self.place)
         return [collate([self.data[i] for i in group], self.document_mask, self.device) for group in indices]
 
-    def read(self, position: int) -> dict[str, int]:
-        """``tokens.<domain>`` → its tokens among the first `position` sequences, passed over or read."""
-        return {f"tokens.{name}": tokens for name, tokens in self.data.read(position).items()}
+    def tokens(self, first: int, end: int) -> dict[str, int]:
+        """Domain → its tokens among the global sequences [first, end)."""
+        before = self.data.read(first)
+        return {name: tokens - before[name] for name, tokens in self.data.read(end).items()}

@@ -41,8 +41,8 @@ class Position:
     """Global index of the next training sequence: all the state the data has."""
     science: str
     """`science_hash` of the recipe."""
-    passed: int = 0
-    """How many of the sequences before `sequences` were passed over without an update."""
+    passed: dict[str, int] = field(default_factory=dict)
+    """Domain → tokens before `sequences` that were passed over without an update."""
     memory: dict[str, Any] = field(default_factory=dict)
     """What the stability guard remembers, as JSON."""
 
@@ -199,7 +199,9 @@ class Checkpoints:
         if marker["processes"] == self.world.size:
             rng.restore(load_file(own))
         self._published = marker["step"]
-        return Position(marker["step"], marker["sequences"], science, marker.get("passed", 0), marker.get("memory", {}))
+        passed = marker.get("passed")  # once a number of sequences, which does not say of which domain
+        known = passed if isinstance(passed, dict) else {}
+        return Position(marker["step"], marker["sequences"], science, known, marker.get("memory", {}))
 
 
 def kept(steps: list[int], keep: int, back: int, every: int | None) -> set[int]:

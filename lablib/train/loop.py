@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -55,7 +56,7 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
         if spike is not None:
             at, owed = go_back(recipe, run, parts, spike), False
             continue
-        at = moved(at, first, parts.batches.per_step, outcome.finite)
+        at = moved(at, first, parts.batches, outcome.finite)
         if not outcome.finite:
             continue
         last = at.step == recipe.steps
@@ -71,10 +72,11 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     return True
 
 
-def moved(at: Position, first: int, per_step: int, updated: bool) -> Position:
-    """Where a run stands after a step from `at` that read `per_step` sequences from `first` on, `updated` or not."""
-    passed = at.passed + first - at.sequences + (0 if updated else per_step)
-    return replace(at, step=at.step + updated, sequences=first + per_step, passed=passed)
+def moved(at: Position, first: int, batches: Batches, updated: bool) -> Position:
+    """Where a run stands after a step from `at` that read its sequences from `first` on, `updated` or not."""
+    end = first + batches.per_step
+    passed = Counter(at.passed) + Counter(batches.tokens(at.sequences, first if updated else end))
+    return replace(at, step=at.step + updated, sequences=end, passed=dict(passed))
 
 
 def due(step: int, every: int | None, steps: int, times: int) -> bool:
@@ -114,10 +116,11 @@ def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
 
 
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:
-    """One row of the train stream; `step` counts the updates made, `tokens` what they have read.
-
-    ``tokens.<domain>`` is how far the data has been gone through, with what was passed over: after a skip they sum to more.
+    """One row of the train stream; `step` counts the updates made, `tokens` what they have read, ``tokens.<domain>`` what of
+    it is of each domain: data that was passed over counts in neither.
     """
-    measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate, **parts.batches.read(at.sequences)}
-    tokens = (at.sequences - at.passed) * recipe.seq_len
-    run.log(at.step, "train", tokens=tokens, **measured, **parts.meter.report(tokens))
+    measured = {"loss": outcome.loss, "grad_norm": outcome.grad_norm, "lr": rate}
+    gone = parts.batches.tokens(0, at.sequences)
+    domains = {f"tokens.{name}": tokens - at.passed.get(name, 0) for name, tokens in gone.items()}
+    tokens = at.sequences * recipe.seq_len - sum(at.passed.values())
+    run.log(at.step, "train", tokens=tokens, **measured, **domains, **parts.meter.report(tokens))

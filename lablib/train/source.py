@@ -9,6 +9,7 @@ import torch
 
 from lablib.data import shards
 from lablib.data.tokenizer import lengths, load, require
+from lablib.plan.reading import breach
 from lablib.runs import Recorder
 from lablib.specs import Curriculum, LabError, Mixture, Prepare, Pretrain, Ref
 from lablib.specs.mixtures import load_mixture, mean, over
@@ -30,14 +31,17 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
 
     None where the run was asked to stop while it prepared.
 
-    Raises `LabError` where the input is missing, where the tokenizer is not the data's, or where the
-    model's vocabulary is smaller than the tokenizer's.
+    Raises `LabError` where the input is missing, where the tokenizer is not the data's, where the model's vocabulary is
+    smaller than the tokenizer's, or where the mixture breaks the caps on synthetic text that the data was prepared under.
     """
     data, tokenizer, mixture = world.from_main(lambda: _find(recipe, run))
     if not Path(data).is_dir():
         return None
     mixed = load_mixture(Path(mixture)) if mixture else recipe.mixture
     assert not isinstance(mixed, Ref)
+    why, refused = breach(recipe, run.path.parent)
+    if refused:
+        raise LabError(why)
     source = Source(Path(data), Path(tokenizer), over(mixed, recipe.steps * recipe.step_tokens))
     require(shards.manifest(source.data)["tokenizer"].get("hash"), source.tokenizer, f"data {source.data}")
     size = load(source.tokenizer).get_vocab_size()

@@ -15,6 +15,7 @@ from lablib.data.prepare import prepare
 from lablib.data.tokenizer import load
 from lablib.runs import Recorder, jsonl
 from lablib.specs import Decontaminate, LabError, Prepare
+from lablib.specs.synthetic import Synthetic
 
 LONG = " and some more words to pass the least length of a document"
 
@@ -72,6 +73,8 @@ def test_the_guard_is_fed_from_a_prepared_folder_and_its_word_is_an_event(run: R
     (event,) = (one for one in jsonl.events(run.path) if one["kind"] == "synthetic")
     assert event["dropped"] == provenance.verdict(run.path / "data").dropped and event["dropped"]["depth"] == 10
     assert event["domains"] == {"tales": {"share": pytest.approx(5 / 6, abs=0.03), "generation": 2}}
+    kept = Synthetic.load(run.path / "data" / Synthetic.FILE)
+    assert set(kept.domains) == {"tales"} and "tales (2)" in kept.against({"tales": 0.1, "web": 0.9})
 
 
 def test_the_card_says_what_the_manifest_and_the_reading_say(run: Recorder) -> None:
@@ -103,6 +106,7 @@ def test_text_of_people_has_no_word_of_models(prepared: Path) -> None:
     assert not any("provenance" in facts or "aside" in facts for facts in manifest["domains"].values())
     assert {key for row in provenance.documents(prepared / "data") for key in row} == {"domain", "split", "source", "licence", "sha256"}  # fmt: skip
     assert not any(event["kind"] in ("synthetic", "set aside") for event in jsonl.events(prepared))
+    assert not (prepared / "data" / Synthetic.FILE).exists()
     assert all(share.synthetic == 0 for share in provenance.shares(prepared / "data").values())
     assert np.all(provenance.verdict(prepared / "data").keep)
     assert "None has an address" in (prepared / "data" / "card.md").read_text()

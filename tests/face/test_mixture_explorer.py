@@ -17,8 +17,9 @@ from lablib.data.prepare import prepare
 from lablib.explorers import MixturePlan, View
 from lablib.plan import estimate
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Mixture, Prepare, Pretrain
+from lablib.specs import Caps, LabError, Mixture, Prepare, Pretrain
 from lablib.specs.mixtures import Curriculum, curricula, mixtures
+from lablib.specs.synthetic import Written
 
 OWN = anneal(
     Mixture(weights={"web": 0.9, "code": 0.1}), Mixture(weights={"code": 0.5, "notes": 0.5}), 1_000_000_000, 0.1
@@ -121,6 +122,19 @@ def test_a_learned_law_shows_its_effect_and_its_limits() -> None:
     assert [figure.name for figure in view.charts] == ["mixture", "epochs", "effect"]
     strange = MixturePlan(law=law).view()
     assert "effect" not in strange.frames and any("says nothing of this mixture" in note for note in strange.notes)
+
+
+def test_text_that_models_wrote_is_held_against_the_caps() -> None:
+    """Notes are 5 % of the tokens and code 14 %; half of one and all of the other are 16.5 %."""
+    written = {"notes": Written(share=0.5, generation=1), "code": Written(share=1.0, generation=1)}
+    screen = MixturePlan(plan=OWN, tokens=1_000_000_000, available=POOL, written=written)
+    assert shown(screen.view())["Synthetic"] == "16.5 %" and not any(
+        "synthetic" in note for note in screen.view().notes
+    )
+    strict = screen.replace(caps=Caps(corpus=0.1)).view()
+    assert next(item.tone for item in strict.headlines if item.label == "Synthetic") == "bad"
+    assert "code has weight 14.0%" in strict.notes[0] and "synthetic.corpus=0.1" in strict.notes[0]
+    assert "Synthetic" not in shown(screen.replace(written={}).view())
 
 
 def test_what_is_not_known_is_said() -> None:

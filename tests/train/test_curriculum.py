@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,9 +13,10 @@ from tiny import BATCH, SEQ_LEN, STOP, Job, attempt, curve, new_run, prepare_dat
 
 from lablib.data import PackedDataset
 from lablib.data.mixing.proxies import collect
+from lablib.data.prepare import prepare
 from lablib.models.layout import Place
 from lablib.runs import Recorder, Run
-from lablib.specs import Curriculum, LabError, Mixture, Parallelism, Pretrain, Ref
+from lablib.specs import Caps, Curriculum, LabError, Mixture, Parallelism, Prepare, Pretrain, Ref
 from lablib.train.batches import Batches
 
 PLAN = Curriculum.of(("3k", Mixture(weights={"odd": 0.75, "even": 0.25})), ("2k", Mixture(weights={"even": 1.0})))
@@ -110,6 +112,20 @@ def test_a_corpus_named_in_the_recipe_is_prepared_in_the_mean_mixture(data: tupl
     path = new_run(data[0], asked)
     attempt(Job(path, asked))
     assert '"odd": 0.45' in (path / "data" / "manifest.json").read_text().split('"mixture"')[1][:80]
+
+
+def test_a_mixture_beyond_the_caps_on_synthetic_text_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prepared under a cap that its natural shares keep; weights do not."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    rows = [{"text": f"{name} {n} " + "words " * 9, "domain": name, "synthetic": share} for name, share, count in (("odd", 1.0, 40), ("even", 0.0, 90)) for n in range(count)]  # fmt: skip
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    maker = Recorder.create(tmp_path, Prepare(corpus=str(tmp_path / "mine.jsonl"), vocab=300, heldout=0.1, synthetic=Caps(corpus=0.4)))  # fmt: skip
+    prepare(maker.recipe, maker)
+    asked = recipe(Run.open(maker.path).data, mixture=Mixture(weights={"odd": 0.7, "even": 0.3}))
+    with pytest.raises(LabError, match=r"synthetic\.corpus=0\.4: odd has weight 70\.0% and is 100% synthetic; give it at most 40\.0%"):  # fmt: skip
+        attempt(Job(new_run(tmp_path, asked), asked))
 
 
 def test_too_many_passes_in_all_phases_together_are_refused(data: tuple[Path, Ref], wanted: Pretrain) -> None:

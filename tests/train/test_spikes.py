@@ -14,8 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lablib.specs import LabError, ModelSpec, Pretrain, Stability
+from lablib.data.mixing import WindowOrder
+from lablib.models.layout import Place
+from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain, Stability
 from lablib.train import loop, stability
+from lablib.train.batches import Batches
 from lablib.train.checkpoint import RUNGS, Position, kept
 from lablib.train.distributed import World
 from lablib.train.stability import Detector, Guard, Rewind, Spike, respond
@@ -239,7 +242,7 @@ class Loop:
         """The steps of the checkpoints."""
         stepper: Any = MagicMock(return_value=Outcome(2.0, 1.0, True), world=World(0, 1, torch.device("cpu")))
         checkpoints = MagicMock(torn=[], **{"load.return_value": None, "save.side_effect": self.save})
-        batches = MagicMock(per_step=8, **{"read.return_value": {}})
+        batches = MagicMock(per_step=8, **{"tokens.return_value": {}})
         parts: Any = MagicMock(stepper=stepper, batches=batches, checkpoints=checkpoints, guard=self.guard)
         model = ModelSpec(layers=1, hidden=64, heads=2, kv_heads=2, ffn=64, vocab=100)
         tokens = 8 * 32
@@ -251,6 +254,32 @@ class Loop:
 def test_a_checkpoint_that_falls_on_a_surprising_step_is_made_after_it() -> None:
     assert Loop(set()).train() == [5, 10, 15, 20]
     assert Loop({5, 10, 11, 19, 20}).train() == [6, 12, 15, 20]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    skips=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40)).map(lambda x: (x[0], x[0] + x[1])), max_size=4),
+    broken=st.sets(st.integers(0, 30)),
+    per_step=st.integers(1, 16),
+    shares=st.lists(st.floats(0.05, 1), min_size=1, max_size=4),
+)
+def test_what_is_counted_is_what_an_update_was_made_of(
+    skips: list[tuple[int, int]], broken: set[int], per_step: int, shares: list[float]
+) -> None:
+    """Against a list of every window that was trained on; the steps in `broken` made no update."""
+    order = WindowOrder(({f"d{number}": share / sum(shares) for number, share in enumerate(shares)},))
+    data: Any = SimpleNamespace(read=order.taken)
+    batches = Batches(data, Place.of(0, Parallelism()), per_step, 1, True, torch.device("cpu"))
+    at, trained = Position(0, 0, "same"), list[str]()
+    for attempt in range(31):
+        first = beyond(skips, at.sequences, per_step)
+        if attempt not in broken:
+            trained += [order.place(index)[0] for index in range(first, first + per_step)]
+        at = loop.moved(at, first, batches, attempt not in broken)
+    gone = batches.tokens(0, at.sequences)
+    assert {name: count - at.passed.get(name, 0) for name, count in gone.items()} == {
+        name: trained.count(name) for name in gone
+    }
 
 
 def test_permanent_checkpoints_stay() -> None:
