@@ -8,7 +8,7 @@ from lablib.charts.coordinates import coordinates
 from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
 from lablib.charts.figure import Figure
 from lablib.charts.funnel import funnel, rules
-from lablib.charts.mixture import epochs_by_domain, mixture_over_training
+from lablib.charts.mixture import epochs_by_domain, loss_by_domain, mixture_over_training, mixture_read
 from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
@@ -29,10 +29,12 @@ __all__ = [
     "grad_norm",
     "learning_rate",
     "loss",
+    "loss_by_domain",
     "memory",
     "memory_parts",
     "metric",
     "mixture_over_training",
+    "mixture_read",
     "plan_vs_actual",
     "reward",
     "rules",

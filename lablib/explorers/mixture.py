@@ -10,12 +10,13 @@ from pydantic import field_validator, model_validator
 
 from lablib import charts
 from lablib.charts import Figure, Frame
-from lablib.charts.mixture import DRAWN, epochs_by_domain, mixture_over_training
+from lablib.charts.mixture import epochs_by_domain, labels, mixture_over_training
 from lablib.data import shards
 from lablib.data.mixing import constrain, curricula, effective_tokens, natural, temperature, unimax
 from lablib.data.mixing.learned import MixingLaw
 from lablib.explorers import cards, show
 from lablib.explorers.budget import ACCELERATORS, MODELS, BudgetPlan
+from lablib.explorers.domains import stack
 from lablib.explorers.explorer import Explorer, catalogued, knob
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, estimate
@@ -295,15 +296,6 @@ def _money(plan: Estimate, bought: Mapping[str, float]) -> Headline:
 def _stacked(plan: Curriculum) -> Frame:
     """Shares at each phase's first token and at the end, the largest domains first and the smallest together."""
     spent = plan.domain_tokens()
-    order = sorted(spent, key=lambda name: -spent[name])
-    apart = order if len(order) <= DRAWN + 1 else order[:DRAWN]
-    rest = order[len(apart) :]
-    frame: Frame = {"tokens": [], "domain": [], "share": [], "order": []}
-    for token in plan.starts:
-        shares = plan.at(token)
-        rows = [(name, shares[name]) for name in apart]
-        rows += [(f"{len(rest)} others", sum(shares[name] for name in rest))] if rest else []
-        for number, (name, share) in enumerate(rows):
-            for column, value in zip(frame, (token, name, charts.sample.rounded(share), number), strict=True):
-                frame[column].append(value)
-    return frame
+    named = labels(sorted(spent, key=lambda name: -spent[name]))
+    rows = [(token, *row) for token in plan.starts for row in stack(plan.at(token), named)]
+    return charts.sample.brief(dict(zip(("tokens", "domain", "share", "order"), map(list, zip(*rows, strict=True)), strict=True)))  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from lablib import charts
 from lablib.charts import Figure, Frame
-from lablib.explorers import forecast, show
+from lablib.explorers import domains, forecast, show
 from lablib.explorers.planned import Planned, planned
 from lablib.explorers.view import Headline, Status, Tone, View
 from lablib.runs import GLYPHS, Run, RunState
@@ -62,6 +62,8 @@ class Monitor:
         train, heldout = self.rows("train"), self.rows("eval")
         healing = self.healing()
         frames = _frames(train, heldout, plan, run.forecast, self._points) | _rewinds(healing)
+        frames |= domains.frames(run, train, heldout, self._points)
+        read = domains.table(frames)
         progress = run.progress
         return View(
             title=run.recipe.name,
@@ -71,7 +73,8 @@ class Monitor:
             headlines=tuple(_headlines(run, state, train, frames, plan, progress)),
             charts=tuple(figures(frames)),
             frames=frames,
-            notes=(*healed(healing), *_notes(run, state, frames), *_spent(train)),
+            tables=() if read is None else (read,),
+            notes=(*healed(healing), *domains.warnings(frames), *_notes(run, state, frames), *_spent(train)),
             failure=run.failure if state in (RunState.FAILED, RunState.LOST) else "",
         )
 
@@ -147,6 +150,8 @@ def figures(frames: Mapping[str, Frame]) -> list[Figure]:
     made: dict[str, Callable[[], Figure]] = {
         "reward": charts.reward,
         "loss": partial(charts.loss, "band" in frames, "rewinds" in frames),
+        "domain_loss": charts.loss_by_domain,
+        "mixture_read": partial(charts.mixture_read, "mixture_plan" in frames),
         "speed": charts.speed,
         "memory": charts.memory,
         "lr": charts.learning_rate,

@@ -26,6 +26,9 @@ FIGURES = [
     charts.sweep("days", "Days", "Time.", "GPUs", "days"),
     charts.scores(),
     charts.coordinates(),
+    charts.loss_by_domain(),
+    charts.mixture_read(),
+    charts.mixture_over_training(),
 ]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from lablib.explorers import domains
 from lablib.explorers.monitor import figures
-from lablib.report.markup import Markup, folded, join, tag
+from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
 from lablib.report.section import Drawing, Section
 
-FIRST = ("reward", "loss", "accuracy")
-"""What a stage is trained on; the rest is folded."""
+FIRST = ("reward", "loss", "accuracy", "domain_loss", "mixture_read")
+"""What a stage is trained on, and by domain; the rest is folded."""
 
 
 def _drawings(run: RunRecord) -> list[Drawing]:
@@ -25,7 +26,10 @@ def _stage(run: RunRecord, drawings: list[Drawing]) -> Markup:
         else None
     )
     note = tag("p", f"The forecast: {basis}", class_="muted") if basis else None
-    return join([tag("h3", run["name"]), note, tag("div", *first, class_="lab-figures"), more])
+    read = domains.table(run["frames"])
+    shown = None if read is None else table(read.columns, read.rows, f"{read.title}. {read.caption}")
+    warned = [tag("p", words) for words in domains.warnings(run["frames"])]
+    return join([tag("h3", run["name"]), note, tag("div", *first, class_="lab-figures"), *warned, shown, more])
 
 
 def training(record: Record) -> Section:
