@@ -7,6 +7,7 @@ lab data dropped RUN --step quality                samples of what a step droppe
 lab data changed RUN --step personal               samples of what a step changed, before and after
 lab data card RUN                                  the data card
 lab data plan --tokens 15T --cores 5000            core-hours, days, disk and dollars to prepare so many tokens, by step
+lab data plan --tokens 1T --also html,repeated-passages   with steps beyond the usual
 lab data sources [NAME]                            public sources: size, licence, usual share, risk, how to read them
 """
 
@@ -22,6 +23,7 @@ from lablib.data import provenance, samples, shards
 from lablib.data.corpus import origin
 from lablib.data.editing import shared_prefix
 from lablib.data.flow import flow
+from lablib.plan.data_rates import EXTRAS
 from lablib.plan.preparing import plan_data
 from lablib.runs import Run
 from lablib.specs import LabError, Profile
@@ -45,6 +47,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", default="", help="with plan: cores and price of a profile of CPUs instead")
     command.add_argument("--price", default=None, help="with plan: dollars a core-hour")
     command.add_argument("--ready", action="store_true", help="with plan: a source that no step takes anything from")
+    command.add_argument("--also", default="", help=f"with plan: more steps, with commas between: {', '.join(EXTRAS)}")
     command.add_argument("--explain", action="store_true", help="with plan: every number with its formula and source")
     command.add_argument(
         "--json", action="store_true", help="print JSON, with rights, dropped and changed a line a document"
@@ -158,14 +161,16 @@ def _plan(args: argparse.Namespace) -> None:
         cores, price = found.nodes * found.gpus_per_node, found.price_per_gpu_hour if price is None else price
         if found.accelerator is not None and found.accelerator.kind != "cpu":
             raise LabError(f"--profile {args.profile} has {found.accelerator.name}, whose price is not a core's; give --cores and --price")  # fmt: skip
-    made = plan_data(tokens, cores, price, args.ready)
+    also = tuple(name.strip() for name in args.also.split(",") if name.strip())
+    made = plan_data(tokens, cores, price, args.ready, also)
     if args.explain and not args.json:
         print(made.explain())
         return
     emit(args.json, made.to_json(), made.headline())
     if not args.json:
         console.print(table(["step", "text in", "text out", "core-hours", "disk"], made.rows()))
-        console.print("web text that was extracted already; --explain says where each number is from", style="dim")
+        began = "WARC of web pages" if "html" in also else "web text that was extracted already"
+        console.print(f"{began}; --explain says where each number is from", style="dim")
 
 
 def _source(one: PublicSource) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lablib.plan.data_rates import RATES
+from lablib.plan.data_rates import ALL
 from lablib.plan.engines import OPTIMIZER_BYTES
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
@@ -131,12 +131,9 @@ STEP = {
 
 def of_step(part: str, job: Job | None, machine: Machine) -> Words | None:
     """How a cause's seconds come about, with the machine's rates; None for causes that are no training step's."""
-    if part in RATES:
-        return (
-            "bytes of text / rate / (processes × tasks)",
-            f"{RATES[part].mb_per_second:g} MB a CPU-second",
-            RATES[part].source,
-        )
+    if part in ALL:
+        shared = ", by one worker alone" if ALL[part].alone else " / (processes × tasks)"
+        return f"bytes of text / rate{shared}", f"{ALL[part].mb_per_second:g} MB a CPU-second", ALL[part].source
     if part not in STEP or job is None:
         return None
     formula, source = STEP[part]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from lablib.plan import flops, sampling, work
-from lablib.plan.data_rates import RATES
+from lablib.plan.data_rates import ALL
 from lablib.plan.flops import Flops
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
@@ -63,29 +64,39 @@ def _bytes(corpus: Ref | str, root: Path | None) -> int | None:
 
 def prepare(recipe: Prepare, machine: Machine, root: Path | None = None) -> Work:
     """Reading, tokenising and writing (``text``) and the funnel's steps that are asked for, at measured rates of bytes a second
-    a process, shared by the processes of all its tasks; what a step drops is read by those after it all the same. Edits,
-    which one worker makes alone, have no measured rate and are named as missing."""
+    a process, shared by the processes of all its tasks, but for edits, which one worker makes alone; what a step drops is read
+    by those after it all the same."""
     size, assumed = corpus_bytes(recipe, root)
     efficiency = machine.efficiency
     parts = {"overhead": efficiency.reserve_gib, "text": 4 * min(size, 2**30) / GIB}
     threads = min(recipe.threads, machine.cluster.gpus) if machine.is_cpu else recipe.threads
     workers = recipe.gpus * recipe.tasks * threads
-    steps = {"quality": recipe.clean, "near-duplicates": recipe.dedup, "decontamination": recipe.decontaminate}
-    rates = {name: RATES[name].mb_per_second * 1e6 for name, asked in steps.items() if asked is not None}
-    seconds = {name: size / (rate * workers) for name, rate in {"text": efficiency.bytes_per_second, **rates}.items()}
+    shares = {name: 1 if ALL[name].alone else workers for name in _steps(recipe)}
+    asked = {name: size / (ALL[name].mb_per_second * 1e6 * share) for name, share in shares.items()}
+    seconds = {"text": size / (efficiency.bytes_per_second * workers), **asked}
     return Work(
         steps=1,
         step_parts=seconds,
         memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
         spread=Range(low=0.6, mid=1.0, high=1.8),
-        assumed=tuple(filter(None, (assumed, _unpriced(recipe)))),
+        assumed=(assumed,) if assumed else (),
     )
 
 
-def _unpriced(recipe: Prepare) -> str:
-    edits = [name for name, asked in (("repeats", recipe.repeats), ("scrub", recipe.scrub)) if asked is not None]
-    named = " and ".join(edits)
-    return f"{named}: no rate is measured, so the time of one worker that does it alone comes on top" if edits else ""
+def _steps(recipe: Prepare) -> Iterator[str]:
+    """Steps of the funnel that the recipe asks for, by their names in `data_rates.ALL`."""
+    if recipe.clean is not None:
+        yield "quality"
+        if recipe.clean.max_profanity is not None:
+            yield "profanity"
+    if recipe.dedup is not None:
+        yield "near-duplicates"
+    if recipe.repeats is not None:
+        yield f"repeated-{recipe.repeats.unit}s"
+    if recipe.decontaminate is not None:
+        yield "decontamination"
+    if recipe.scrub is not None:
+        yield "personal-data"
 
 
 def evaluate(recipe: Evaluate, machine: Machine, root: Path | None) -> Work:

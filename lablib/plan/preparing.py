@@ -7,11 +7,11 @@ at a rate that was measured here. Pure arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from lablib.plan.data_rates import MEASURED, RATES, Rate
+from lablib.plan.data_rates import ALL, EXTRAS, MEASURED, ORDER, RATES, Rate
 from lablib.plan.ledger import Entry
 from lablib.plan.ledger import text as told
 from lablib.plan.ranges import Range
@@ -33,6 +33,10 @@ JSON_LINES = 1.1
 text than the one before (`MEASURED`)."""
 SIGNATURES = 1.1
 """Bytes of shingles and bands over the text that near-duplicates are sought in (`MEASURED`)."""
+PASSAGES = 0.86
+"""Share of the bytes that taking repeated passages out leaves of Olmo 3's web text (report §3.4.1, by suffix array)."""
+ONE_BY_ONE = ("html", "profanity")
+"""Steps that write no corpus of their own."""
 TOKEN_BYTES = 4
 """Of an id above a vocabulary of 65,536; below it is 2."""
 
@@ -62,6 +66,8 @@ class DataPlan(Spec):
     steps: tuple[Step, ...]
     core_hours: Range
     days: Range
+    alone: Range
+    """Days of them in which one worker edits and more cores would not help."""
     disk: Range
     """Bytes at the end, with every step's corpus kept in the cache."""
     dollars: Range
@@ -83,7 +89,8 @@ class DataPlan(Spec):
         return {
             "tokens": show_count(self.tokens),
             "core-hours": _span(self.core_hours, show_count),
-            f"time on {self.cores:,} cores": _span(self.days, lambda days: show_seconds(days * 86400)),
+            f"time on {self.cores:,} cores": _span(self.days, _days),
+            **({"of it, one worker alone": _span(self.alone, _days)} if self.alone.high else {}),
             "disk": _span(self.disk, _bytes),
             "cost": _span(self.dollars, show_dollars),
         }
@@ -94,20 +101,29 @@ class DataPlan(Spec):
 
 
 def plan_data(
-    tokens: float, cores: int = 1000, usd_per_core_hour: float | None = None, keep_everything: bool = False
+    tokens: float,
+    cores: int = 1000,
+    usd_per_core_hour: float | None = None,
+    keep_everything: bool = False,
+    also: Collection[str] = (),
 ) -> DataPlan:
     """The plan for `tokens` of web text, from text that was extracted already; `keep_everything` plans for a source that needs
-    no filter (a finished public set): every step looks, and nothing goes. Raises `LabError` for no tokens or no cores."""
+    no filter (a finished public set): every step looks, and nothing goes. `also` names steps beyond the usual
+    (`data_rates.EXTRAS`). Raises `LabError` for no tokens or no cores, and for a step that has no rate."""
     if tokens <= 0 or cores <= 0:
         raise LabError(f"tokens={tokens:g}, cores={cores}: both must be positive")
-    kept = {name: _Kept(Range.exactly(1.0), "keep_everything") for name in RATES} if keep_everything else keeps()
+    if unknown := [name for name in also if name not in EXTRAS]:
+        raise LabError(f"also={', '.join(unknown)}: there is no such step; there are {', '.join(EXTRAS)}")
+    kept = {name: _Kept(Range.exactly(1.0), "keep_everything") for name in ALL} if keep_everything else keeps()
     left = BYTES_PER_TOKEN.times(tokens)
     steps: list[Step] = []
     account = [Entry("bytes_per_token", str(BYTES_PER_TOKEN), "", "", "measured here and Olmo 3's report §3.4.1")]
-    for name, rate in reversed(RATES.items()):
+    for name in (name for name in reversed(ORDER) if name in RATES or name in also):
+        rate = ALL[name]
         size = left if kept[name].share.mid == 1 else left.joined(kept[name].share.inverse())
         hours = size.joined(OTHER_CORES.inverse()).times(1 / (rate.mb_per_second * 1e6 * 3600))
         disk = Range.exactly(tokens * TOKEN_BYTES) if name == "tokenise" else left.times(JSON_LINES)
+        disk = Range.exactly(0.0) if name in ONE_BY_ONE else disk
         if name == "near-duplicates":
             disk = disk.plus(size.times(SIGNATURES))
         steps.insert(0, Step(name=name, bytes_in=size, bytes_out=left, core_hours=hours, disk=disk))
@@ -115,21 +131,23 @@ def plan_data(
         left = size
     price = USD_PER_CORE_HOUR if usd_per_core_hour is None else Range.exactly(usd_per_core_hour)
     total = _sum([one.core_hours for one in steps])
-    days = total.joined(TOGETHER.inverse()).times(1 / (24 * cores))
+    shared = _sum([one.core_hours for one in steps if not ALL[one.name].alone])
+    alone = _sum([one.core_hours for one in steps if ALL[one.name].alone]).times(1 / 24)
+    days = shared.joined(TOGETHER.inverse()).times(1 / (24 * cores)).plus(alone)
     disk, dollars = _sum([one.disk for one in steps]), total.joined(price)
     account += [
         Entry("core_hours", str(total), "sum of the steps", f"cores of {OTHER_CORES} times the measured speed", MEASURED),
-        Entry("days", str(days), "core-hours / cores / share of them at work", f"{cores} cores, {TOGETHER}", "lablib/plan/preparing.py"),
+        Entry("days", str(days), "core-hours / cores / share of them at work, and the hours of one worker alone", f"{cores} cores, {TOGETHER}, {alone} days alone", "lablib/plan/preparing.py"),
         Entry("dollars", str(dollars), "core-hours × price", f"${price} a core-hour", "given" if usd_per_core_hour else "lablib/plan/preparing.py, a guess"),
         Entry("disk", f"{disk} bytes", "text × JSON lines of every step, signatures, ids of the shards", f"{JSON_LINES}, {SIGNATURES} bytes a byte, {TOKEN_BYTES} bytes an id", MEASURED),
     ]  # fmt: skip
-    return DataPlan(tokens=tokens, cores=cores, steps=tuple(steps), core_hours=total, days=days, disk=disk, dollars=dollars, account=tuple(account))  # fmt: skip
+    return DataPlan(tokens=tokens, cores=cores, steps=tuple(steps), core_hours=total, days=days, alone=alone, disk=disk, dollars=dollars, account=tuple(account))  # fmt: skip
 
 
 def _entries(name: str, rate: Rate, kept: _Kept, hours: Range) -> Sequence[Entry]:
     return (
         Entry(f"{name}.kept", str(kept.share), "out / in of published funnels", "", kept.source),
-        Entry(f"{name}.core_hours", str(hours), "bytes in / rate", f"{rate.mb_per_second:g} MB a CPU-second", rate.source),
+        Entry(f"{name}.core_hours", str(hours), f"bytes in / rate{', by one worker alone' if rate.alone else ''}", f"{rate.mb_per_second:g} MB a CPU-second", rate.source),
     )  # fmt: skip
 
 
@@ -142,9 +160,9 @@ def keeps() -> dict[str, _Kept]:
         "read": _between([(olmo, 2), (red, 2)], "exact duplicates"),
         "quality": _between([(olmo, 1), (red, 1)], "rules and language"),
         "near-duplicates": _between([(olmo, 3), (fine, 1)], "MinHash"),
-        "decontamination": none,
-        "tokenise": none,
-    }
+        **dict.fromkeys(("decontamination", "tokenise", *EXTRAS), none),
+        "repeated-passages": _Kept(Range.exactly(PASSAGES), "bytes by suffix array, Olmo 3 report §3.4.1 (catalogue/funnels.csv)"),
+    }  # fmt: skip
 
 
 def _between(places: Sequence[tuple[str, int]], what: str) -> _Kept:
@@ -170,6 +188,10 @@ def _span(value: Range, show: object) -> str:
     return (
         show(value.mid) if value.low == value.high else f"{show(value.mid)} ({show(value.low)} to {show(value.high)})"
     )
+
+
+def _days(number: float) -> str:
+    return show_seconds(number * 86400)
 
 
 def _bytes(number: float) -> str:

@@ -72,12 +72,40 @@ def test_a_recipe_is_priced_by_its_steps_and_tasks() -> None:
     assert estimate(Prepare(tasks=4, threads=2), here).step_seconds == pytest.approx(plain.step_seconds / 8)
 
 
-def test_processes_beyond_a_cpus_cores_and_edits_without_a_rate_gain_nothing() -> None:
+def test_processes_beyond_a_cpus_cores_and_more_workers_on_edits_gain_nothing() -> None:
     cpu = Accelerator(name="known", kind="cpu", memory_gib=64, bandwidth_gb_s=50, measured_tflops={"fp32": 0.1})
     here = Cluster(accelerator=cpu, gpus_per_node=2)
     plain = estimate(Prepare(), here)
     for threads, gain in ((2, 2), (16, 2)):
         assert estimate(Prepare(threads=threads), here).step_seconds == pytest.approx(plain.step_seconds / gain)
-    edited = estimate(Prepare(repeats={}, scrub={}), here)  # type: ignore[arg-type]
-    assert any("repeats and scrub: no rate is measured" in said for said in edited.warnings)
-    assert not any("no rate is measured" in said for said in plain.warnings)
+    edits = Prepare(repeats={"unit": "passage"}, scrub={}, clean={"max_profanity": 0.1}, threads=2)  # type: ignore[arg-type]
+    edited = estimate(edits, here).step_parts
+    assert edited["repeated-passages"] == pytest.approx(59 / 4.0) and edited["personal-data"] == pytest.approx(59 / 8.5)
+    assert edited["profanity"] == pytest.approx(59 / 25 / 2)
+    assert "by one worker alone" in estimate(edits, here).explain()
+
+
+def test_edits_and_extraction_are_priced_where_they_are_asked_for() -> None:
+    """By hand at 10 B tokens: 43 GB through 25 MB/s is 0.48 core-hours more; scrubbing them takes one worker 1.4 hours."""
+    plain, size = plan_data(1e10, cores=100, keep_everything=True), 1e10 * BYTES_PER_TOKEN.mid / 1e6
+    for name, rate in (("html", 25), ("profanity", 25), ("repeated-lines", 3.5), ("repeated-sentences", 4.5), ("repeated-spans", 4.7), ("repeated-passages", 4.0), ("personal-data", 8.5)):  # fmt: skip
+        made, hours = plan_data(1e10, cores=100, keep_everything=True, also=(name,)), size / rate / 3600
+        assert made.core_hours.mid - plain.core_hours.mid == pytest.approx(hours)
+        alone = hours / 24 if name.startswith(("repeated", "personal")) else 0
+        assert made.alone.mid == pytest.approx(alone)
+        assert made.days.mid - plain.days.mid == pytest.approx(alone or hours / 0.85 / 100 / 24)
+        assert f"{name}.core_hours" in made.explain() and "--mb 3" in made.explain()
+        assert ("by one worker alone" in made.explain()) == bool(alone)
+        written = size * 1e6 * JSON_LINES if name.startswith(("repeated", "personal")) else 0
+        assert made.disk.mid - plain.disk.mid == pytest.approx(written)
+
+
+def test_extras_stand_in_the_order_of_the_funnel_and_only_known_ones() -> None:
+    made = plan_data(1e9, also=("personal-data", "html", "repeated-passages", "profanity"))
+    assert [one.name for one in made.steps] == ["html", "read", "quality", "profanity", "near-duplicates", "repeated-passages", "decontamination", "personal-data", "tokenise"]  # fmt: skip
+    for before, after in zip(made.steps, made.steps[1:], strict=False):
+        assert before.bytes_out == after.bytes_in
+    passages = made.steps[5]
+    assert passages.bytes_out.mid / passages.bytes_in.mid == pytest.approx(0.86), "Olmo 3 states -14 % of the bytes"
+    with pytest.raises(LabError, match=r"also=ocr.*html, profanity"):
+        plan_data(1e9, also=("ocr",))
