@@ -14,6 +14,7 @@ from tiny import BATCH, SEQ_LEN, STOP, Job, attempt, curve, new_run, prepare_dat
 from lablib.data import PackedDataset
 from lablib.data.mixing.proxies import collect
 from lablib.data.prepare import prepare
+from lablib.explorers import Monitor
 from lablib.models.layout import Place
 from lablib.runs import Recorder, Run
 from lablib.specs import Caps, Curriculum, LabError, Mixture, Parallelism, Prepare, Pretrain, Ref
@@ -45,6 +46,17 @@ def test_each_domain_is_read_as_planned(whole: Run) -> None:
     """24 windows of three quarters odd, then 16 of even alone."""
     read = [(row["tokens.odd"], row["tokens.even"]) for row in whole.rows()]
     assert read == [(SEQ_LEN * odd, SEQ_LEN * even) for odd, even in ((6, 2), (12, 4), (18, 6), (18, 14), (18, 22))]
+
+
+def test_the_screen_shows_what_was_read_and_how_well_each_domain_is_known(whole: Run) -> None:
+    """The same windows as shares of each step, and every row of the eval stream as a row a domain."""
+    frames = Monitor(whole).view().frames
+    read = dict(zip(zip(frames["mixture_read"]["step"], frames["mixture_read"]["domain"], strict=True), frames["mixture_read"]["share"], strict=True))  # fmt: skip
+    assert [read[step, "odd"] for step in range(6)] == [0.75, 0.75, 0.75, 0.75, 0.0, 0.0]
+    bounds = list(zip(*frames["mixture_plan"].values(), strict=True))
+    assert bounds == [(0, "even", 0.25), (3, "even", 1.0), (5, "even", 1.0)], "even is planned most, so it lies below"
+    losses = dict(zip(zip(frames["domain_loss"]["step"], frames["domain_loss"]["name"], strict=True), frames["domain_loss"]["loss"], strict=True))  # fmt: skip
+    assert losses == {(row["step"], name): pytest.approx(row[f"loss.{name}"], rel=1e-5) for row in whole.rows("eval") for name in ("odd", "even")}  # fmt: skip
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])
