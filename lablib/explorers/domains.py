@@ -118,7 +118,7 @@ def table(found: Mapping[str, Frame]) -> Table | None:
     return Table("What was read of each domain", columns, tuple(rows), "Shares of the tokens trained on; passes over what was prepared.")  # fmt: skip
 
 
-def warnings(found: Mapping[str, Frame]) -> list[str]:
+def repeats(found: Mapping[str, Frame]) -> list[str]:
     """A sentence for each domain that is, or will be, read so often that its repeats are worth visibly less than new data."""
     told = []
     for name, passes, whole in zip(*(found.get("domains", {}).get(column, []) for column in ("domain", "passes", "passes_planned")), strict=True):  # fmt: skip

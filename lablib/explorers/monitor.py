@@ -74,7 +74,7 @@ class Monitor:
             charts=tuple(figures(frames)),
             frames=frames,
             tables=() if read is None else (read,),
-            notes=(*healed(healing), *domains.warnings(frames), *_notes(run, state, frames), *_spent(train)),
+            notes=(*healed(healing), *domains.repeats(frames), *_notes(run, state, frames), *_spent(train)),
             failure=run.failure if state in (RunState.FAILED, RunState.LOST) else "",
         )
 

@@ -28,7 +28,7 @@ def _stage(run: RunRecord, drawings: list[Drawing]) -> Markup:
     note = tag("p", f"The forecast: {basis}", class_="muted") if basis else None
     read = domains.table(run["frames"])
     shown = None if read is None else table(read.columns, read.rows, f"{read.title}. {read.caption}")
-    warned = [tag("p", words) for words in domains.warnings(run["frames"])]
+    warned = [tag("p", words) for words in domains.repeats(run["frames"])]
     return join([tag("h3", run["name"]), note, tag("div", *first, class_="lab-figures"), *warned, shown, more])
 
 
