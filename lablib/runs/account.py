@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from lablib.runs import jsonl
@@ -99,7 +100,9 @@ class _Book:
 
 def account(run: Run) -> Account | None:
     """The account of a run that logs its steps; None before its first row, and for stages that do not time theirs."""
-    rows = [row for row in jsonl.read(run.path / "metrics" / "train.jsonl") if row.get("step_seconds") and "time" in row]
+    rows = [
+        row for row in jsonl.read(run.path / "metrics" / "train.jsonl") if row.get("step_seconds") and "time" in row
+    ]
     if not rows:
         return None
     book, attempts = _Book(), [_Attempt(begun, ended) for begun, ended in _attempts(run, rows)]
@@ -117,7 +120,7 @@ def _closed(book: _Book, attempts: list[_Attempt]) -> Account:
     useful = sum(seconds for _, _, seconds in book.spans)
     known = (loading[0], sum(loading[1:]), book.lost, book.saving, book.evaluating, book.waiting)
     parts = dict(zip(PARTS, (*known, max(0.0, wall - useful - sum(known))), strict=True))
-    between = sum(after.begun - before.ended for before, after in zip(attempts, attempts[1:], strict=False))
+    between = sum(after.begun - before.ended for before, after in pairwise(attempts))
     return Account(max(wall, useful + sum(known)), useful, parts, len(attempts), max(0.0, between))
 
 
