@@ -60,7 +60,7 @@ def _alone(run: Run) -> Iterator[None]:
 @contextmanager
 def _put_back_unless_held(run: Run) -> Iterator[None]:
     """What an ended submission left goes; it comes back where the new one is not accepted, or is interrupted before."""
-    ended = [run.path / name for name in (orders.STOP, "scheduler.json", "view.json", "settled.json")]
+    ended = [run.path / name for name in (orders.STOP, orders.TRACE, "scheduler.json", "view.json", "settled.json")]
     ended += (run.path / "heartbeat").glob("*.json")
     changed = [run.path / "order.json", run.path / "code.json"]
     kept = {file: file.read_bytes() for file in [*ended, *changed] if file.is_file()}

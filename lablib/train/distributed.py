@@ -49,9 +49,9 @@ class World:
         """Every rank's `values` (n,) as (ranks, n), on every rank."""
         if self.size == 1:
             return values[None]
-        found = values.new_empty(self.size, len(values))
+        found = values.new_empty(self.size * len(values))
         dist.all_gather_into_tensor(found, values)
-        return found
+        return found.reshape(self.size, len(values))
 
     def from_main(self, work: Callable[[], T]) -> T:
         """Do `work` on rank 0 alone and give its (JSON-like) value to every rank.

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,7 +32,7 @@ from lablib.explorers import Monitor
 from lablib.models.build import build_model
 from lablib.models.decoder import decoder_layers, layer_number
 from lablib.report import export
-from lablib.runs import Recorder, Run, artefacts
+from lablib.runs import Recorder, Run, artefacts, recorder
 from lablib.runs.orders import TRACE
 from lablib.runs.traces import request, traces
 from lablib.specs import Accelerator, Cluster, LabError, Mixture, Optimizer, Parallelism, Pretrain, Ref
@@ -243,6 +244,20 @@ def test_a_trace_of_every_rank(spread: dict[str, Path], capsys: pytest.CaptureFi
     assert main(["trace", str(run.path), "--show", "--rank", "7"]) == 2
 
 
+def test_somebody_asks_a_working_run(
+    root: Path, data: Ref, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "LOOK", 0.01)
+    path = new_run(root, recipe(data))
+    asking = threading.Thread(target=main, args=(["trace", str(path), "--steps", "1"],), daemon=True)
+    asking.start()
+    while not (path / TRACE).exists():
+        time.sleep(0.01)
+    carry_out([(path, recipe(data), "")])
+    asking.join(60)
+    assert "aten::mm" in capsys.readouterr().out and not asking.is_alive()
+
+
 def test_only_a_working_run_of_a_stage_that_can_is_traced(spread: dict[str, Path], data: Ref) -> None:
     with pytest.raises(LabError, match="only a working run"):
         request(Run.open(spread["sharded"]), 3)
@@ -253,7 +268,7 @@ def test_only_a_working_run_of_a_stage_that_can_is_traced(spread: dict[str, Path
 
 
 def test_a_collapsing_router_is_named(root: Path, data: Ref) -> None:
-    made = recipe(data, ONE, model=SPARSE, inspect_every=1)
+    made = recipe(data, ONE, model=SPARSE, inspect_every=1, optimizer=Optimizer(learning_rate=1e-5))
     well, ill = new_run(root, made), new_run(root, made)
     carry_out([(well, made, ""), (ill, made, "collapse")])
     assert not events(well, "router_collapse") and measured(well)["experts.0"] > 0.6
@@ -263,7 +278,7 @@ def test_a_collapsing_router_is_named(root: Path, data: Ref) -> None:
 
 
 def test_expert_parallel_ranks_see_all_experts(root: Path, data: Ref, spread: dict[str, Path]) -> None:
-    path, made = new_run(root, recipe(data)), recipe(data, ONE, model=SPARSE, inspect_every=5)
+    made = recipe(data, ONE, model=SPARSE, inspect_every=5)
     path = new_run(root, made)
     carry_out([(path, made, "")])
     for name in ("experts.0", "load_max.0", "experts.1"):
