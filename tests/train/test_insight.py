@@ -41,7 +41,7 @@ from lablib.train.able import check
 from lablib.train.batches import Batches, collate
 from lablib.train.insight import collected_by_hand
 from lablib.train.insight.layers import in_use, logit_max
-from lablib.train.insight.stragglers import PATIENCE, Stragglers, ratios
+from lablib.train.insight.stragglers import PATIENCE, SLOWER, Stragglers, ratios
 from lablib.train.pretrain import pretrain
 
 EXPERTS = 8
@@ -114,7 +114,7 @@ def looked(root: Path, data: Ref) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def spread(root: Path, data: Ref) -> dict[str, Path]:
     """Runs of two ranks: a slow one in two ways, a traced one, and two layouts that are looked at."""
-    long = {"tokens": (PATIENCE + 2) * BATCH * SEQ_LEN, "checkpoint_every": 50, "eval_every": 50}
+    long = {"tokens": (PATIENCE + 4) * BATCH * SEQ_LEN, "checkpoint_every": 50, "eval_every": 50}
     wanted = {
         "data": (recipe(data, SHARDED, **long), "data"),
         "compute": (recipe(data, SHARDED, **long), "compute"),
@@ -208,9 +208,9 @@ def test_the_largest_logit_is_that_of_the_whole_product(length: int) -> None:
 @pytest.mark.parametrize("part", ["data", "compute"])
 def test_a_slow_rank_is_named(spread: dict[str, Path], part: str) -> None:
     named = events(spread[part], "straggler")
-    assert [(event["rank"], event["part"], event["at_step"]) for event in named] == [(1, part, PATIENCE)]
-    assert named[0]["ratio"] > 2 and named[0]["node"] == os.uname().nodename
-    assert all(row["straggle"] > 2 for row in Run.open(spread[part]).rows())
+    assert {(event["rank"], event["part"]) for event in named} == {(1, part)}
+    assert named[0]["at_step"] >= PATIENCE and named[0]["node"] == os.uname().nodename
+    assert named[0]["ratio"] == Run.open(spread[part]).rows()[named[0]["at_step"] - 1]["straggle"] > SLOWER
     assert any("Rank 1" in note for note in Monitor(Run.open(spread[part])).view().notes)
 
 

@@ -21,7 +21,8 @@ class Tracer:
     def __init__(self, run: Recorder, world: World) -> None:
         """Traces go below the run's folder `lablib.runs.traces.FOLDER`."""
         self.run, self.world = run, world
-        self._left, self._profile, self._folder = 0, None, Path()
+        self._left, self._folder = 0, Path()
+        self._profile: profile | None = None
 
     @property
     def busy(self) -> bool:
