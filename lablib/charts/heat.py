@@ -24,8 +24,17 @@ def heat(name: str, title: str, caption: str, unit: str, log: bool = True) -> Fi
         alt.Chart(alt.NamedData(name), width=theme.WIDTH, height=theme.HEIGHT)
         .mark_rect()
         .encode(
-            x=alt.X("step:O", title="step", axis=alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False)),
-            y=alt.Y("layer:O", title="layer", sort="descending", axis=alt.Axis(labelOverlap="greedy", ticks=False)),
+            x=alt.X(
+                "step:O",
+                title="step",
+                axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=14, ticks=False, grid=False),
+            ),
+            y=alt.Y(
+                "layer:O",
+                title="layer",
+                sort="descending",
+                axis=alt.Axis(labelOverlap="greedy", ticks=False, grid=False),
+            ),
             color=alt.Color("value:Q", title=unit, scale=scale, legend=alt.Legend(title=unit, gradientLength=120)),
             tooltip=[alt.Tooltip("step:O"), alt.Tooltip("layer:O"), alt.Tooltip("value:Q", format=".4~g", title=unit)],
         )

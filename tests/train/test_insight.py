@@ -48,6 +48,7 @@ EXPERTS = 8
 SPARSE = MODEL.replace(family="qwen3_moe", moe=MoE(experts=EXPERTS, top_k=2, expert_ffn=32))
 SHARDED = Parallelism(dp_shard=2, micro_batch_size=2)
 TENSOR = Parallelism(tp=2, micro_batch_size=4)
+GENTLY: dict[str, Any] = {"inspect_every": 1, "optimizer": Optimizer(learning_rate=1e-5)}
 LATE = 0.1
 """Seconds that the planted slow rank is slower at each of its chances."""
 READ, MLP, ROUTE = Batches.at, Qwen3MLP.forward, Qwen3MoeTopKRouter.forward
@@ -112,6 +113,25 @@ def looked(root: Path, data: Ref) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+def plain(root: Path, data: Ref) -> Path:
+    """Not looked into, and a dollar a second."""
+    path = new_run(root, recipe(data))
+    machine = Accelerator(name="priced", kind="cpu", memory_gib=4, bandwidth_gb_s=10)
+    Cluster(accelerator=machine, gpus_per_node=1, price_per_gpu_hour=3600.0).save(path / "cluster.json")
+    carry_out([(path, recipe(data), "")])
+    return path
+
+
+@pytest.fixture(scope="module")
+def well(root: Path, data: Ref) -> Path:
+    """Experts that are trained slowly: faster they collapse by themselves, for nothing balances them."""
+    made = recipe(data, ONE, model=SPARSE, **GENTLY)
+    path = new_run(root, made)
+    carry_out([(path, made, "")])
+    return path
+
+
+@pytest.fixture(scope="module")
 def spread(root: Path, data: Ref) -> dict[str, Path]:
     """Runs of two ranks: a slow one in two ways, a traced one, and two layouts that are looked at."""
     long = {"tokens": (PATIENCE + 4) * BATCH * SEQ_LEN, "checkpoint_every": 50, "eval_every": 50}
@@ -120,7 +140,7 @@ def spread(root: Path, data: Ref) -> dict[str, Path]:
         "compute": (recipe(data, SHARDED, **long), "compute"),
         "sharded": (recipe(data, SHARDED, inspect_every=1), ""),
         "tensor": (recipe(data, TENSOR, inspect_every=1), ""),
-        "experts": (recipe(data, Parallelism(ep=2, dp_shard=2, micro_batch_size=2), model=SPARSE, inspect_every=5), ""),
+        "experts": (recipe(data, Parallelism(ep=2, dp_shard=2, micro_batch_size=2), model=SPARSE, **GENTLY), ""),
     }
     paths = {name: new_run(root, made) for name, (made, _) in wanted.items()}
     (paths["sharded"] / TRACE).write_text(json.dumps({"steps": 2}))
@@ -152,23 +172,17 @@ def test_ranks_agree_on_bits_per_byte(looked: Path, spread: dict[str, Path]) -> 
         assert [row["bits_per_byte"] for row in Run.open(spread[name]).rows()] == pytest.approx(alone, rel=1e-4)
 
 
-def test_money_and_time_left(root: Path, data: Ref, looked: Path) -> None:
+def test_money_and_time_left(looked: Path, plain: Path) -> None:
     assert all("dollars" not in row for row in Run.open(looked).rows())
     left = [row["eta_seconds"] for row in Run.open(looked).rows()]
     assert left[-1] == 0 and all(seconds > 0 for seconds in left[:-1])
-    path = new_run(root, recipe(data))
-    machine = Accelerator(name="priced", kind="cpu", memory_gib=4, bandwidth_gb_s=10)
-    Cluster(accelerator=machine, gpus_per_node=1, price_per_gpu_hour=3600.0).save(path / "cluster.json")
-    carry_out([(path, recipe(data), "")])
-    spent = [row["dollars"] for row in Run.open(path).rows()]
-    assert 0 < spent[0] < spent[-1] < Run.open(path).seconds + 1  # a dollar a second
+    spent = [row["dollars"] for row in Run.open(plain).rows()]
+    assert 0 < spent[0] < spent[-1] < Run.open(plain).seconds + 1
 
 
-def test_a_look_changes_nothing(root: Path, data: Ref, looked: Path) -> None:
-    path = new_run(root, recipe(data))
-    carry_out([(path, recipe(data), "")])
-    models = [(run / "model" / "model.safetensors").read_bytes() for run in (path, looked)]
-    assert models[0] == models[1] and not Run.open(path).rows("layers")
+def test_a_look_changes_nothing(data: Ref, looked: Path, plain: Path) -> None:
+    models = [(run / "model" / "model.safetensors").read_bytes() for run in (plain, looked)]
+    assert models[0] == models[1] and not Run.open(plain).rows("layers")
     assert recipe(data).science_hash == recipe(data, inspect_every=1).science_hash
 
 
@@ -267,22 +281,19 @@ def test_only_a_working_run_of_a_stage_that_can_is_traced(spread: dict[str, Path
         request(Run.open(spread["sharded"].parent / data.run), 3)
 
 
-def test_a_collapsing_router_is_named(root: Path, data: Ref) -> None:
-    made = recipe(data, ONE, model=SPARSE, inspect_every=1, optimizer=Optimizer(learning_rate=1e-5))
-    well, ill = new_run(root, made), new_run(root, made)
-    carry_out([(well, made, ""), (ill, made, "collapse")])
+def test_a_collapsing_router_is_named(root: Path, data: Ref, well: Path) -> None:
+    made = recipe(data, ONE, model=SPARSE, **GENTLY)
+    ill = new_run(root, made)
+    carry_out([(ill, made, "collapse")])
     assert not events(well, "router_collapse") and measured(well)["experts.0"] > 0.6
     assert measured(ill)["experts.0"] == pytest.approx(2 / EXPERTS) and measured(ill)["load_max.1"] == EXPERTS / 2
     assert [(event["layer"], event["at_step"]) for event in events(ill, "router_collapse")] == [(0, 3), (1, 3)]
     assert any("router of layer 0" in note for note in Monitor(Run.open(ill)).view().notes)
 
 
-def test_expert_parallel_ranks_see_all_experts(root: Path, data: Ref, spread: dict[str, Path]) -> None:
-    made = recipe(data, ONE, model=SPARSE, inspect_every=5)
-    path = new_run(root, made)
-    carry_out([(path, made, "")])
+def test_expert_parallel_ranks_see_all_experts(well: Path, spread: dict[str, Path]) -> None:
     for name in ("experts.0", "load_max.0", "experts.1"):
-        assert measured(spread["experts"], 5)[name] == pytest.approx(measured(path, 5)[name], rel=1e-2)
+        assert measured(spread["experts"], 5)[name] == pytest.approx(measured(well, 5)[name], rel=1e-2)
 
 
 def test_an_even_load_uses_all_experts() -> None:
