@@ -20,23 +20,27 @@ import torch
 
 from lablib.plan import calibrate
 from lablib.runs import Recorder, Run
+from lablib.runs.orders import TRACE
 from lablib.runs.provenance import hardware, versions
-from lablib.specs import GRPO, SFT, LoRA, ModelSpec, Parallelism, Prepare, Pretrain, Recipe, Task
+from lablib.runs.traces import traces
+from lablib.specs import GRPO, SFT, LoRA, ModelSpec, Parallelism, Prepare, Pretrain, Recipe, Task, write_atomic
 from lablib.stages import execute
 
 MODEL = ModelSpec(family="qwen3", layers=4, hidden=256, heads=4, kv_heads=2, head_dim=64, ffn=768, vocab=1024)
 TASK = Task(name="sums", generator="chain_sum", params={"min_terms": 2, "max_terms": 2}, train=128, test=32)
 
 
-def stage(root: Path, recipe: Recipe) -> Run:
-    """Carry a recipe out in this process."""
+def stage(root: Path, recipe: Recipe, traced: int = 0) -> Run:
+    """Carry a recipe out in this process, with its first `traced` steps traced."""
     recorder = Recorder.create(root, recipe)
+    if traced:
+        write_atomic(recorder.path / TRACE, json.dumps({"steps": traced}))
     with recorder.working():
         execute(recorder.recipe, recorder)
     return Run(recorder.path)
 
 
-def pretrain(root: Path, data: Run, **changes: Any) -> dict[str, Any]:
+def pretrain(root: Path, data: Run, traced: int = 0, **changes: Any) -> dict[str, Any]:
     """Forty steps; gives the last loss, the median speed and the peak memory."""
     recipe = Pretrain(
         model=MODEL,
@@ -47,7 +51,7 @@ def pretrain(root: Path, data: Run, **changes: Any) -> dict[str, Any]:
         parallelism=Parallelism(micro_batch_size=8),
         **{"precision": "bf16", **changes},
     )
-    run = stage(root, recipe)
+    run = stage(root, recipe, traced)
     rows = run.rows()
     return {
         "loss": rows[-1]["loss"],
@@ -71,6 +75,12 @@ def checks(root: Path) -> dict[str, Callable[[], Any]]:
         made["base"] = Run(root / found["run"])
         return found
 
+    def inside() -> dict[str, Any]:
+        run = Run(root / pretrain(root, made["data"], traced=3, inspect_every=10)["run"])
+        (found,) = traces(run)
+        assert found.by == "device_ms" and found.memory is not None and "logit_max.3" in run.rows("layers")[-1]
+        return {"top operators": [row["op"] for row in found.ops[:5]], "layers": run.rows("layers")[-1]}
+
     def post(kind: type[SFT] | type[GRPO], **fields: Any) -> str:
         return stage(root, kind(model=made["base"].model, steps=3, seq_len=128, precision="bf16", **fields)).id
 
@@ -82,6 +92,7 @@ def checks(root: Path) -> dict[str, Callable[[], Any]]:
         "pretrain bf16, selective recomputation": lambda: pretrain(root, made["data"], recompute="selective"),
         "pretrain bf16, full recomputation": lambda: pretrain(root, made["data"], recompute="full"),
         "pretrain bf16, torch.compile": lambda: pretrain(root, made["data"], compile=True),
+        "pretrain bf16, traced and looked into": inside,
         "SFT bf16": lambda: post(SFT, data=TASK, batch_size=8),
         "SFT bf16, LoRA": lambda: post(SFT, data=TASK, batch_size=8, lora=LoRA()),
         "GRPO bf16": lambda: post(GRPO, task=TASK, prompts_per_step=4, group_size=4, max_new_tokens=8),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cluster.board import jobs
     from cluster.calibration import calibrate
-    from cluster.control import extend, requeue, resume, stop, tail
+    from cluster.control import extend, requeue, resume, stop, tail, trace
     from cluster.mixing import learn_mixture
     from cluster.submission import submit, submit_all
     from lablib.specs import Profile
@@ -20,7 +20,7 @@ _FROM = {
     "calibrate": "cluster.calibration",
     "jobs": "cluster.board",
     "learn_mixture": "cluster.mixing",
-    **dict.fromkeys(("extend", "requeue", "resume", "stop", "tail"), "cluster.control"),
+    **dict.fromkeys(("extend", "requeue", "resume", "stop", "tail", "trace"), "cluster.control"),
     **dict.fromkeys(("submit", "submit_all"), "cluster.submission"),
     "Profile": "lablib.specs",
 }
@@ -37,6 +37,7 @@ __all__ = [
     "submit",
     "submit_all",
     "tail",
+    "trace",
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from cluster import far, here, snapshot
 from cluster.slurm import query
 from cluster.submission import start
-from lablib.runs import Recorder, Run, RunState, jsonl, mirror, orders, provenance
+from lablib.runs import Recorder, Run, RunState, jsonl, mirror, orders, provenance, traces
 from lablib.specs import LabError, write_atomic
 from lablib.specs.units import parse_dollars, parse_seconds
 
@@ -60,7 +60,7 @@ def _alone(run: Run) -> Iterator[None]:
 @contextmanager
 def _put_back_unless_held(run: Run) -> Iterator[None]:
     """What an ended submission left goes; it comes back where the new one is not accepted, or is interrupted before."""
-    ended = [run.path / name for name in (orders.STOP, "scheduler.json", "view.json", "settled.json")]
+    ended = [run.path / name for name in (orders.STOP, orders.TRACE, "scheduler.json", "view.json", "settled.json")]
     ended += (run.path / "heartbeat").glob("*.json")
     changed = [run.path / "order.json", run.path / "code.json"]
     kept = {file: file.read_bytes() for file in [*ended, *changed] if file.is_file()}
@@ -93,6 +93,15 @@ def stop(run: Run, now: bool = False) -> int:
     query.command("scancel", *([] if waiting else ["--signal=USR2"]), held.job_id)
     query.forget()
     return 1
+
+
+def trace(run: Run, steps: int = 3) -> None:
+    """Ask a working run, wherever it is, to trace its next `steps` steps; `lablib.runs.traces.traces` reads what comes of it.
+    Raises `LabError` where the run's stage cannot, or it is not working."""
+    if mirror.origin(run.path):
+        far.ask(run, "trace", steps=steps)
+    else:
+        traces.request(run, steps)
 
 
 def requeue(run: Run) -> Run:

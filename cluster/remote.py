@@ -21,6 +21,7 @@ ACTS: dict[str, Callable[..., Any]] = {
     "resume": control.resume,
     "requeue": control.requeue,
     "extend": control.extend,
+    "trace": control.trace,
 }
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "submit": "start a recipe here or as a Slurm job, and return at once",
     "jobs": "the runs with state, progress, ETA, loss and money",
     "watch": "follow a run until it ends",
+    "trace": "have a working run record what its ranks do in the next steps, and show where the time went",
     "logs": "what a rank of a run printed",
     "data": "what a prepared data set is made of: funnel, rights, what was dropped",
     "mixture": "learn a data mixture from small proxy runs, and see whether it holds up",

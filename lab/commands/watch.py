@@ -7,7 +7,24 @@ import json
 
 from lab.show import console
 from lablib.runs import Run, RunState
-from lablib.specs.units import show_seconds
+from lablib.specs.units import show_dollars, show_seconds
+
+SHOWN = {
+    "loss": "loss",
+    "bits_per_byte": "bpb",
+    "reward": "reward",
+    "accuracy": "accuracy",
+    "grad_norm": "grad_norm",
+    "lr": "lr",
+    "tokens_per_second": "tokens_per_second",
+    "mfu": "mfu",
+    "memory_gib": "GiB",
+    "data_wait": "data_wait",
+    "chinchilla": "chinchilla",
+    "straggle": "straggle",
+    "dollars": "dollars",
+}
+"""Metrics of a line, in its order, and what they are called there; one that was not measured is left out."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -31,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _line(row: dict[str, object], run: Run) -> str:
     parts = [f"step {row['step']}"]
-    for name in ("loss", "reward", "accuracy", "grad_norm", "lr", "tokens_per_second"):
+    for name, label in SHOWN.items():
         value = row.get(name)
         if isinstance(value, int | float):
-            parts.append(f"{name} {value:.4g}")
-    eta = run.progress.get("eta_seconds")
-    return "  ".join([*parts, f"eta {show_seconds(eta)}"] if eta else parts)
+            parts.append(f"{label} {show_dollars(value) if name == 'dollars' else f'{value:.4g}'}")
+    eta = row.get("eta_seconds", run.progress.get("eta_seconds"))
+    return "  ".join([*parts, f"eta {show_seconds(eta)}"] if isinstance(eta, int | float) and eta else parts)

@@ -8,6 +8,7 @@ from lablib.charts.coordinates import coordinates
 from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
 from lablib.charts.figure import Figure
 from lablib.charts.funnel import funnel, rules
+from lablib.charts.heat import cells, heat
 from lablib.charts.mixture import epochs_by_domain, loss_by_domain, mixture_over_training, mixture_read
 from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
@@ -20,6 +21,7 @@ __all__ = [
     "Frame",
     "accuracy",
     "bundle",
+    "cells",
     "columns",
     "coordinates",
     "edit_curve",
@@ -27,6 +29,7 @@ __all__ = [
     "fertility",
     "funnel",
     "grad_norm",
+    "heat",
     "learning_rate",
     "loss",
     "loss_by_domain",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from lablib import charts
 from lablib.charts import Figure, Frame
-from lablib.explorers import domains, forecast, show
+from lablib.explorers import domains, forecast, inside, show
 from lablib.explorers.planned import Planned, planned
-from lablib.explorers.view import Headline, Status, Tone, View
+from lablib.explorers.view import Headline, Status, Table, Tone, View
+from lablib.explorers.wall import wall_table
 from lablib.runs import GLYPHS, Run, RunState
+from lablib.runs.account import account
 from lablib.runs.jsonl import Tail
 from lablib.specs.units import show_count
 
@@ -29,8 +33,10 @@ ADVICE = {
     RunState.LOST: "The process died without a word (killed, out of memory or a restart of its machine). Submit the run again: it resumes from its last checkpoint.",
     RunState.STOPPED: "Stopped on request after saving; submit it again to resume.",
 }
-HEALING = ("rewound", "not_finite", "hardware", "fp32_attention", "checkpoint_torn")
-"""Kinds of events in which a training run heals itself (`lablib.train.stability`)."""
+HEALING = ("rewound", "not_finite", "hardware", "fp32_attention", "checkpoint_torn", *inside.ALARMS)
+"""Kinds of events in which a training run heals itself (`lablib.train.stability`) or asks for help."""
+ACCOUNTED = 30.0
+"""Seconds between two accounts of a run that goes on: each reads its whole files."""
 SPAN = 20
 """Logged steps that the smoothed curves average over; a tenth of them while there are few, else the line would lag."""
 
@@ -41,9 +47,10 @@ class Monitor:
     def __init__(self, run: Run, points: int = charts.sample.MOST) -> None:
         """`points` is the most of one series that `view` holds."""
         self.run, self._points = run, points
-        self._tails = {name: Tail(run.path / "metrics" / f"{name}.jsonl") for name in ("train", "eval")}
+        self._tails = {name: Tail(run.path / "metrics" / f"{name}.jsonl") for name in ("train", "eval", "layers")}
         self._rows: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in self._tails}
         self._events, self._happened = Tail(run.path / "events.jsonl"), list[dict[str, Any]]()
+        self._account: tuple[float, RunState, tuple[Table, ...]] | None = None
 
     def rows(self, stream: str) -> list[dict[str, Any]]:
         """All rows of a stream by step so far; a step that was logged again counts once."""
@@ -56,13 +63,22 @@ class Monitor:
         self._happened += [event for event in self._events.read() if event.get("kind") in HEALING]
         return self._happened
 
+    def wall(self, state: RunState) -> tuple[Table, ...]:
+        """Where the time of all attempts went; none before the first logged step."""
+        kept, now = self._account, time.monotonic()
+        if kept is None or kept[1] is not state or now - kept[0] > ACCOUNTED:
+            found = account(self.run)
+            tables = () if found is None else (wall_table(asdict(found), self.run.estimate),)
+            self._account = kept = (now, state, tables)
+        return kept[2]
+
     def view(self) -> View:
         """The screen of this moment. Reads files; never writes or waits."""
         run, state, plan = self.run, self.run.state, planned(self.run)
         train, heldout = self.rows("train"), self.rows("eval")
         healing = self.healing()
         frames = _frames(train, heldout, plan, run.forecast, self._points) | _rewinds(healing)
-        frames |= domains.frames(run, train, heldout, self._points)
+        frames |= domains.frames(run, train, heldout, self._points) | inside.frames(self.rows("layers"))
         read = domains.table(frames)
         progress = run.progress
         return View(
@@ -73,7 +89,7 @@ class Monitor:
             headlines=tuple(_headlines(run, state, train, frames, plan, progress)),
             charts=tuple(figures(frames)),
             frames=frames,
-            tables=() if read is None else (read,),
+            tables=(*(() if read is None else (read,)), *self.wall(state)),
             notes=(*healed(healing), *domains.repeats(frames), *_notes(run, state, frames), *_spent(train)),
             failure=run.failure if state in (RunState.FAILED, RunState.LOST) else "",
         )
@@ -93,6 +109,8 @@ def healed(events: list[dict[str, Any]]) -> list[str]:
 
 
 def _sentence(event: dict[str, Any]) -> str:
+    if event["kind"] in inside.ALARMS:
+        return inside.sentence(event)
     if event["kind"] == "hardware":
         return f"Step {event['at_step']:,} came out different when it was computed again: check the hardware of {', '.join(event['nodes']) or 'every node'}."  # fmt: skip
     if event["kind"] == "fp32_attention":
@@ -158,7 +176,8 @@ def figures(frames: Mapping[str, Frame]) -> list[Figure]:
         "grad_norm": charts.grad_norm,
     }
     known = [make() for name, make in made.items() if name in frames or (name == "loss" and "band" in frames)]
-    return known + [charts.metric(name, *words) for name, words in OTHER.items() if name in frames]
+    others = [charts.metric(name, *words) for name, words in OTHER.items() if name in frames]
+    return known + others + inside.figures(frames)
 
 
 def _headlines(
@@ -218,9 +237,11 @@ def _time(state: RunState, seconds: float, plan: Planned, progress: dict[str, An
 
 
 def _spent(train: list[dict[str, Any]]) -> list[str]:
-    """What the last row says of data: waited for, and read for the size of the model."""
+    """What the last row says of data: how well it is predicted, waited for, and read for the size of the model."""
     last = train[-1] if train else {}
     told = []
+    if last.get("bits_per_byte") is not None:
+        told.append(f"{last['bits_per_byte']:.3f} bits per byte of training text")
     if last.get("data_wait") is not None:
         told.append(f"{last['data_wait']:.1%} of a step waits for data")
     if last.get("chinchilla") is not None:

@@ -17,6 +17,8 @@ from lablib.explorers.monitor import HEALING
 from lablib.explorers.planned import planned
 from lablib.report import contamination, scores
 from lablib.runs import Run
+from lablib.runs.account import account
+from lablib.runs.traces import traces
 
 SCHEMA = 1
 Record = dict[str, Any]
@@ -48,6 +50,11 @@ def _run(run: Run) -> RunRecord:
         "manifest": run.manifest,
         "artefacts": [asdict(item) for item in run.artefacts.values()],
         "events": [event for event in run.events() if event["kind"] in SHOWN_EVENTS],
+        "account": _account(run),
+        "traces": [
+            {**asdict(trace), "file": _inside(run, trace.file), "memory": _inside(run, trace.memory)}
+            for trace in traces(run)
+        ],
         "failure": run.failure,
         "data": _data(run),
         "contamination": contamination.read(run),
@@ -55,6 +62,16 @@ def _run(run: Run) -> RunRecord:
         "samples": scores.samples(run),
     }
     return _finite(made)
+
+
+def _account(run: Run) -> dict[str, Any] | None:
+    found = account(run)
+    return None if found is None else asdict(found)
+
+
+def _inside(run: Run, file: Path | None) -> str | None:
+    """A file of the run by its place in the run's folder."""
+    return None if file is None else str(file.relative_to(run.path))
 
 
 def _data(run: Run) -> dict[str, Any] | None:

@@ -23,6 +23,8 @@ from lablib.specs.units import Dollars
 
 STOP = "stop.json"
 """A run folder with this file is asked to save and stop, from whichever machine."""
+TRACE = "trace.json"
+"""A run folder with this file is asked to trace its next ``steps`` steps."""
 ORIGIN = "origin.json"
 """A folder with this file mirrors a run of another machine, whose scheduler only that one can ask."""
 CODE = ".code"

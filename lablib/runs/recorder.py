@@ -43,6 +43,7 @@ class Recorder:
         self._stop = threading.Event()
         self._why = ""
         self._looked = 0.0
+        self._sought = 0.0
         self._spent_before = 0.0
         self._heart: heartbeat.Heart | None = None
         self._progressed = 0.0
@@ -79,9 +80,29 @@ class Recorder:
         self._why = self._why or ("asked" if asked else why)
         self._stop.set()
 
+    @property
+    def trace_requested(self) -> int:
+        """Steps that somebody asked to have traced (`orders.TRACE`), told once and to rank 0 alone; else 0."""
+        if not self.is_main or time.monotonic() - self._sought <= LOOK:
+            return 0
+        self._sought, file = time.monotonic(), self.path / orders.TRACE
+        try:
+            asked = documents.table(file, "steps")
+            file.unlink(missing_ok=True)
+            return 0 if asked is None else int(asked["steps"])
+        except (LabError, ValueError) as error:
+            self.event("trace_failed", reason=str(error))
+            file.unlink(missing_ok=True)
+            return 0
+
+    @property
+    def seconds(self) -> float:
+        """Working time of all attempts so far; rank 0 alone knows of earlier ones."""
+        return self._spent_before + self._worked()
+
     def _over_budget(self) -> bool:
         order = orders.order(self.path)  # read anew: a budget can be extended
-        hours = (self._spent_before + self._worked()) / 3600 * order.gpus(self.recipe.gpus)
+        hours = self.seconds / 3600 * order.gpus(self.recipe.gpus)
         price = order.profile.price_per_gpu_hour
         dollars = None if price is None else hours * price
         most = order.max_gpu_hours, order.max_dollars
@@ -100,14 +121,14 @@ class Recorder:
         if self.is_main:
             jsonl.event(self.path, kind, **details)
 
-    def saved(self, at_step: int, path: Path) -> None:
+    def saved(self, at_step: int, path: Path, **details: Any) -> None:
         """Say that everything up to `at_step` is kept at `path` and need not be done again.
 
         Every stage says so by this, in steps or whatever it counts: an attempt that kept more than those before it made
         progress (`cluster.settle`), and one that did not may be the run's last.
         """
         inside = path.is_relative_to(self.path)
-        self.event("checkpoint", at_step=at_step, path=str(path.relative_to(self.path) if inside else path))
+        self.event("checkpoint", at_step=at_step, path=str(path.relative_to(self.path) if inside else path), **details)
 
     def progress(self, done: float, total: float, unit: str = "steps") -> None:
         """How far the stage is, and how fast since this attempt began; written every `PROGRESS` seconds and at the end."""
@@ -199,7 +220,9 @@ class Recorder:
         """Say what the process is at ("waiting", "running"); time spent waiting does not count as the run's."""
         if self._heart and phase != self._heart.pulse.phase:
             self._since = time.monotonic()
+            left = self._heart.pulse.phase
             self._heart.beat(phase=phase, started=time.time())
+            self.event("phase", phase=phase, left=left)
 
     def _worked(self) -> float:
         waiting = self._heart is not None and self._heart.pulse.phase == "waiting"

@@ -141,7 +141,14 @@ class Prepare(Recipe):
 class Pretrain(Recipe):
     """Causal language modelling on packed documents."""
 
-    EXECUTION = Recipe.EXECUTION | {"eval_every", "permanent_every", "cross_entropy", "offload", "expert_imbalance"}
+    EXECUTION = Recipe.EXECUTION | {
+        "eval_every",
+        "permanent_every",
+        "inspect_every",
+        "cross_entropy",
+        "offload",
+        "expert_imbalance",
+    }
     stage: Literal["pretrain"] = "pretrain"
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     data: Ref | str = "core"
@@ -182,6 +189,8 @@ class Pretrain(Recipe):
     """Steps between held-out evaluations; None evaluates about five times a run."""
     eval_tokens: Count = 65_536
     log_every: int = Field(default=1, gt=0)
+    inspect_every: int | None = Field(default=None, gt=0)
+    """Logged steps between looks inside the layers (activations, attention logits, gradients, routers); None takes none."""
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Self:

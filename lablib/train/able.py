@@ -21,6 +21,8 @@ def check(recipe: Pretrain) -> None:
         if value not in done:
             raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
     check_batch(recipe)
+    if recipe.inspect_every and recipe.compile:
+        raise LabError(f"inspect_every={recipe.inspect_every}: its hooks would compile the model anew at every look; set compile=False, or leave it out")  # fmt: skip
     if recipe.document_mask and recipe.model.ssm:
         raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
 

@@ -45,6 +45,14 @@ class World:
         """Whether any rank says so; one decision for all."""
         return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
 
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Every rank's `values` (n,) as (ranks, n), on every rank."""
+        if self.size == 1:
+            return values[None]
+        found = values.new_empty(self.size * len(values))
+        dist.all_gather_into_tensor(found, values)
+        return found.reshape(self.size, len(values))
+
     def from_main(self, work: Callable[[], T]) -> T:
         """Do `work` on rank 0 alone and give its (JSON-like) value to every rank.
 

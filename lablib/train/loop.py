@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lablib.runs import Recorder
 from lablib.specs import Pretrain
-from lablib.train.batches import Batches
+from lablib.train.batches import Batch, Batches
 from lablib.train.checkpoint import Checkpoints, Position
 from lablib.train.heldout import Heldout
+from lablib.train.insight import Insight, collect_all, collected_by_hand
 from lablib.train.meter import Meter
 from lablib.train.optimizer import set_learning_rate
 from lablib.train.schedule import learning_rate
@@ -28,6 +30,7 @@ class Parts:
     checkpoints: Checkpoints
     meter: Meter
     guard: Guard
+    insight: Insight
     restart: Callable[[], None]
     """Put model and optimiser back to where they were before the first step."""
 
@@ -38,20 +41,26 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     False means that the run was asked to stop: its state is saved and the same call continues it. A spike is met by going
     back to an earlier checkpoint (`lablib.train.stability`). Raises `LabError` where that does not help.
     """
+    with collected_by_hand():
+        return _train(recipe, run, parts)
+
+
+def _train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     guard, owed = parts.guard, False
     at = resume(recipe, run, parts)
     while at.step < recipe.steps:
-        if parts.stepper.world.any(run.stop_requested):
+        if parts.insight.asked_to_stop(at.step + 1):
             save(recipe, run, parts, at)
             return False
         rate = guard.rate * learning_rate(at.step, recipe.steps, recipe.optimizer.learning_rate, recipe.schedule)
         set_learning_rate(parts.stepper.optimizer, rate)
         first = guard.begin(at.sequences)
-        parts.meter.start()
-        batches = parts.batches.at(first)
-        parts.meter.loaded()
-        outcome = parts.stepper(batches, guard.doubts)
-        parts.meter.stop()
+        with parts.insight.of_step(at.step + 1):
+            parts.meter.start()
+            batches = parts.batches.at(first)
+            parts.meter.loaded()
+            outcome = parts.stepper(batches, guard.doubts)
+            parts.meter.stop()
         spike = guard.observe(at.step + 1, first, outcome)
         if spike is not None:
             at, owed = go_back(recipe, run, parts, spike), False
@@ -61,10 +70,10 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
             continue
         last = at.step == recipe.steps
         if at.step % recipe.log_every == 0 or last:
-            log(recipe, run, parts, at, outcome, rate)
+            log(recipe, run, parts, at, outcome, rate, batches)
         run.progress(at.step, recipe.steps)
         if due(at.step, recipe.eval_every, recipe.steps, times=5):
-            run.log(at.step, stream="eval", **parts.heldout(parts.stepper))
+            evaluate(run, parts, at)
         owed = owed or due(at.step, recipe.checkpoint_every, recipe.steps, times=10)
         if owed and (guard.calm or last):
             save(recipe, run, parts, at)
@@ -108,14 +117,24 @@ def go_back(recipe: Pretrain, run: Recorder, parts: Parts, spike: Spike) -> Posi
     return resume(recipe, run, parts, begun=True)
 
 
+def evaluate(run: Recorder, parts: Parts, at: Position) -> None:
+    """One row of the eval stream, and how long it took."""
+    begun = time.perf_counter()
+    run.log(at.step, stream="eval", **parts.heldout(parts.stepper))
+    run.event("evaluated", at_step=at.step, took=time.perf_counter() - begun)
+
+
 def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
     """Publish a checkpoint of where the run stands."""
-    stepper, whole = parts.stepper, replace(at, memory=parts.guard.memory())
+    begun, stepper, whole = time.perf_counter(), parts.stepper, replace(at, memory=parts.guard.memory())
     path = parts.checkpoints.save(stepper.model, stepper.optimizer, whole, str(recipe.parallelism))
-    run.saved(at.step, path)
+    run.saved(at.step, path, took=time.perf_counter() - begun)
+    collect_all()
 
 
-def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:
+def log(
+    recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float, batches: list[Batch]
+) -> None:
     """One row of the train stream; `step` counts the updates made, `tokens` what they have read, ``tokens.<domain>`` what of
     it is of each domain: data that was passed over counts in neither.
     """
@@ -123,4 +142,5 @@ def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Ou
     gone = parts.batches.tokens(0, at.sequences)
     domains = {f"tokens.{name}": tokens - at.passed.get(name, 0) for name, tokens in gone.items()}
     tokens = at.sequences * recipe.seq_len - sum(at.passed.values())
-    run.log(at.step, "train", tokens=tokens, **measured, **domains, **parts.meter.report(tokens))
+    told = parts.insight.report(at.step, parts.meter, batches, outcome)
+    run.log(at.step, "train", tokens=tokens, **measured, **domains, **parts.meter.report(tokens), **told)

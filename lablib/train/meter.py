@@ -25,6 +25,8 @@ class Meter:
         self.tokens, self.device, self.ideal = tokens, device, ideal
         self.fastest = None if peak is None else flops / peak
         self._seconds, self._waited, self._steps, self._begun = 0.0, 0.0, 0, 0.0
+        self.last_seconds, self.last_waited = 0.0, 0.0
+        """Of the last step: all of it, and its wait for data."""
 
     def start(self) -> None:
         """A step begins."""
@@ -32,11 +34,13 @@ class Meter:
 
     def loaded(self) -> None:
         """The step's batches are there: what went before was waiting for data."""
-        self._waited += time.perf_counter() - self._begun
+        self.last_waited = time.perf_counter() - self._begun
+        self._waited += self.last_waited
 
     def stop(self) -> None:
         """A step has ended (its loss has reached the host, so the device is done with it)."""
-        self._seconds += time.perf_counter() - self._begun
+        self.last_seconds = time.perf_counter() - self._begun
+        self._seconds += self.last_seconds
         self._steps += 1
 
     def report(self, read: int = 0) -> dict[str, float]:

@@ -25,6 +25,7 @@ from lablib.train.batches import Batches
 from lablib.train.checkpoint import Checkpoints
 from lablib.train.distributed import World, joined
 from lablib.train.heldout import Heldout
+from lablib.train.insight import Insight
 from lablib.train.loop import Parts, train
 from lablib.train.meter import Meter
 from lablib.train.optimizer import build_optimizer
@@ -69,6 +70,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     data.check_epochs(recipe.steps * recipe.step_tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
     keep = recipe.keep_checkpoints, recipe.stability.rewind, recipe.permanent_every
+    lengths = token_bytes(source.tokenizer, recipe.model.vocab)
     return Parts(
         Stepper(
             model,
@@ -85,10 +87,11 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
             recipe.z_loss,
         ),
         Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
-        heldout(recipe, source),
+        heldout(recipe, source, lengths),
         Checkpoints(run.folder("checkpoints"), world, *keep),
         meter(recipe, run, world),
         Guard(recipe.stability, run, world, per_step, shifts(source.mixture, recipe.seq_len)),
+        Insight(recipe, run, world, model, optimizer, lengths),
         lambda: restart(recipe, world, model, optimizer, links),
     )
 
@@ -144,13 +147,12 @@ def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast:
     return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, widths, dtype, recipe.z_loss)
 
 
-def heldout(recipe: Pretrain, source: Source) -> Heldout:
+def heldout(recipe: Pretrain, source: Source, lengths: torch.Tensor) -> Heldout:
     """The held-out split in its natural proportions, at most `eval_tokens` of it, and of each domain, where it has so many,
     half of what it would have if all were read alike."""
     data = PackedDataset(source.data, Mixture(), recipe.seq_len, "heldout", recipe.seed)
     count = max(1, min(recipe.eval_tokens, data.tokens_available) // recipe.seq_len)
     least = max(1, count // (2 * len(data.domains)))
-    lengths = token_bytes(source.tokenizer, recipe.model.vocab)
     return Heldout(data, count, recipe.parallelism.micro_batch_size, recipe.document_mask, lengths, least)
 
 
