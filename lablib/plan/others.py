@@ -16,7 +16,7 @@ from lablib.plan.ranges import Range
 from lablib.plan.resolve import model_of
 from lablib.plan.synthesizing import written_bytes
 from lablib.plan.work import Work
-from lablib.specs import Evaluate, Export, ModelSpec, Parallelism, Prepare, Ref, Synthesize, parse_recipe
+from lablib.specs import Evaluate, Export, Merge, ModelSpec, Parallelism, Prepare, Ref, Synthesize, parse_recipe
 from lablib.specs.paths import runs_root
 
 CORE_BYTES = 59_000_000
@@ -28,6 +28,8 @@ LOGIT_BYTES = 12
 """Bytes of each logit of a batch that is scored: the logits, their contiguous transpose and the log-probabilities, in fp32."""
 SAMPLED_TOKENS = 200
 """Length of one free continuation that an evaluation shows."""
+MERGED_FILE = 2**30
+"""Largest file of a merged model (`lablib.models.merge.FILE_BYTES`)."""
 PROBES = {"cpu": 20.0, "gpu": 60.0}
 """Seconds that the probes of `lab calibrate` take: on a quiet server core (docs/planner.md), and a guess for GPUs."""
 PROBE_GIB = 0.4
@@ -164,6 +166,21 @@ def export(recipe: Export, machine: Machine, root: Path | None) -> Work:
         params=params.replace(trainable=0),
         spread=Range(low=0.5, mid=1.0, high=2.0),
         precision=recipe.dtype,
+    )
+
+
+def merge(recipe: Merge, machine: Machine, root: Path | None) -> Work:
+    """Read every model, a tensor at a time, and write one; memory holds a file of the result."""
+    params = count(model_of(recipe.models[-1], root))
+    whole = 4 * params.total
+    parts = {"params": min(whole, MERGED_FILE) / GIB, "overhead": machine.efficiency.reserve_gib}
+    return Work(
+        steps=1,
+        step_parts={"disk": (recipe.count + 1) * whole / work.DISK},
+        memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
+        params=params.replace(trainable=0),
+        spread=Range(low=0.5, mid=1.0, high=2.0),
+        precision="fp32",
     )
 
 

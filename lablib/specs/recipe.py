@@ -26,6 +26,7 @@ OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion"
 """The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
 LATER: dict[str, dict[str, Any]] = {
     "": {"z_loss": 0.0, "mup": None, "synthetic": None},
+    "model": {"rope_scaling": None},
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},
     "clean": {"max_profanity": None},

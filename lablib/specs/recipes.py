@@ -1,4 +1,4 @@
-"""The recipes, one class a stage: prepare → pretrain → SFT → preference, reward → GRPO, PPO → evaluate → export."""
+"""The recipes, one class a stage: prepare → pretrain → midtrain → SFT → preference, reward → GRPO, PPO → evaluate → export."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
-from lablib.specs.afterwards import Calibrate, Evaluate, Export
+from lablib.specs.afterwards import Calibrate, Evaluate, Export, Merge
 from lablib.specs.base import Spec
 from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref
 from lablib.specs.dedup import Dedup, Repeats
 from lablib.specs.errors import LabError, teach
+from lablib.specs.midtrain import MidtrainKind, Replay, usual_settings
 from lablib.specs.mixtures import Curriculum, mean
 from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
@@ -206,13 +207,17 @@ class Pretrain(Recipe):
         return self
 
     @property
+    def blend(self) -> Mixture | Curriculum | Ref:
+        """What is read: the mixture, here alone."""
+        return self.mixture
+
+    @property
     def mean_mixture(self) -> Mixture:
         """The one mixture with the same tokens of every domain. Raises `LabError` where another run makes the mixture."""
-        if isinstance(self.mixture, Ref):
-            raise LabError(
-                f"mixture={self.mixture} is not known before run {self.mixture.run} has made it; give a mixture"
-            )
-        return mean(self.mixture)
+        blend = self.blend
+        if isinstance(blend, Ref):
+            raise LabError(f"mixture={blend} is not known before run {blend.run} has made it; give a mixture")
+        return mean(blend)
 
     @property
     def _round_tokens(self) -> int:
@@ -237,6 +242,49 @@ class Pretrain(Recipe):
         if found["stability"] == usual:
             del found["stability"]
         return found
+
+
+class Midtrain(Pretrain):
+    """Train a model further, by the same loop: anneal it, teach it a new domain, or lengthen its sequences.
+
+    What the recipe leaves out is as its kind has it (`lablib.specs.midtrain.usual_settings`); `lablib.specs.further` makes one from
+    the recipe that made the model. Held-out loss is measured before the first step too.
+    """
+
+    stage: Literal["midtrain"] = "midtrain"  # type: ignore[assignment]
+    kind: MidtrainKind = "anneal"
+    start: ModelInput
+    """The model to go on from; it must have the shape that `model` says."""
+    from_step: int | None = Field(default=None, gt=0)
+    """A checkpoint of the run that `start` refers to, instead of the model that it ended with: weights and optimiser."""
+    replay: Replay | None = None
+    """Some of the old mixture, read beside `mixture`; held-out loss is then told of the old and the new one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_kind(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind", "anneal") in get_args(MidtrainKind):
+            return {**usual_settings(data.get("kind", "anneal")), **data}
+        return data
+
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Self:
+        if self.from_step is not None and not isinstance(self.start, Ref):
+            raise ValueError(f"from_step={self.from_step}: start={self.start!r} is a model; refer to the run that wrote the checkpoint, run.model")  # fmt: skip
+        if self.replay and not (isinstance(self.mixture, Mixture) and self.mixture.weights and self.replay.mixture.weights):  # fmt: skip
+            raise ValueError("replay: mixture and replay.mixture must both name the weights of their domains")
+        return self
+
+    @property
+    def blend(self) -> Mixture | Curriculum | Ref:
+        """The mixture with the replayed one beside it."""
+        return self.replay.blend(self.mixture) if self.replay and isinstance(self.mixture, Mixture) else self.mixture
+
+    @property
+    def sides(self) -> dict[str, Mixture]:
+        """What held-out loss is told of apart, by name."""
+        whole = isinstance(self.mixture, Mixture)
+        return {"new": self.mixture, "old": self.replay.mixture} if self.replay and whole else {}  # type: ignore[dict-item]
 
 
 class DoReMi(Recipe):
@@ -280,24 +328,24 @@ class DoReMi(Recipe):
 
 
 AnyRecipe = Annotated[
-    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export | Calibrate | DoReMi | Synthesize,
+    Prepare
+    | Pretrain
+    | Midtrain
+    | Merge
+    | SFT
+    | Preference
+    | Reward
+    | GRPO
+    | PPO
+    | Evaluate
+    | Export
+    | Calibrate
+    | DoReMi
+    | Synthesize,
     Field(discriminator="stage"),
 ]
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
-STAGES = (
-    "prepare",
-    "pretrain",
-    "sft",
-    "preference",
-    "reward",
-    "grpo",
-    "ppo",
-    "evaluate",
-    "export",
-    "calibrate",
-    "doremi",
-    "synthesize",
-)
+STAGES: tuple[str, ...] = tuple(recipe.model_fields["stage"].default for recipe in get_args(get_args(AnyRecipe)[0]))
 
 
 def parse_recipe(data: dict[str, Any]) -> AnyRecipe:
@@ -336,6 +384,8 @@ __all__ = [
     "DoReMi",
     "Evaluate",
     "Export",
+    "Merge",
+    "Midtrain",
     "ModelInput",
     "PostTrain",
     "Preference",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lablib.runs import Recorder
-from lablib.specs import Pretrain
+from lablib.specs import Midtrain, Pretrain
 from lablib.train.batches import Batches
 from lablib.train.checkpoint import Checkpoints, Position
 from lablib.train.heldout import Heldout
@@ -39,6 +39,8 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     """
     guard, owed = parts.guard, False
     at = resume(recipe, run, parts)
+    if at.step == 0 and isinstance(recipe, Midtrain):
+        run.log(0, stream="eval", **parts.heldout(parts.stepper))
     while at.step < recipe.steps:
         if parts.stepper.world.any(run.stop_requested):
             save(recipe, run, parts, at)

@@ -1,0 +1,56 @@
+"""What mid-training has beside pretraining: kinds with their usual settings, and replay of the old mixture."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lablib.specs.base import Spec
+from lablib.specs.data import Mixture
+
+MidtrainKind = Literal["anneal", "continue", "extend"]
+"""anneal: a better mixture under a decaying rate; continue: a new domain, beside some of the old mixture; extend: longer
+sequences."""
+GENTLE = 0.1
+"""Peak rate of training on a new domain or at a new length, as a share of pretraining's (the guide, §11.3)."""
+PEAK = 3e-4
+"""`Optimizer`'s usual rate."""
+ANNEAL = 0.15
+"""Share of all tokens that annealing takes: 10 to 20 % (Llama 3 and DeepSeek by the guide, §3; arXiv 2405.18392 §3.2)."""
+EXTEND_TOKENS = 10**9, 10**10
+"""Training at a new length takes 1 to 10 billion tokens (the guide, §11.2)."""
+REPLAY_SHARES = 0.1, 0.3
+"""Share of the old mixture that keeps a model from forgetting (the guide, §11.3)."""
+DOMAIN_PASSES = 0.1, 1.0
+"""Tokens to read of a new domain, in passes over what there is of it (the guide, §11.3)."""
+
+
+class Replay(Spec):
+    """Some of what the model was trained on before, so that it is not forgotten."""
+
+    mixture: Mixture
+    """The old mixture, over the domains of the same data."""
+    share: float = Field(default=0.2, ge=0, lt=1)
+    """Of all tokens."""
+
+    def blend(self, new: Mixture) -> Mixture:
+        """`new` with `share` of the old mixture beside it, under the stricter epoch limit."""
+        names = dict.fromkeys((*new.weights, *self.mixture.weights))
+        shares = {
+            name: (1 - self.share) * new.weights.get(name, 0.0) + self.share * self.mixture.weights.get(name, 0.0)
+            for name in names
+        }
+        return Mixture(weights=shares, max_epochs=min(new.max_epochs, self.mixture.max_epochs))
+
+
+def usual_settings(kind: MidtrainKind) -> dict[str, Any]:
+    """Settings of a kind where a recipe gives none of its own.
+
+    Annealing goes on at the rate that the stable phase had and decays from its first step to its last; the others warm up
+    to `GENTLE` of the usual peak.
+    """
+    if kind == "anneal":
+        return {"schedule": {"kind": "wsd", "warmup": 0.0, "decay": 1.0}}
+    gentle = {"optimizer": {"learning_rate": GENTLE * PEAK}}
+    return gentle if kind == "continue" else {**gentle, "tokens": EXTEND_TOKENS[0]}
