@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -120,20 +121,22 @@ class Tensors:
 
 
 class Shards(Tensors):
-    """The weights of a checkpoint, put together from the shards of all ranks."""
+    """The tensors of a checkpoint whose names begin with `kind`, put together from the shards of all ranks."""
 
-    def __init__(self, folder: Path) -> None:
-        """Its folder."""
+    def __init__(self, folder: Path, kind: str = _WEIGHTS) -> None:
+        """`kind` is of the weights, or of one of the optimiser's moments."""
         self._reader = HuggingFaceStorageReader(str(folder))
         found = self._reader.read_metadata().state_dict_metadata
-        super().__init__({name: known for name, known in found.items() if name.startswith(_WEIGHTS)})
+        super().__init__({name: known for name, known in found.items() if name.startswith(kind)})
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, on the CPU."""
         known = self.where[name]
         assert isinstance(known, TensorStorageMetadata)
         box = {name: torch.empty(known.size, dtype=known.properties.dtype)}
-        load_shards(box, storage_reader=self._reader, no_dist=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+            load_shards(box, storage_reader=self._reader, no_dist=True)
         return box[name]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lablib.specs.data import Mixture, Ref
 from lablib.specs.errors import LabError
-from lablib.specs.midtrain import ANNEAL, EXTEND_TOKENS, GENTLE, REPLAY_SHARES, Replay
+from lablib.specs.midtrain import ANNEAL, EXTEND_TOKENS, GENTLE, REPLAY, Replay
 from lablib.specs.mixtures import Curriculum
 from lablib.specs.posttrain import ModelInput
 from lablib.specs.recipe import Optimizer
@@ -33,19 +33,19 @@ def anneal(parent: Pretrain, start: ModelInput, mixture: Mixture | Curriculum, s
     return _further(parent, {"kind": "anneal", "start": start, "mixture": mixture, "tokens": tokens, **changes})
 
 
-def continue_on(parent: Pretrain, start: ModelInput, data: Ref, domain: Mixture, tokens: int | str, replay: float = sum(REPLAY_SHARES) / 2, **changes: Any) -> Midtrain:  # fmt: skip
-    """A new domain at a tenth of the parent's peak rate, with `replay` of the parent's mixture beside it.
+def continue_on(parent: Pretrain, start: ModelInput, data: Ref, domain: Mixture, tokens: int | str, replay: float | Replay = REPLAY, **changes: Any) -> Midtrain:  # fmt: skip
+    """A new domain at a tenth of the parent's peak rate; `replay` is the share of the parent's mixture beside it, or a `Replay`.
 
     `data` is of a Prepare run over the old and the new corpus with the model's own tokenizer
     (``Prepare(corpus=(old, new), tokenizer=run.model)``). `changes` are fields of `Midtrain`. Raises `LabError` where the
-    parent's mixture has no weights to replay by: give ``Replay`` in `changes` then.
+    parent's mixture has no weights to replay by.
     """
-    settings: dict[str, Any] = {"kind": "continue", "start": start, "data": data, "mixture": domain, "tokens": tokens}
-    if replay and "replay" not in changes:
+    if not isinstance(replay, Replay):
         old = parent.mean_mixture
         if not old.weights:
-            raise LabError("replay: the parent read its domains in natural proportions; give replay=Replay(mixture=Mixture(weights={...}), share=...)")  # fmt: skip
-        settings["replay"] = Replay(mixture=old, share=replay)
+            raise LabError(f"replay={replay}: the parent read its domains in natural proportions; give replay=Replay(mixture=Mixture(weights={{...}}), share={replay})")  # fmt: skip
+        replay = Replay(mixture=old, share=replay)
+    settings = {"kind": "continue", "start": start, "data": data, "mixture": domain, "tokens": tokens, "replay": replay}
     return _further(parent, {**settings, "optimizer": _gently(parent), **changes})
 
 

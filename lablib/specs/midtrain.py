@@ -20,8 +20,8 @@ ANNEAL = 0.15
 """Share of all tokens that annealing takes: 10 to 20 % (Llama 3 and DeepSeek by the guide, §3; arXiv 2405.18392 §3.2)."""
 EXTEND_TOKENS = 10**9, 10**10
 """Training at a new length takes 1 to 10 billion tokens (the guide, §11.2)."""
-REPLAY_SHARES = 0.1, 0.3
-"""Share of the old mixture that keeps a model from forgetting (the guide, §11.3)."""
+REPLAY_SHARES, REPLAY = (0.1, 0.3), 0.2
+"""Share of the old mixture that keeps a model from forgetting (the guide, §11.3), and the usual one between."""
 DOMAIN_PASSES = 0.1, 1.0
 """Tokens to read of a new domain, in passes over what there is of it (the guide, §11.3)."""
 
@@ -31,7 +31,7 @@ class Replay(Spec):
 
     mixture: Mixture
     """The old mixture, over the domains of the same data."""
-    share: float = Field(default=0.2, ge=0, lt=1)
+    share: float = Field(default=REPLAY, ge=0, lt=1)
     """Of all tokens."""
 
     def blend(self, new: Mixture) -> Mixture:

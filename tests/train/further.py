@@ -17,7 +17,7 @@ from lablib.runs import Recorder, Run
 from lablib.specs import Mixture, Optimizer, Prepare, Pretrain, Ref, Schedule
 
 OLD, NEW = Mixture(weights={"old": 1.0}), Mixture(weights={"new": 1.0})
-STEPS = 60
+STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Made:
 
 
 def make(root: Path) -> Made:
-    """Prepare the data and train the parent on the old domain under a constant rate, with every twentieth checkpoint kept."""
+    """Prepare the data and train the parent on the old domain under a constant rate, with every tenth checkpoint kept."""
     draw = random.Random(0)
     letters = {"old": "abcdefgh", "new": "mnopqrst"}
     words = {name: ["".join(draw.choices(some, k=draw.randint(2, 5))) for _ in range(40)] for name, some in letters.items()}  # fmt: skip
     rows = [{"text": " ".join(draw.choices(words[name], k=draw.randint(20, 80))) + f" {number}", "domain": name}
-            for number in range(300) for name in words]  # fmt: skip
+            for number in range(150) for name in words]  # fmt: skip
     root.mkdir(parents=True, exist_ok=True)
     (root / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = Recorder.create(root, Prepare(corpus=str(root / "two.jsonl"), vocab=MODEL.vocab, heldout=0.1))
@@ -55,8 +55,8 @@ def make(root: Path) -> Made:
         tokens=STEPS * BATCH * SEQ_LEN,
         optimizer=Optimizer(learning_rate=5e-3),
         schedule=Schedule(kind="constant"),
-        checkpoint_every=20,
-        permanent_every=20,
+        checkpoint_every=10,
+        permanent_every=10,
         eval_every=STEPS,
         eval_tokens=40 * SEQ_LEN,
     )
