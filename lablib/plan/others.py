@@ -118,13 +118,13 @@ def evaluate(recipe: Evaluate, machine: Machine, root: Path | None) -> Work:
     )  # fmt: skip
 
 
-def _reading(model: ModelSpec, precision: str) -> Job:
-    seq_len = min(1024, model.max_seq_len)
+def _reading(model: ModelSpec, precision: str, longest: int = 1024) -> Job:
+    seq_len = min(longest, model.max_seq_len)
     return Job(model, count(model), Parallelism(), seq_len, seq_len, precision=precision)
 
 
 def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, machine: Machine) -> tuple[float, float]:
-    """(tokens, seconds) of one model's answers to all tasks and of its free samples."""
+    """(tokens, seconds) of one model's answers to all tasks and needles (one at a time), and of its free samples."""
     tokens = seconds = 0.0
     for task in recipe.tasks:
         prompt = sampling.PROMPT_TOKENS * (1 + task.fewshot)
@@ -134,6 +134,12 @@ def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, mac
         seconds += sampling.rounds(task.test, batch) * lengths * one
         seconds += work.forward_seconds(_reading(model, precision), task.test * prompt, machine)
         tokens += task.test * (prompt + lengths)
+    if needle := recipe.needle:
+        for length in needle.lengths:
+            one = sampling.decode_seconds(model, 1, length, width, precision, machine)
+            seconds += needle.items * needle.max_new_tokens * one
+            seconds += work.forward_seconds(_reading(model, precision, length), needle.items * length, machine)
+            tokens += needle.items * length
     if recipe.samples:
         seconds += SAMPLED_TOKENS * sampling.decode_seconds(
             model, recipe.samples, SAMPLED_TOKENS, width, precision, machine
@@ -143,9 +149,10 @@ def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, mac
 
 def _weights_memory(model: ModelSpec, recipe: Evaluate, width: int, machine: Machine) -> Memory:
     longest = max((sampling.PROMPT_TOKENS * (1 + t.fewshot) for t in recipe.tasks), default=0) + recipe.max_new_tokens
+    cached = max(recipe.batch_size * longest, *(recipe.needle.lengths if recipe.needle else (0,)))
     parts = {
         "params": width * count(model).total / GIB,
-        "kv_cache": recipe.batch_size * longest * sampling.cache_bytes(model, width) / GIB,
+        "kv_cache": cached * sampling.cache_bytes(model, width) / GIB,
         "logits": recipe.batch_size * min(PIECE_TOKENS, model.max_seq_len) * model.vocab * LOGIT_BYTES / GIB
         if recipe.data
         else 0.0,

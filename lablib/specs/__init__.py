@@ -13,6 +13,7 @@ from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
 from lablib.specs.mixtures import Curriculum as Curriculum
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
+from lablib.specs.needle import Needle
 from lablib.specs.parallelism import Parallelism
 from lablib.specs.profile import Profile
 from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule
@@ -68,6 +69,7 @@ __all__ = [
     "Mixture",
     "MoE",
     "ModelSpec",
+    "Needle",
     "Network",
     "Optimizer",
     "Parallelism",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from lablib.specs.data import Ref, Slug, Task
+from lablib.specs.needle import Needle
 from lablib.specs.posttrain import ModelInput
 from lablib.specs.recipe import Recipe
 from lablib.specs.units import Count
@@ -22,6 +23,8 @@ class Evaluate(Recipe):
     data: Ref | None = None
     """A Prepare run's data: adds held-out bits per byte."""
     eval_tokens: Count = 65_536
+    needle: Needle | None = None
+    """Adds a task for each of its lengths: what a model finds again in a long text."""
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=32, gt=0)
     baseline: str = ""
@@ -45,8 +48,8 @@ class Evaluate(Recipe):
     def _something_to_do(self) -> Self:
         if self.baseline not in self.models:
             raise ValueError(f"baseline={self.baseline!r} is not one of the models {sorted(self.models)}")
-        if not self.tasks and self.data is None:
-            raise ValueError("give tasks, data (for held-out loss) or both")
+        if not self.tasks and self.data is None and self.needle is None:
+            raise ValueError("give tasks, data (for held-out loss), needle, or several of them")
         return self
 
 

@@ -15,7 +15,7 @@ from lablib.data.loader import IGNORED
 from lablib.models.merge import Shards
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Merge, Midtrain, Mixture, Optimizer
-from lablib.specs.further import anneal, continue_on
+from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
 from lablib.stages import execute
 
@@ -106,6 +106,35 @@ def test_a_model_of_another_shape_is_refused(made: Made) -> None:
 def test_a_checkpoint_that_is_not_kept_is_refused(made: Made) -> None:
     with pytest.raises(LabError, match=rf"keeps checkpoints \[10, 20, 30, {STEPS}\]"):
         made.train(anneal(made.parent, made.run.model, OLD, from_step=41, tokens=256))
+
+
+def test_longer_sequences_are_learned(made: Made) -> None:
+    """The parent never saw a position past 32: there a token costs it more than before 32. After two dozen steps at 128, under
+    stretched positions, it costs no more there than before."""
+    wanted = extend(made.parent, made.run.model, 4 * SEQ_LEN, "yarn", tokens=48 * BATCH * SEQ_LEN, eval_every=24,
+                    optimizer=Optimizer(learning_rate=5e-3), document_mask=False)  # fmt: skip
+    assert wanted.model.rope_scaling and wanted.model.rope_scaling.factor == 4
+    longer = made.train(wanted)
+    model, parent = (AutoModelForCausalLM.from_pretrained(run.artefact_path("model")) for run in (longer, made.run))
+    assert model.config.rope_parameters["rope_type"] == "yarn" and model.config.max_position_embeddings == 128
+    (near, far), (near_before, far_before) = _losses_around(made, model), _losses_around(made, parent)
+    assert far < far_before - 0.2 and far - near < far_before - near_before
+    again = extend(wanted, longer.model, 8 * SEQ_LEN, tokens=4 * 8 * SEQ_LEN)
+    assert made.train(again).rows("eval")[0]["step"] == 0
+
+
+@torch.no_grad()
+def _losses_around(made: Made, model: Any) -> tuple[float, float]:
+    """Nats a target at positions up to 32 and past 32, of held-out windows of 128 tokens."""
+    data = PackedDataset(made.root / made.data.run / "data", OLD, 4 * SEQ_LEN, "heldout", 0)
+    windows = [data[i] for i in range(8)]
+    ids, labels = (
+        torch.stack([torch.from_numpy(getattr(one, name)) for one in windows]) for name in ("tokens", "labels")
+    )
+    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+    nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    near, far = (float(part[part > 0].mean()) for part in (nats[:, :SEQ_LEN], nats[:, SEQ_LEN:]))
+    return near, far
 
 
 def test_other_positions_are_refused_unless_they_are_meant(made: Made) -> None:
