@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 import torch
 from further import NEW, OLD, STEPS, Made, make
+from launch import on_ranks
 from tiny import BATCH, SEQ_LEN, STOP, Job, attempt, curve, new_run
 from transformers import AutoModelForCausalLM
 
 from lablib.data import PackedDataset
 from lablib.data.loader import IGNORED
+from lablib.explorers.monitor import kept_and_learned
 from lablib.models.merge import Shards
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Merge, Midtrain, Mixture, Optimizer
+from lablib.specs import LabError, Merge, Midtrain, Mixture, Optimizer, Parallelism
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
 from lablib.stages import execute
@@ -39,6 +41,8 @@ def test_replay_keeps_what_the_model_knew(made: Made) -> None:
     assert kept[0]["loss_old"] == lost[0]["loss_old"] == pytest.approx(made.run.rows("eval")[-1]["loss.old"], abs=1e-6)
     assert max(rows[-1]["loss_new"] - rows[0]["loss_new"] for rows in (kept, lost)) < -0.3
     assert lost[-1]["loss_old"] - lost[0]["loss_old"] > 4 * max(0.02, kept[-1]["loss_old"] - kept[0]["loss_old"])
+    assert kept_and_learned(kept)[0].startswith(f"Held-out loss: new mixture {kept[0]['loss_new']:.3f} → ")
+    assert not kept_and_learned(made.run.rows("eval"))
     assert kept[-1]["loss_old"] == kept[-1]["loss.old"] and kept[-1]["loss_new"] == kept[-1]["loss.new"]
 
 
@@ -164,3 +168,18 @@ def test_checkpoints_of_the_stable_phase_are_averaged(made: Made) -> None:
     torn.write_bytes(torn.read_bytes()[:-1])
     with pytest.raises(LabError, match="not as it was written"):
         execute(wanted, Recorder.create(made.root, wanted))
+
+
+@pytest.mark.slow
+def test_two_processes_begin_and_learn_as_one(made: Made) -> None:
+    """From a model and from a checkpoint of one process, sharded over two."""
+    for from_step in (None, 20):
+        wanted = anneal(
+            made.parent, made.run.model, OLD.replace(max_epochs=50), from_step=from_step, tokens=4 * BATCH * SEQ_LEN
+        )
+        alone = curve(made.train(wanted).path)
+        sharded = wanted.replace(parallelism=Parallelism(dp_shard=2, micro_batch_size=4))
+        path = new_run(made.root, sharded)
+        on_ranks(2, attempt, Job(path, sharded))
+        for one, other in zip(alone, curve(path), strict=True):
+            assert other[0] == pytest.approx(one[0], abs=1e-5) and other[1] == pytest.approx(one[1], rel=1e-4)
