@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 INTRODUCTION = (
-    "Some special magic numbers are hidden within the following text. Make sure to memorize it. "
-    "I will quiz you about the numbers afterwards.\n"
+    "A special magic number is hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the number afterwards.\n"
 )
 NEEDLE = "One of the special magic numbers for {key} is: {number}."
 QUESTION = (
-    "\nWhat are all the special magic numbers for {key} mentioned in the provided text? "
-    "The special magic numbers for {key} mentioned in the provided text are"
+    "\nWhat is the special magic number for {key} mentioned in the provided text? "
+    "The special magic number for {key} mentioned in the provided text is"
 )
 """Wordings of RULER's niah_single_1 (github.com/NVIDIA/RULER, scripts/data/synthetic)."""
 KEYS = ("amber harbour", "brisk meadow", "calm lantern", "dusty violin", "eager comet", "faint orchard", "gentle anvil",

@@ -17,7 +17,7 @@ GENTLE = 0.1
 PEAK = 3e-4
 """`Optimizer`'s usual rate."""
 ANNEAL = 0.15
-"""Share of all tokens that annealing takes: 10 to 20 % (Llama 3 and DeepSeek by the guide, §3; arXiv 2405.18392 §3.2)."""
+"""Share of all tokens that annealing takes: 10 to 20 % (Llama 3 and DeepSeek by the guide, §3; arXiv 2405.18392 §3)."""
 EXTEND_TOKENS = 10**9, 10**10
 """Training at a new length takes 1 to 10 billion tokens (the guide, §11.2)."""
 REPLAY_SHARES, REPLAY = (0.1, 0.3), 0.2

@@ -29,7 +29,7 @@ class RopeScaling(Spec):
 
 
 def ntk_theta(theta: float, factor: float, head_dim: int) -> float:
-    """theta·factor^(d / (d - 2)): the NTK-aware base (arXiv 2309.00071 eq. 16) for d rotary features of a head."""
+    """theta·factor^(d / (d - 2)): the NTK-aware base (arXiv 2309.00071 §3.1) for d rotary features of a head."""
     return float(theta * factor ** (head_dim / (head_dim - 2)))
 
 

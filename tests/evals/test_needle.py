@@ -25,7 +25,7 @@ def test_a_text_has_the_length_and_one_needle_at_its_depth(tiny: Path, length: i
     for item in items:
         assert length - line - 12 < len(item.ids) <= length - 12
         assert item.prompt.count(item.number) == 1
-        hay = item.prompt[len(needle.INTRODUCTION) : item.prompt.index("\nWhat are all")].split("\n")
+        hay = item.prompt[len(needle.INTRODUCTION) : item.prompt.index("\nWhat is the")].split("\n")
         place = next(i for i, text in enumerate(hay) if item.number in text)
         assert place / (len(hay) - 1) == pytest.approx(float(item.key.split("-")[0]), abs=0.51 / (len(hay) - 1))
     assert len({item.number for item in items}) == 6

@@ -121,7 +121,7 @@ def test_linear_divides_every_position() -> None:
 
 
 def test_yarn_by_the_papers_ramp() -> None:
-    """arXiv 2309.00071 eqs. 17 to 22: pairs that turn over 32 times in the trained length stay, under once are divided by the
+    """arXiv 2309.00071 §3.2 to 3.4: pairs that turn over 32 times in the trained length stay, under once are divided by the
     factor, between them a ramp over the pairs (whose ends transformers takes whole); attention by 0.1·ln(s) + 1."""
     import math
 
