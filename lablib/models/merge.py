@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import safe_open
@@ -28,7 +29,6 @@ FILE_BYTES = 2**30
 """Largest safetensors file that is written; all of it is in memory once."""
 _WEIGHTS = "model."
 """What a checkpoint's names of weights begin with; the optimiser's state has other names."""
-_OURS = "model*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def _same_tokenizers(folders: tuple[Path, ...]) -> None:
 
 def _averaged(sources: Sources) -> Iterator[tuple[str, torch.Tensor]]:
     with ExitStack() as stack:
-        opened = [stack.enter_context(_opened(folder)) for folder in sources.folders]
+        opened: list[Tensors] = [
+            Shards(folder) if sources.are_checkpoints else Files(folder, stack) for folder in sources.folders
+        ]
         names = opened[-1].names()
         for folder, one in zip(sources.folders, opened, strict=True):
             if different := set(one.names()) ^ set(names):
@@ -104,52 +106,58 @@ def _mean(name: str, opened: list[Tensors], sources: Sources) -> torch.Tensor:
     return total.to(last.dtype)
 
 
-class Tensors:
+class Tensors(Protocol):
     """The weights of one model, read by name."""
-
-    def __init__(self, where: Mapping[str, object]) -> None:
-        """Name → what `read` finds it by."""
-        self.where = where
 
     def names(self) -> list[str]:
         """In order."""
-        return sorted(self.where)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, on the CPU."""
-        return self.where[name].get_tensor(name)  # type: ignore[attr-defined, no-any-return]
 
 
-class Shards(Tensors):
+class Files:
+    """The weights in a folder's safetensors."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        """`stack` closes the files. Raises `LabError` where there are none."""
+        opened = [stack.enter_context(safe_open(file, "pt")) for file in sorted(folder.glob("model*.safetensors"))]
+        if not opened:
+            raise LabError(f"models: there are no safetensors in {folder}; export the model first")
+        self._where = {name: file for file in opened for name in file.keys()}  # noqa: SIM118
+
+    def names(self) -> list[str]:
+        """In order."""
+        return sorted(self._where)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, on the CPU."""
+        found: torch.Tensor = self._where[name].get_tensor(name)
+        return found
+
+
+class Shards:
     """The tensors of a checkpoint whose names begin with `kind`, put together from the shards of all ranks."""
 
     def __init__(self, folder: Path, kind: str = _WEIGHTS) -> None:
         """`kind` is of the weights, or of one of the optimiser's moments."""
         self._reader = HuggingFaceStorageReader(str(folder))
         found = self._reader.read_metadata().state_dict_metadata
-        super().__init__({name: known for name, known in found.items() if name.startswith(kind)})
+        self._known = {name: known for name, known in found.items() if name.startswith(kind)}
+
+    def names(self) -> list[str]:
+        """In order."""
+        return sorted(self._known)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, on the CPU."""
-        known = self.where[name]
+        known = self._known[name]
         assert isinstance(known, TensorStorageMetadata)
         box = {name: torch.empty(known.size, dtype=known.properties.dtype)}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
             load_shards(box, storage_reader=self._reader, no_dist=True)
         return box[name]
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Tensors]:
-    if (folder / "checkpoint.json").is_file():
-        yield Shards(folder)
-        return
-    with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(file, "pt")) for file in sorted(folder.glob(_OURS))]
-        if not files:
-            raise LabError(f"models: there are no safetensors in {folder}; export the model first")
-        yield Tensors({name: file for file in files for name in file.keys()})  # noqa: SIM118
 
 
 def _write(tensors: Iterator[tuple[str, torch.Tensor]], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The nouns of the lab, as frozen pydantic models. Importing this package is quick and needs only pydantic."""
 
+from lablib.specs.afterwards import Calibrate, Evaluate, Export, Merge
 from lablib.specs.base import Spec, digest, write_atomic
 from lablib.specs.catalog import catalog
 from lablib.specs.cleaning import Clean, Scrub
@@ -11,6 +12,7 @@ from lablib.specs.dedup import Dedup, Repeats
 from lablib.specs.errors import LabError
 from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
+from lablib.specs.midtrain import Midtrain
 from lablib.specs.mixtures import Curriculum as Curriculum
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
 from lablib.specs.needle import Needle
@@ -21,23 +23,15 @@ from lablib.specs.recipes import (
     GRPO,
     PPO,
     SFT,
-    STAGES,
-    AnyRecipe,
-    Calibrate,
     DoReMi,
-    Evaluate,
-    Export,
-    Merge,
-    Midtrain,
     Preference,
     Prepare,
     Pretrain,
     Reward,
     Synthesize,
-    load_recipe,
-    parse_recipe,
 )
 from lablib.specs.stability import Stability
+from lablib.specs.stages import STAGES, AnyRecipe, load_recipe, parse_recipe
 from lablib.specs.synthetic import Caps
 from lablib.specs.tokenizing import TokenizerSpec
 from lablib.specs.variants import variants

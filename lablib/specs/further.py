@@ -6,11 +6,11 @@ from typing import Any
 
 from lablib.specs.data import Mixture, Ref
 from lablib.specs.errors import LabError
-from lablib.specs.midtrain import ANNEAL, EXTEND_TOKENS, GENTLE, REPLAY, Replay
+from lablib.specs.midtrain import ANNEAL, EXTEND_TOKENS, GENTLE, REPLAY, Midtrain, Replay
 from lablib.specs.mixtures import Curriculum
 from lablib.specs.posttrain import ModelInput
 from lablib.specs.recipe import Optimizer
-from lablib.specs.recipes import Midtrain, Pretrain
+from lablib.specs.recipes import Pretrain
 from lablib.specs.rope import Stretch, stretched
 
 _PASSED_ON = ("model", "data", "mixture", "seq_len", "batch_tokens", "optimizer", "recompute", "precision", "compile",

@@ -1,13 +1,16 @@
-"""What mid-training has beside pretraining: kinds with their usual settings, and replay of the old mixture."""
+"""`Midtrain`: kinds with their usual settings, and replay of the old mixture."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lablib.specs.base import Spec
-from lablib.specs.data import Mixture
+from lablib.specs.data import Mixture, Ref
+from lablib.specs.mixtures import Curriculum
+from lablib.specs.posttrain import ModelInput
+from lablib.specs.recipes import Pretrain
 
 MidtrainKind = Literal["anneal", "continue", "extend"]
 """anneal: a better mixture under a decaying rate; continue: a new domain, beside some of the old mixture; extend: longer
@@ -54,3 +57,46 @@ def usual_settings(kind: MidtrainKind) -> dict[str, Any]:
         return {"schedule": {"kind": "wsd", "warmup": 0.0, "decay": 1.0}}
     gentle = {"optimizer": {"learning_rate": GENTLE * PEAK}}
     return gentle if kind == "continue" else {**gentle, "tokens": EXTEND_TOKENS[0]}
+
+
+class Midtrain(Pretrain):
+    """Train a model further, by the same loop: anneal it, teach it a new domain, or lengthen its sequences.
+
+    What the recipe leaves out is as its kind has it (`usual_settings`); `lablib.specs.further` makes one from
+    the recipe that made the model. Held-out loss is measured before the first step too.
+    """
+
+    stage: Literal["midtrain"] = "midtrain"  # type: ignore[assignment]
+    kind: MidtrainKind = "anneal"
+    start: ModelInput
+    """The model to go on from; it must have the shape that `model` says."""
+    from_step: int | None = Field(default=None, gt=0)
+    """A checkpoint of the run that `start` refers to, instead of the model that it ended with: weights and optimiser."""
+    replay: Replay | None = None
+    """Some of the old mixture, read beside `mixture`; held-out loss is then told of the old and the new one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_kind(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind", "anneal") in get_args(MidtrainKind):
+            return {**usual_settings(data.get("kind", "anneal")), **data}
+        return data
+
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Self:
+        if self.from_step is not None and not isinstance(self.start, Ref):
+            raise ValueError(f"from_step={self.from_step}: start={self.start!r} is a model; refer to the run that wrote the checkpoint, run.model")  # fmt: skip
+        if self.replay and not (isinstance(self.mixture, Mixture) and self.mixture.weights and self.replay.mixture.weights):  # fmt: skip
+            raise ValueError("replay: mixture and replay.mixture must both name the weights of their domains")
+        return self
+
+    @property
+    def blend(self) -> Mixture | Curriculum | Ref:
+        """The mixture with the replayed one beside it."""
+        return self.replay.blend(self.mixture) if self.replay and isinstance(self.mixture, Mixture) else self.mixture
+
+    @property
+    def sides(self) -> dict[str, Mixture]:
+        """What held-out loss is told of apart, by name."""
+        whole = isinstance(self.mixture, Mixture)
+        return {"new": self.mixture, "old": self.replay.mixture} if self.replay and whole else {}  # type: ignore[dict-item]

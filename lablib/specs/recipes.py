@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from lablib.specs.afterwards import Calibrate, Evaluate, Export, Merge
+from lablib.specs.afterwards import Calibrate, Evaluate, Export
 from lablib.specs.base import Spec
 from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref
 from lablib.specs.dedup import Dedup, Repeats
-from lablib.specs.errors import LabError, teach
-from lablib.specs.midtrain import MidtrainKind, Replay, usual_settings
+from lablib.specs.errors import LabError
 from lablib.specs.mixtures import Curriculum, mean
 from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
@@ -244,49 +240,6 @@ class Pretrain(Recipe):
         return found
 
 
-class Midtrain(Pretrain):
-    """Train a model further, by the same loop: anneal it, teach it a new domain, or lengthen its sequences.
-
-    What the recipe leaves out is as its kind has it (`lablib.specs.midtrain.usual_settings`); `lablib.specs.further` makes one from
-    the recipe that made the model. Held-out loss is measured before the first step too.
-    """
-
-    stage: Literal["midtrain"] = "midtrain"  # type: ignore[assignment]
-    kind: MidtrainKind = "anneal"
-    start: ModelInput
-    """The model to go on from; it must have the shape that `model` says."""
-    from_step: int | None = Field(default=None, gt=0)
-    """A checkpoint of the run that `start` refers to, instead of the model that it ended with: weights and optimiser."""
-    replay: Replay | None = None
-    """Some of the old mixture, read beside `mixture`; held-out loss is then told of the old and the new one."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_kind(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("kind", "anneal") in get_args(MidtrainKind):
-            return {**usual_settings(data.get("kind", "anneal")), **data}
-        return data
-
-    @model_validator(mode="after")
-    def _can_go_on(self) -> Self:
-        if self.from_step is not None and not isinstance(self.start, Ref):
-            raise ValueError(f"from_step={self.from_step}: start={self.start!r} is a model; refer to the run that wrote the checkpoint, run.model")  # fmt: skip
-        if self.replay and not (isinstance(self.mixture, Mixture) and self.mixture.weights and self.replay.mixture.weights):  # fmt: skip
-            raise ValueError("replay: mixture and replay.mixture must both name the weights of their domains")
-        return self
-
-    @property
-    def blend(self) -> Mixture | Curriculum | Ref:
-        """The mixture with the replayed one beside it."""
-        return self.replay.blend(self.mixture) if self.replay and isinstance(self.mixture, Mixture) else self.mixture
-
-    @property
-    def sides(self) -> dict[str, Mixture]:
-        """What held-out loss is told of apart, by name."""
-        whole = isinstance(self.mixture, Mixture)
-        return {"new": self.mixture, "old": self.replay.mixture} if self.replay and whole else {}  # type: ignore[dict-item]
-
-
 class DoReMi(Recipe):
     """Learn a mixture by group DRO (arXiv 2305.10429): a small model trains beside a finished one of the same data, and what
     it still loses more on than that gets weight. Makes the artefact ``mixture``, which `Pretrain.mixture` takes."""
@@ -327,65 +280,14 @@ class DoReMi(Recipe):
         return {**super().science(), "proxy": self.proxy.science()}
 
 
-AnyRecipe = Annotated[
-    Prepare
-    | Pretrain
-    | Midtrain
-    | Merge
-    | SFT
-    | Preference
-    | Reward
-    | GRPO
-    | PPO
-    | Evaluate
-    | Export
-    | Calibrate
-    | DoReMi
-    | Synthesize,
-    Field(discriminator="stage"),
-]
-_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
-STAGES: tuple[str, ...] = tuple(recipe.model_fields["stage"].default for recipe in get_args(get_args(AnyRecipe)[0]))
-
-
-def parse_recipe(data: dict[str, Any]) -> AnyRecipe:
-    """The recipe of a mapping, by its `stage`. Raises `LabError` that names the field, the value and the remedy."""
-    stage = data.get("stage")
-    if stage not in STAGES:
-        raise LabError(f"stage={stage!r}: a recipe's stage is one of {', '.join(STAGES)}")
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        raise teach(error, f"{stage} recipe") from None
-
-
-def load_recipe(path: str | Path) -> AnyRecipe:
-    """Read a recipe file (.toml or .json). Raises `LabError` where it is missing or wrong."""
-    path = Path(path)
-    if not path.is_file():
-        raise LabError(f"There is no recipe file {path}; give the path of a .toml or .json recipe")
-    text = path.read_text(encoding="utf-8")
-    try:
-        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except ValueError as error:
-        raise LabError(f"{path} cannot be read: {error}") from None
-    if not isinstance(data, dict):
-        raise LabError(f"{path} holds a {type(data).__name__}; a recipe is a table")
-    return parse_recipe(data)
-
-
 __all__ = [
     "GRPO",
     "PPO",
     "SFT",
-    "STAGES",
-    "AnyRecipe",
     "Calibrate",
     "DoReMi",
     "Evaluate",
     "Export",
-    "Merge",
-    "Midtrain",
     "ModelInput",
     "PostTrain",
     "Preference",
@@ -395,6 +297,4 @@ __all__ = [
     "Sampled",
     "Spec",
     "Synthesize",
-    "load_recipe",
-    "parse_recipe",
 ]
