@@ -123,8 +123,6 @@ def test_longer_sequences_are_learned(made: Made) -> None:
     assert model.config.rope_parameters["rope_type"] == "yarn" and model.config.max_position_embeddings == 128
     (near, far), (near_before, far_before) = _losses_around(made, model), _losses_around(made, parent)
     assert far < far_before - 0.2 and far - near < far_before - near_before
-    again = extend(wanted, longer.model, 8 * SEQ_LEN, tokens=4 * 8 * SEQ_LEN)
-    assert made.train(again).rows("eval")[0]["step"] == 0
 
 
 @torch.no_grad()
