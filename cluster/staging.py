@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lablib.data.catalogue import sources_of
 from lablib.data.documents import Source
 from lablib.data.sources.mail import MAIL
-from lablib.specs import Evaluate, Export, Prepare, Pretrain, Recipe, Ref, Synthesize
+from lablib.specs import Evaluate, Export, Merge, Midtrain, Prepare, Pretrain, Recipe, Ref, Synthesize
 from lablib.specs.contamination import BENCHMARKS
 from lablib.specs.recipes import PostTrain
 
@@ -43,6 +43,10 @@ def _sources(recipe: Recipe) -> tuple[Source, ...]:
 def _models(recipe: Recipe) -> list[str]:
     if isinstance(recipe, PostTrain | Export | Synthesize):
         named: list[object] = [recipe.model]
+    elif isinstance(recipe, Midtrain):
+        named = [recipe.start]
+    elif isinstance(recipe, Merge):
+        named = list(recipe.models)
     elif isinstance(recipe, Evaluate):
         named = list(recipe.models.values())
     else:

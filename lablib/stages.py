@@ -12,6 +12,8 @@ from lablib.specs import AnyRecipe, LabError
 _STAGES = {
     "prepare": ("lablib.data.prepare", "prepare"),
     "pretrain": ("lablib.train.pretrain", "pretrain"),
+    "midtrain": ("lablib.train.pretrain", "pretrain"),
+    "merge": ("lablib.models.merge", "merge"),
     "sft": ("lablib.posttrain.sft", "sft"),
     "preference": ("lablib.posttrain.preference", "preference"),
     "reward": ("lablib.posttrain.later", "reward"),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lablib.data.tasks import Item, Verifier, most_common_answer, split_items
-from lablib.evals import heldout
+from lablib.evals import heldout, needle
 from lablib.evals.scores import Scored, summarise
 from lablib.models.chat import encode_prompt, ready_to_answer
 from lablib.models.generate import generate, generation_settings
@@ -19,6 +19,8 @@ from lablib.specs import Evaluate, Task, write_atomic
 ITEMS = "items.jsonl"
 _CONTEXT = 48
 """Tokens of held-out text that a shown continuation begins from."""
+_SHOWN = 400
+"""Characters kept of a long prompt's end."""
 _WARMTH = 0.8
 """Temperature of shown continuations; greedy text of a small model repeats itself."""
 
@@ -69,12 +71,17 @@ def _one_model(recipe: Evaluate, run: Recorder, label: str, found: Scored, piece
     path = input_model(run, recipe.models[label])
     tasks = [task for task in recipe.tasks if not found.has(label, task.name, task.test)]
     needs_text = bool(pieces) and not found.has(label, heldout.NAME, len(pieces))
-    if not tasks and not needs_text:
+    hidden = recipe.needle.items if recipe.needle else 0
+    known = recipe.needle.tasks if recipe.needle else {}
+    lengths = {name: length for name, length in known.items() if not found.has(label, name, hidden)}
+    if not tasks and not needs_text and not lengths:
         return
     model, tokenizer = load_pair(path)
     ready_to_answer(tokenizer)
     for task in tasks:
         _keep(recipe, run, found, _answer(recipe, run, label, task, model, tokenizer))
+    for name, length in lengths.items():
+        _keep(recipe, run, found, _search(recipe, run, label, (name, length), model, tokenizer))
     if needs_text:
         _keep(recipe, run, found, _measure(recipe, run, label, pieces, model, tokenizer))
 
@@ -82,7 +89,7 @@ def _one_model(recipe: Evaluate, run: Recorder, label: str, found: Scored, piece
 def _keep(recipe: Evaluate, run: Recorder, found: Scored, rows: list[dict[str, Any]]) -> None:
     found.add(run.path / "evals" / ITEMS, rows)
     run.saved(sum(map(len, found.rows.values())), run.path / "evals" / ITEMS)
-    parts = len(recipe.tasks) + (recipe.data is not None)
+    parts = len(recipe.tasks) + (recipe.data is not None) + len(recipe.needle.lengths if recipe.needle else ())
     run.progress(len(found.rows), len(recipe.models) * parts, "measurements")
 
 
@@ -112,6 +119,20 @@ def _row(label: str, task: Task, item: Item, text: str, verdict: Any) -> dict[st
         "score": verdict.score,
         "error": verdict.error,
     }
+
+
+def _search(recipe: Evaluate, run: Recorder, label: str, task: tuple[str, int], model: Any, tokenizer: Any) -> list[dict[str, Any]]:  # fmt: skip
+    """What the model finds in texts of one length."""
+    name, length = task
+    wanted = recipe.needle
+    assert wanted is not None
+    items = needle.hide(wanted, length, tokenizer, recipe.seed)
+    said = needle.find(model, tokenizer, items, wanted, lambda _: _heed(run))
+    return [
+        {"model": label, "task": name, "index": index, "key": item.key, "prompt": item.prompt[-_SHOWN:], "right": item.number,
+         "completion": text, "answer": text.strip(), "score": needle.right(item, text), "error": ""}
+        for index, (item, text) in enumerate(zip(items, said, strict=True))
+    ]  # fmt: skip
 
 
 def _measure(recipe: Evaluate, run: Recorder, label: str, pieces: list[heldout.Piece], model: Any, tokenizer: Any) -> list[dict[str, Any]]:  # fmt: skip

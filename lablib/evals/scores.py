@@ -53,7 +53,7 @@ def summarise(recipe: Evaluate, found: Scored, references: list[Row]) -> dict[st
 
     A difference is oriented so that above zero is better: shares right gained, bits per byte saved.
     """
-    tasks = [task.name for task in recipe.tasks]
+    tasks = [task.name for task in recipe.tasks] + list(recipe.needle.tasks if recipe.needle else ())
     labels = list(recipe.models)
     scores = [_share(found, label, task) for task in tasks for label in labels]
     comparisons = [_gain(found, pair, task) for task in tasks for pair in pairs(labels, recipe.baseline)]

@@ -90,7 +90,13 @@ class Monitor:
             charts=tuple(figures(frames)),
             frames=frames,
             tables=(*(() if read is None else (read,)), *self.wall(state)),
-            notes=(*healed(healing), *domains.repeats(frames), *_notes(run, state, frames), *_spent(train)),
+            notes=(
+                *healed(healing),
+                *kept_and_learned(heldout),
+                *domains.repeats(frames),
+                *_notes(run, state, frames),
+                *_spent(train),
+            ),
             failure=run.failure if state in (RunState.FAILED, RunState.LOST) else "",
         )
 
@@ -106,6 +112,14 @@ def healed(events: list[dict[str, Any]]) -> list[str]:
     told = [_sentence(event) for event in healing if event["kind"] != "not_finite"]
     passed = len(healing) - len(told)
     return [*told, f"Steps whose loss or gradient was not finite, and which made no update: {passed}."] if passed else told  # fmt: skip
+
+
+def kept_and_learned(heldout: list[dict[str, Any]]) -> list[str]:
+    """What a run with replay has learned of its new mixture, and kept of the old one, since before its first step."""
+    if len(heldout) < 2 or "loss_old" not in heldout[0]:
+        return []
+    told = (f"{name} mixture {heldout[0][key]:.3f} → {heldout[-1][key]:.3f}" for name, key in (("new", "loss_new"), ("old", "loss_old")))  # fmt: skip
+    return [f"Held-out loss: {', '.join(told)}."]
 
 
 def _sentence(event: dict[str, Any]) -> str:

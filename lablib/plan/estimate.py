@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from lablib.plan import efficiency as constants
-from lablib.plan import goodput, ledger, money, reading, render, verdict
+from lablib.plan import goodput, ledger, midtraining, money, reading, render, verdict
 from lablib.plan.efficiency import Efficiency
 from lablib.plan.flops import Flops
 from lablib.plan.goodput import Goodput
 from lablib.plan.machine import Machine
 from lablib.plan.memory import Memory
-from lablib.plan.others import calibrate, evaluate, export, prepare
+from lablib.plan.others import calibrate, evaluate, export, merge, prepare
 from lablib.plan.params import Params
 from lablib.plan.posttraining import preference, reward, sft
 from lablib.plan.pretraining import CHECKPOINTS, doremi, held, pretrain
@@ -34,6 +34,7 @@ from lablib.specs import (
     Evaluate,
     Export,
     LabError,
+    Merge,
     Preference,
     Prepare,
     Pretrain,
@@ -160,6 +161,7 @@ def estimate(
             *reasons,
             *verdict.cautions(recipe, work, machine, mfu, again),
             *reading.cautions(reads, reading.breach(recipe, root)),
+            *midtraining.cautions(recipe, reads),
             *_rarely(recipe, work, useful),
             *unpriced,
         ),
@@ -200,6 +202,8 @@ def _work(recipe: Recipe, machine: Machine, root: Path | None) -> Work:
             return evaluate(recipe, machine, root)
         case Export():
             return export(recipe, machine, root)
+        case Merge():
+            return merge(recipe, machine, root)
         case DoReMi():
             return doremi(recipe, machine, root)
         case Synthesize():

@@ -15,7 +15,7 @@ import numpy as np
 
 from lablib.plan.laws import EPOCH, LADDER, Law
 from lablib.plan.params import count
-from lablib.specs import Pretrain, Recipe, Ref, Spec
+from lablib.specs import Midtrain, Pretrain, Recipe, Ref, Spec
 from lablib.specs.paths import runs_root
 
 POINTS = 80
@@ -69,7 +69,7 @@ def forecast(recipe: Recipe, root: Path | None = None) -> Forecast | None:
 
     `root` is the folder of runs in which the recipe's data is looked up.
     """
-    if not isinstance(recipe, Pretrain):
+    if not isinstance(recipe, Pretrain) or isinstance(recipe, Midtrain):
         return None
     law, spread, basis = _law(recipe, root)
     steps = np.unique(np.geomspace(1, recipe.steps, POINTS).round().astype(int))

@@ -17,7 +17,7 @@ from lablib.plan.ranges import Range
 from lablib.plan.resolve import model_of
 from lablib.plan.synthesizing import written_bytes
 from lablib.plan.work import Work
-from lablib.specs import Evaluate, Export, ModelSpec, Parallelism, Prepare, Ref, Synthesize, parse_recipe
+from lablib.specs import Evaluate, Export, Merge, ModelSpec, Parallelism, Prepare, Ref, Synthesize, parse_recipe
 from lablib.specs.paths import runs_root
 
 CORE_BYTES = 59_000_000
@@ -29,6 +29,8 @@ LOGIT_BYTES = 12
 """Bytes of each logit of a batch that is scored: the logits, their contiguous transpose and the log-probabilities, in fp32."""
 SAMPLED_TOKENS = 200
 """Length of one free continuation that an evaluation shows."""
+MERGED_FILE = 2**30
+"""Largest file of a merged model (`lablib.models.merge.FILE_BYTES`)."""
 PROBES = {"cpu": 20.0, "gpu": 60.0}
 """Seconds that the probes of `lab calibrate` take: on a quiet server core (docs/planner.md), and a guess for GPUs."""
 PROBE_GIB = 0.4
@@ -127,13 +129,13 @@ def evaluate(recipe: Evaluate, machine: Machine, root: Path | None) -> Work:
     )  # fmt: skip
 
 
-def _reading(model: ModelSpec, precision: str) -> Job:
-    seq_len = min(1024, model.max_seq_len)
+def _reading(model: ModelSpec, precision: str, longest: int = 1024) -> Job:
+    seq_len = min(longest, model.max_seq_len)
     return Job(model, count(model), Parallelism(), seq_len, seq_len, precision=precision)
 
 
 def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, machine: Machine) -> tuple[float, float]:
-    """(tokens, seconds) of one model's answers to all tasks and of its free samples."""
+    """(tokens, seconds) of one model's answers to all tasks and needles (one at a time), and of its free samples."""
     tokens = seconds = 0.0
     for task in recipe.tasks:
         prompt = sampling.PROMPT_TOKENS * (1 + task.fewshot)
@@ -143,6 +145,12 @@ def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, mac
         seconds += sampling.rounds(task.test, batch) * lengths * one
         seconds += work.forward_seconds(_reading(model, precision), task.test * prompt, machine)
         tokens += task.test * (prompt + lengths)
+    if needle := recipe.needle:
+        for length in needle.lengths:
+            one = sampling.decode_seconds(model, 1, length, width, precision, machine)
+            seconds += needle.items * needle.max_new_tokens * one
+            seconds += work.forward_seconds(_reading(model, precision, length), needle.items * length, machine)
+            tokens += needle.items * length
     if recipe.samples:
         seconds += SAMPLED_TOKENS * sampling.decode_seconds(
             model, recipe.samples, SAMPLED_TOKENS, width, precision, machine
@@ -152,9 +160,10 @@ def _answers(recipe: Evaluate, model: ModelSpec, precision: str, width: int, mac
 
 def _weights_memory(model: ModelSpec, recipe: Evaluate, width: int, machine: Machine) -> Memory:
     longest = max((sampling.PROMPT_TOKENS * (1 + t.fewshot) for t in recipe.tasks), default=0) + recipe.max_new_tokens
+    cached = max(recipe.batch_size * longest, *(recipe.needle.lengths if recipe.needle else (0,)))
     parts = {
         "params": width * count(model).total / GIB,
-        "kv_cache": recipe.batch_size * longest * sampling.cache_bytes(model, width) / GIB,
+        "kv_cache": cached * sampling.cache_bytes(model, width) / GIB,
         "logits": recipe.batch_size * min(PIECE_TOKENS, model.max_seq_len) * model.vocab * LOGIT_BYTES / GIB
         if recipe.data
         else 0.0,
@@ -175,6 +184,21 @@ def export(recipe: Export, machine: Machine, root: Path | None) -> Work:
         params=params.replace(trainable=0),
         spread=Range(low=0.5, mid=1.0, high=2.0),
         precision=recipe.dtype,
+    )
+
+
+def merge(recipe: Merge, machine: Machine, root: Path | None) -> Work:
+    """Read every model, a tensor at a time, and write one; memory holds a file of the result."""
+    params = count(model_of(recipe.models[-1], root))
+    whole = 4 * params.total
+    parts = {"params": min(whole, MERGED_FILE) / GIB, "overhead": machine.efficiency.reserve_gib}
+    return Work(
+        steps=1,
+        step_parts={"disk": (recipe.count + 1) * whole / work.DISK},
+        memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
+        params=params.replace(trainable=0),
+        spread=Range(low=0.5, mid=1.0, high=2.0),
+        precision="fp32",
     )
 
 

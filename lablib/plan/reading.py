@@ -80,9 +80,10 @@ def breach(recipe: Recipe, root: Path | None = None) -> tuple[str, bool]:
 
 
 def _mixture(recipe: Pretrain, root: Path | None) -> Mixture | Curriculum | None:
-    if not isinstance(recipe.mixture, Ref):
-        return recipe.mixture
-    made = (root or runs_root()) / recipe.mixture.run / "mixture.json"
+    blend = recipe.blend
+    if not isinstance(blend, Ref):
+        return blend
+    made = (root or runs_root()) / blend.run / "mixture.json"
     return load_mixture(made) if made.is_file() else None
 
 

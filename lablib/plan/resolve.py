@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from lablib.specs import LabError, ModelSpec, Pretrain, Ref, catalog, parse_recipe
+from lablib.specs import LabError, Merge, ModelSpec, Pretrain, Ref, catalog, parse_recipe
 from lablib.specs.paths import runs_root
 
 
@@ -39,6 +39,8 @@ def _of_run(folder: Path, root: Path | None) -> ModelSpec:
             f"There is no run {folder.name} in {folder.parent}; submit it first, or give a model by name or folder"
         )
     recipe = parse_recipe(json.loads(file.read_text(encoding="utf-8")))
+    if isinstance(recipe, Merge):
+        return model_of(recipe.models[-1], root)
     source = recipe.model if isinstance(recipe, Pretrain) else getattr(recipe, "model", None)
     if source is None:
         raise LabError(f"run {folder.name} is a {recipe.stage} run, which makes no model; refer to a run that does")

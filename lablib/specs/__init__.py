@@ -1,5 +1,6 @@
 """The nouns of the lab, as frozen pydantic models. Importing this package is quick and needs only pydantic."""
 
+from lablib.specs.afterwards import Calibrate, Evaluate, Export, Merge
 from lablib.specs.base import Spec, digest, write_atomic
 from lablib.specs.catalog import catalog
 from lablib.specs.cleaning import Clean, Scrub
@@ -11,8 +12,10 @@ from lablib.specs.dedup import Dedup, Repeats
 from lablib.specs.errors import LabError
 from lablib.specs.fabric import Network
 from lablib.specs.hardware import Accelerator, Cluster
+from lablib.specs.midtrain import Midtrain
 from lablib.specs.mixtures import Curriculum as Curriculum
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
+from lablib.specs.needle import Needle
 from lablib.specs.parallelism import Parallelism
 from lablib.specs.profile import Profile
 from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule
@@ -20,21 +23,15 @@ from lablib.specs.recipes import (
     GRPO,
     PPO,
     SFT,
-    STAGES,
-    AnyRecipe,
-    Calibrate,
     DoReMi,
-    Evaluate,
-    Export,
     Preference,
     Prepare,
     Pretrain,
     Reward,
     Synthesize,
-    load_recipe,
-    parse_recipe,
 )
 from lablib.specs.stability import Stability
+from lablib.specs.stages import STAGES, AnyRecipe, load_recipe, parse_recipe
 from lablib.specs.synthetic import Caps
 from lablib.specs.tokenizing import TokenizerSpec
 from lablib.specs.variants import variants
@@ -61,9 +58,12 @@ __all__ = [
     "Export",
     "LabError",
     "LoRA",
+    "Merge",
+    "Midtrain",
     "Mixture",
     "MoE",
     "ModelSpec",
+    "Needle",
     "Network",
     "Optimizer",
     "Parallelism",

@@ -33,8 +33,9 @@ class Published(Spec):
 
     name: str
     title: str
-    level: Literal["paper", "secondary", "memory"]
-    """paper: the paper's or its repository's own text was read; secondary: others' notes of it; memory: not verified."""
+    level: Literal["paper", "secondary", "memory", "guess"]
+    """paper: the paper's or its repository's own text was read; secondary: others' notes of it; memory: not verified; guess:
+    published by nobody, a beginning to change."""
     source: str
     weights: dict[str, float]
     """Domain → share of tokens, in parts of `whole`."""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from lablib.specs.base import Spec
 from lablib.specs.families import FAMILIES, Family, Positions, Traits, members
+from lablib.specs.rope import RopeScaling
 from lablib.specs.units import Count
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class ModelSpec(Spec):
     tied_embeddings: bool = False
     max_seq_len: Count = 4096
     rope_theta: float = Field(default=10000.0, gt=0)
+    rope_scaling: RopeScaling | None = None
+    """Positions beyond those of pretraining; None: as `rope_theta` alone has them."""
     norm_eps: float = Field(default=1e-6, gt=0)
     init_std: float = Field(default=0.02, gt=0)
     attention_bias: bool = False
@@ -129,6 +132,8 @@ class ModelSpec(Spec):
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs of features")
+        if self.rope_scaling and (self.positions != "rope" or self.mla):
+            raise ValueError(f"rope_scaling: family={self.family!r} has no rotary positions that the lab can stretch")
         for part in ("moe", "mla", "ssm"):
             has, family = getattr(self, part) is not None, members(part)
             if has != (self.family in family):

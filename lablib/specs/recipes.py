@@ -1,14 +1,11 @@
-"""The recipes, one class a stage: prepare → pretrain → SFT → preference, reward → GRPO, PPO → evaluate → export."""
+"""The recipes, one class a stage: prepare → pretrain → midtrain → SFT → preference, reward → GRPO, PPO → evaluate → export."""
 
 from __future__ import annotations
 
-import json
 import math
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from lablib.specs.afterwards import Calibrate, Evaluate, Export
 from lablib.specs.base import Spec
@@ -16,7 +13,7 @@ from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref
 from lablib.specs.dedup import Dedup, Repeats
-from lablib.specs.errors import LabError, teach
+from lablib.specs.errors import LabError
 from lablib.specs.mixtures import Curriculum, mean
 from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
@@ -215,13 +212,17 @@ class Pretrain(Recipe):
         return self
 
     @property
+    def blend(self) -> Mixture | Curriculum | Ref:
+        """What is read: the mixture, here alone."""
+        return self.mixture
+
+    @property
     def mean_mixture(self) -> Mixture:
         """The one mixture with the same tokens of every domain. Raises `LabError` where another run makes the mixture."""
-        if isinstance(self.mixture, Ref):
-            raise LabError(
-                f"mixture={self.mixture} is not known before run {self.mixture.run} has made it; give a mixture"
-            )
-        return mean(self.mixture)
+        blend = self.blend
+        if isinstance(blend, Ref):
+            raise LabError(f"mixture={blend} is not known before run {blend.run} has made it; give a mixture")
+        return mean(blend)
 
     @property
     def _round_tokens(self) -> int:
@@ -288,59 +289,10 @@ class DoReMi(Recipe):
         return {**super().science(), "proxy": self.proxy.science()}
 
 
-AnyRecipe = Annotated[
-    Prepare | Pretrain | SFT | Preference | Reward | GRPO | PPO | Evaluate | Export | Calibrate | DoReMi | Synthesize,
-    Field(discriminator="stage"),
-]
-_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
-STAGES = (
-    "prepare",
-    "pretrain",
-    "sft",
-    "preference",
-    "reward",
-    "grpo",
-    "ppo",
-    "evaluate",
-    "export",
-    "calibrate",
-    "doremi",
-    "synthesize",
-)
-
-
-def parse_recipe(data: dict[str, Any]) -> AnyRecipe:
-    """The recipe of a mapping, by its `stage`. Raises `LabError` that names the field, the value and the remedy."""
-    stage = data.get("stage")
-    if stage not in STAGES:
-        raise LabError(f"stage={stage!r}: a recipe's stage is one of {', '.join(STAGES)}")
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        raise teach(error, f"{stage} recipe") from None
-
-
-def load_recipe(path: str | Path) -> AnyRecipe:
-    """Read a recipe file (.toml or .json). Raises `LabError` where it is missing or wrong."""
-    path = Path(path)
-    if not path.is_file():
-        raise LabError(f"There is no recipe file {path}; give the path of a .toml or .json recipe")
-    text = path.read_text(encoding="utf-8")
-    try:
-        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except ValueError as error:
-        raise LabError(f"{path} cannot be read: {error}") from None
-    if not isinstance(data, dict):
-        raise LabError(f"{path} holds a {type(data).__name__}; a recipe is a table")
-    return parse_recipe(data)
-
-
 __all__ = [
     "GRPO",
     "PPO",
     "SFT",
-    "STAGES",
-    "AnyRecipe",
     "Calibrate",
     "DoReMi",
     "Evaluate",
@@ -354,6 +306,4 @@ __all__ = [
     "Sampled",
     "Spec",
     "Synthesize",
-    "load_recipe",
-    "parse_recipe",
 ]

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.api import CheckpointException
 
+from lablib.models.checkpoints import MARKER, fingerprint
 from lablib.specs import LabError, write_atomic
 from lablib.train import rng
 from lablib.train.distributed import World
@@ -26,7 +26,6 @@ from lablib.train.rules.base import moments, set_step
 from lablib.train.sharded import Tensors, load_tensors, save_tensors
 
 T = TypeVar("T")
-MARKER = "checkpoint.json"
 RUNGS = 4
 """Times the usual way back that checkpoints are kept for: a spike that recurs is met further back each time."""
 
@@ -121,7 +120,7 @@ class Checkpoints:
         mine = sorted(file for file in aside.iterdir())[self.world.rank :: self.world.size]
         for file in mine:
             _sync(file)
-        return {file.name: list(_fingerprint(file)) for file in mine}
+        return {file.name: list(fingerprint(file)) for file in mine}
 
     def _publish(self, aside: Path, target: Path, marker: dict[str, Any]) -> None:
         if not self.world.is_main:
@@ -172,7 +171,7 @@ class Checkpoints:
 
     def _whole(self, path: Path, files: dict[str, list[Any]]) -> bool:
         names = sorted(files)[self.world.rank :: self.world.size]
-        return all((path / name).is_file() and list(_fingerprint(path / name)) == files[name] for name in names)
+        return all((path / name).is_file() and list(fingerprint(path / name)) == files[name] for name in names)
 
     def load(
         self,
@@ -226,11 +225,6 @@ def _anchors(steps: list[int], apart: int) -> list[int]:
 
 def _step(name: str) -> int:
     return int(name.removeprefix("step-"))
-
-
-def _fingerprint(file: Path) -> tuple[int, str]:
-    with file.open("rb") as stream:
-        return file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
 from lablib.data import PackedDataset
 from lablib.data.loader import IGNORED
+from lablib.specs import LabError, Mixture
 from lablib.train.batches import Batch, collate
 from lablib.train.step import Stepper
 
@@ -33,6 +34,8 @@ class Heldout:
     token_bytes: torch.Tensor
     """Bytes of text each token id stands for, (vocab,); special tokens stand for none."""
     least: int = 0
+    sides: Mapping[str, Mixture] = field(default_factory=dict)
+    """Mixtures whose domains' losses are also told together, weighted as they are in it: ``loss_<name>``."""
 
     def __call__(self, stepper: Stepper) -> dict[str, float]:
         """`loss` (nats a target) and `bits_per_byte` (total nats / ln 2 / bytes of the targets), and the same of each domain
@@ -49,7 +52,7 @@ class Heldout:
         for name, (nats, targets, text) in zip(names, rows, strict=True):
             if targets and text:
                 found |= {f"loss{name}": nats / targets, f"bits_per_byte{name}": nats / math.log(2) / text}
-        return found
+        return found | {f"loss_{name}": together(found, mixture) for name, mixture in self.sides.items()}
 
     @cached_property
     def _places(self) -> tuple[Place, ...]:
@@ -84,3 +87,11 @@ class Heldout:
     def _batch(self, indices: Sequence[int], device: torch.device) -> Batch:
         last = len(self._places) - 1
         return collate([self.data.window(*self._places[min(i, last)]) for i in indices], self.document_mask, device)
+
+
+def together(losses: Mapping[str, float], mixture: Mixture) -> float:
+    """Mean of ``loss.<domain>``, weighted by the mixture. Raises `LabError` for a domain without held-out text."""
+    weights = {name: weight for name, weight in mixture.weights.items() if weight > 0}
+    if missing := [name for name in weights if f"loss.{name}" not in losses]:
+        raise LabError(f"domain {missing[0]!r} has no held-out text to measure forgetting by; prepare the data with a larger heldout share")  # fmt: skip
+    return sum(weight * losses[f"loss.{name}"] for name, weight in weights.items()) / sum(weights.values())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lablib.runs import Recorder
-from lablib.specs import Pretrain
+from lablib.specs import Midtrain, Pretrain
 from lablib.train.batches import Batch, Batches
 from lablib.train.checkpoint import Checkpoints, Position
 from lablib.train.heldout import Heldout
@@ -48,6 +48,8 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
 def _train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     guard, owed = parts.guard, False
     at = resume(recipe, run, parts)
+    if at.step == 0 and isinstance(recipe, Midtrain):
+        evaluate(run, parts, at)
     while at.step < recipe.steps:
         if parts.insight.asked_to_stop(at.step + 1):
             save(recipe, run, parts, at)

@@ -1,4 +1,4 @@
-"""The pretraining stage: put the parts together, train, leave a plain Hugging Face folder."""
+"""The pretraining and mid-training stages: put the parts together, train, leave a plain Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lablib.plan.params import count
 from lablib.plan.pretraining import job
 from lablib.plan.work import training_flops
 from lablib.runs import Recorder, Run
-from lablib.specs import Mixture, Pretrain
+from lablib.specs import Midtrain, Mixture, Pretrain
 from lablib.specs.mixtures import Curriculum
 from lablib.train import rng
 from lablib.train.able import check
@@ -32,6 +32,7 @@ from lablib.train.optimizer import build_optimizer
 from lablib.train.pipeline import Pipeline
 from lablib.train.source import Source, find_source, token_bytes
 from lablib.train.stability import Guard
+from lablib.train.start import Start
 from lablib.train.step import Stepper
 
 
@@ -61,11 +62,13 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     """Everything that the loop drives, on this rank."""
     place, layout = Place.of(world.rank, recipe.parallelism), recipe.parallelism
     links = Links.of(layout, world.device)
-    laid = prepare_model(recipe, world, links)
+    laid = prepare_model(recipe, world, links, source.start)
     model = laid.model
     rng.seed(recipe.seed + place.dp_rank)
     autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
     optimizer = build_optimizer(model, recipe.optimizer, rates(recipe, model))
+    if source.start is not None:
+        source.start.fill(model, optimizer)
     data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
     data.check_epochs(recipe.steps * recipe.step_tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
@@ -92,14 +95,15 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
         meter(recipe, run, world),
         Guard(recipe.stability, run, world, per_step, shifts(source.mixture, recipe.seq_len)),
         Insight(recipe, run, world, model, optimizer, lengths),
-        lambda: restart(recipe, world, model, optimizer, links),
+        lambda: restart(recipe, world, model, optimizer, links, source.start),
     )
 
 
-def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
-    """The model of the recipe, laid out, on its device, in training mode."""
-    model = build_model(recipe.model, recipe.seed)
-    if recipe.mup:
+def prepare_model(recipe: Pretrain, world: World, links: Links | None = None, start: Start | None = None) -> Laid:
+    """The model of the recipe, laid out, on its device, in training mode; a checkpoint's weights are not in it yet."""
+    whole = start is not None and not start.is_checkpoint
+    model = start.model(recipe.model) if start and whole else build_model(recipe.model, recipe.seed)
+    if recipe.mup and not whole:
         scale_initial(model, recipe.model, recipe.mup)
     laid = distribute(
         model,
@@ -130,12 +134,14 @@ def shifts(mixture: Mixture | Curriculum, seq_len: int) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def restart(recipe: Pretrain, world: World, model: Any, optimizer: torch.optim.Optimizer, links: Links) -> None:
-    """Put the weights back to their initial values and forget the optimiser's state."""
-    initial = prepare_model(recipe, world, links).model.state_dict()
+def restart(recipe: Pretrain, world: World, model: Any, optimizer: torch.optim.Optimizer, links: Links, start: Start | None) -> None:  # fmt: skip
+    """Put the weights back to their initial values, and the optimiser's state to what it began with."""
+    initial = prepare_model(recipe, world, links, start).model.state_dict()
     for name, weight in model.state_dict().items():
         weight.copy_(initial[name])
     optimizer.state.clear()
+    if start is not None:
+        start.fill(model, optimizer)
 
 
 def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast: bool) -> Pipeline | None:
@@ -153,7 +159,8 @@ def heldout(recipe: Pretrain, source: Source, lengths: torch.Tensor) -> Heldout:
     data = PackedDataset(source.data, Mixture(), recipe.seq_len, "heldout", recipe.seed)
     count = max(1, min(recipe.eval_tokens, data.tokens_available) // recipe.seq_len)
     least = max(1, count // (2 * len(data.domains)))
-    return Heldout(data, count, recipe.parallelism.micro_batch_size, recipe.document_mask, lengths, least)
+    sides = recipe.sides if isinstance(recipe, Midtrain) else {}
+    return Heldout(data, count, recipe.parallelism.micro_batch_size, recipe.document_mask, lengths, least, sides)
 
 
 def meter(recipe: Pretrain, run: Recorder, world: World) -> Meter:

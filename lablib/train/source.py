@@ -11,9 +11,10 @@ from lablib.data import shards
 from lablib.data.tokenizer import lengths, load, require
 from lablib.plan.reading import breach
 from lablib.runs import Recorder
-from lablib.specs import Curriculum, LabError, Mixture, Prepare, Pretrain, Ref
+from lablib.specs import Curriculum, LabError, Midtrain, Mixture, Prepare, Pretrain, Ref
 from lablib.specs.mixtures import load_mixture, mean, over
 from lablib.train.distributed import World
+from lablib.train.start import Start, find_start
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Source:
     tokenizer: Path
     mixture: Mixture | Curriculum
     """Stretched over what the run reads."""
+    start: Start | None = None
+    """What the model's weights are at first; None: drawn from the recipe's seed."""
 
 
 def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
@@ -34,34 +37,39 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
     Raises `LabError` where the input is missing, where the tokenizer is not the data's, where the model's vocabulary is
     smaller than the tokenizer's, or where the mixture breaks the caps on synthetic text that the data was prepared under.
     """
-    data, tokenizer, mixture = world.from_main(lambda: _find(recipe, run))
+    data, tokenizer, mixture, begun = world.from_main(lambda: _find(recipe, run))
     if not Path(data).is_dir():
         return None
-    mixed = load_mixture(Path(mixture)) if mixture else recipe.mixture
+    mixed = load_mixture(Path(mixture)) if mixture else recipe.blend
     assert not isinstance(mixed, Ref)
     why, refused = breach(recipe, run.path.parent)
     if refused:
         raise LabError(why)
-    source = Source(Path(data), Path(tokenizer), over(mixed, recipe.steps * recipe.step_tokens))
+    start = Start(Path(begun)) if begun else None
+    source = Source(Path(data), Path(tokenizer), over(mixed, recipe.steps * recipe.step_tokens), start)
     require(shards.manifest(source.data)["tokenizer"].get("hash"), source.tokenizer, f"data {source.data}")
+    if start is not None:
+        start.check(source.tokenizer)
     size = load(source.tokenizer).get_vocab_size()
     if size > recipe.model.vocab:
         raise LabError(f"model.vocab={recipe.model.vocab} is smaller than the tokenizer's {size} tokens; set model.vocab to {size} or more")  # fmt: skip
     return source
 
 
-def _find(recipe: Pretrain, run: Recorder) -> tuple[str, str, str]:
-    """(Data, tokenizer, the file of a mixture that another run made)."""
+def _find(recipe: Pretrain, run: Recorder) -> tuple[str, str, str, str]:
+    """(Data, tokenizer, the file of a mixture that another run made, the model that this run begins from)."""
+    start = find_start(recipe, run)
     mixture = str(run.input(recipe.mixture)) if isinstance(recipe.mixture, Ref) else ""
     if isinstance(recipe.data, Ref):
-        return str(run.input(recipe.data)), str(run.input(recipe.data.replace(artefact="tokenizer"))), mixture
+        return str(run.input(recipe.data)), str(run.input(recipe.data.replace(artefact="tokenizer"))), mixture, start
     if not (run.path / "data" / "manifest.json").is_file():
         from lablib.data.prepare import prepare
 
         run.enter("preparing data")
-        mixed = load_mixture(Path(mixture)) if isinstance(recipe.mixture, Ref) else recipe.mixture
-        prepare(Prepare(corpus=recipe.data, mixture=mean(mixed), vocab=recipe.model.vocab, seed=recipe.seed), run)
-    return str(run.path / "data"), str(run.path / "tokenizer"), mixture
+        mixed = mean(load_mixture(Path(mixture))) if isinstance(recipe.mixture, Ref) else recipe.mean_mixture
+        words = {"tokenizer": recipe.start} if isinstance(recipe, Midtrain) else {}
+        prepare(Prepare(corpus=recipe.data, mixture=mixed, vocab=recipe.model.vocab, seed=recipe.seed, **words), run)
+    return str(run.path / "data"), str(run.path / "tokenizer"), mixture, start
 
 
 def token_bytes(tokenizer: Path, vocab: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from lablib.data.prepare import prepare
 from lablib.evals.heldout import read_pieces
 from lablib.runs import Recorder, Run, artefacts
 from lablib.specs import LabError, ModelSpec, Prepare, Pretrain, Ref, TokenizerSpec
-from lablib.specs.recipes import parse_recipe
+from lablib.specs.stages import parse_recipe
 
 
 def execute(root: Path, recipe: Prepare) -> Recorder:

@@ -14,6 +14,8 @@ from lablib.specs import (
     Evaluate,
     Export,
     LoRA,
+    Merge,
+    Midtrain,
     Mixture,
     ModelSpec,
     Optimizer,
@@ -28,6 +30,7 @@ from lablib.specs import (
     Synthesize,
     Task,
 )
+from lablib.specs.midtrain import Replay
 from lablib.specs.mixtures import Curriculum
 
 slugs = st.from_regex(r"[a-z0-9]([a-z0-9_-]|\.(?!\.)){0,12}", fullmatch=True).filter(lambda text: ".." not in text)
@@ -92,6 +95,21 @@ def proxies(draw: st.DrawFn) -> Pretrain:
     return drawn.replace(data=draw(refs), parallelism=layout)
 
 
+@st.composite
+def midtrains(draw: st.DrawFn) -> Midtrain:
+    """A Midtrain recipe of each kind, with and without replay and a checkpoint."""
+    drawn = draw(pretrains())
+    fields = {name: getattr(drawn, name) for name in type(drawn).model_fields if name not in ("stage", "mixture")}
+    return Midtrain(
+        **fields,
+        kind=draw(st.sampled_from(["anneal", "continue", "extend"])),
+        start=draw(refs),
+        from_step=draw(st.none() | st.integers(1, 9)),
+        mixture=Mixture(weights={"new": 1.0}),
+        replay=draw(st.none() | st.builds(Replay, mixture=st.just(Mixture(weights={"old": 1.0})), share=st.floats(0, 0.9))),
+    )  # fmt: skip
+
+
 adapters = st.none() | st.builds(
     LoRA, rank=st.integers(1, 64), targets=st.sampled_from(["all-linear", ("q_proj", "v_proj")])
 )
@@ -145,5 +163,13 @@ recipes: st.SearchStrategy[Recipe] = st.one_of(
         trained_on=st.none() | st.integers(0, 3),
     ),
     st.builds(Calibrate, seed=st.integers(0, 3)),
+    midtrains(),
+    st.builds(
+        Merge,
+        models=st.tuples(refs, refs | texts),
+        average=st.sampled_from(["uniform", "ema"]),
+        decay=st.floats(0, 0.99),
+    ),
+    st.builds(Merge, models=st.tuples(refs), steps=st.just((10, 20))),
     st.builds(Export, model=refs | texts, dtype=st.sampled_from(["fp32", "bf16"])),
 )

@@ -35,7 +35,7 @@ from lablib.specs import (
     load_recipe,
     parse_recipe,
 )
-from lablib.specs.recipes import STAGES
+from lablib.specs.stages import STAGES
 
 EACH = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TASK = Task(name="sums", generator="chain_sum")

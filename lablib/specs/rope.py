@@ -1,0 +1,59 @@
+"""Rotary positions beyond the length that a model was trained at: a larger base, interpolation, YaRN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from lablib.specs.base import Spec
+from lablib.specs.errors import LabError
+from lablib.specs.units import Count
+
+if TYPE_CHECKING:
+    from lablib.specs.model import ModelSpec
+
+Stretch = Literal["none", "linear", "ntk", "yarn"]
+"""none: the base alone; linear: all positions divided by the factor (arXiv 2306.15595); ntk: the base raised so that the
+slowest pair of features turns as under linear and the fastest as before (`ntk_theta`); yarn: each pair between the two by how
+often it turned in the trained length, and sharper attention (arXiv 2309.00071)."""
+
+
+class RopeScaling(Spec):
+    """How transformers stretches a model's rotary positions over `factor` times the length of its pretraining."""
+
+    kind: Literal["linear", "yarn"]
+    factor: float = Field(ge=1)
+    original: Count
+    """Tokens of the sequences that the model was pretrained on."""
+
+
+def ntk_theta(theta: float, factor: float, head_dim: int) -> float:
+    """theta·factor^(d / (d - 2)): the NTK-aware base (arXiv 2309.00071 §3.1) for d rotary features of a head."""
+    return float(theta * factor ** (head_dim / (head_dim - 2)))
+
+
+def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, theta: float | None = None) -> ModelSpec:
+    """`model`, trained at `trained` tokens, with positions for `seq_len` of them; `theta` is another base to begin from.
+
+    Stretching again counts linear's and YaRN's factor from the first length, and raises NTK's base further. Raises `LabError`
+    where there is nothing to stretch.
+    """
+    if seq_len <= trained:
+        raise LabError(f"seq_len={seq_len} is not longer than the {trained} tokens that the model was trained at")
+    if model.positions != "rope" or model.mla:
+        raise LabError(
+            f"family={model.family!r} has no rotary positions that the lab can stretch; train at seq_len={trained}"
+        )
+    if method in ("none", "ntk") and model.rope_scaling:
+        raise LabError(f"method={method!r}: the model's positions are stretched by {model.rope_scaling.kind} already; go on with that")  # fmt: skip
+    if method == "none" and theta is None:
+        raise LabError("method='none' leaves positions as they were; give theta, a larger base, or another method")
+    base = theta or model.rope_theta
+    if method == "ntk":
+        base = ntk_theta(base, seq_len / trained, model.head_dim)
+    scaling = None
+    if method in ("linear", "yarn"):
+        original = model.rope_scaling.original if model.rope_scaling else trained
+        scaling = RopeScaling(kind=method, factor=seq_len / original, original=original)
+    return model.replace(max_seq_len=max(seq_len, model.max_seq_len), rope_theta=base, rope_scaling=scaling)

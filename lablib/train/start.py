@@ -1,0 +1,97 @@
+"""Where a mid-training run begins: another run's model, or a checkpoint of it with the optimiser's state."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lablib.data.tokenizer import require
+from lablib.models.checkpoints import MARKER, checkpoint, read_marker, vocabulary
+from lablib.models.load import input_model
+from lablib.runs import Recorder
+from lablib.specs import LabError, Midtrain, ModelSpec, Pretrain, Ref
+from lablib.train.checkpoint import tensors_of
+from lablib.train.rules.base import set_step
+from lablib.train.sharded import load_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model folder, or a checkpoint's."""
+
+    folder: Path
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether the optimiser's state is there too."""
+        return (self.folder / MARKER).is_file()
+
+    def check(self, tokenizer: Path) -> None:
+        """Raises `LabError` unless the model learned from the very tokenizer in the folder `tokenizer`."""
+        expected = vocabulary(self.folder) if self.is_checkpoint else _config(self.folder).get("tokenizer_hash")
+        require(expected, tokenizer, f"model {self.folder}")
+
+    def model(self, spec: ModelSpec) -> PreTrainedModel:
+        """The full model in fp32 on the CPU, with the positions of `spec`. Raises `LabError` where its shape is another."""
+        wanted = spec.to_hf()
+        try:
+            model, told = AutoModelForCausalLM.from_pretrained(
+                self.folder, config=wanted, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
+                use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise _another_shape(self.folder, str(error).splitlines()[0]) from None
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if told[kind]:
+                raise _another_shape(self.folder, f"{kind.removesuffix('_keys')}: {sorted(map(str, told[kind]))[0]}")
+        return model
+
+    def fill(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Weights and the optimiser's state of the checkpoint, whatever layout wrote it; every rank calls it. A model folder
+        has been loaded already. Raises `LabError` for another shape or optimiser."""
+        if not self.is_checkpoint:
+            return
+        try:
+            load_tensors(tensors_of(model, optimizer), self.folder)
+        except (CheckpointException, RuntimeError, ValueError) as error:
+            raise _another_shape(self.folder, f"or its optimizer.kind: {str(error).splitlines()[0]}") from None
+        set_step(optimizer, read_marker(self.folder)["step"])
+
+
+def find_start(recipe: Pretrain, run: Recorder) -> str:
+    """The verified folder that `recipe` begins from, "" where it begins from nothing. Raises `LabError`."""
+    if not isinstance(recipe, Midtrain):
+        return ""
+    if recipe.from_step is not None:
+        assert isinstance(recipe.start, Ref)
+        return str(run.input(checkpoint(run.path.parent / recipe.start.run, recipe.from_step, recipe.start.science)))
+    folder = input_model(run, recipe.start)
+    _check_positions(recipe, folder)
+    return str(folder)
+
+
+def _check_positions(recipe: Midtrain, folder: Path) -> None:
+    """A config may stretch its positions in ways that a ModelSpec cannot say: what is dropped would be lost in silence."""
+    found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    own, wanted = (getattr(config, "rope_parameters", None) or {} for config in (found, recipe.model.to_hf()))
+    known = own.get("rope_type", "default") in ("default", "linear", "yarn")
+    if own != wanted and not (recipe.kind == "extend" and known):
+        raise LabError(f"model: {folder} has rotary positions {own}, the recipe's model {wanted}; give ModelSpec.from_hf of that folder, or kind='extend' to change them")  # fmt: skip
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _another_shape(folder: Path, what: str) -> LabError:
+    return LabError(f"start: {folder} has not the shape of the recipe's model ({what}); set model to what it was made with")  # fmt: skip
