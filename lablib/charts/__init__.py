@@ -12,6 +12,7 @@ from lablib.charts.mixture import epochs_by_domain, mixture_over_training
 from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
+from lablib.charts.synthetic import cap_curve, generation_diversity, generations, written
 from lablib.charts.trade_off import trade_off
 from lablib.charts.vocabulary import fertility, vocabulary_cost
 
@@ -20,12 +21,15 @@ __all__ = [
     "Frame",
     "accuracy",
     "bundle",
+    "cap_curve",
     "columns",
     "coordinates",
     "edit_curve",
     "epochs_by_domain",
     "fertility",
     "funnel",
+    "generation_diversity",
+    "generations",
     "grad_norm",
     "learning_rate",
     "loss",
@@ -48,4 +52,5 @@ __all__ = [
     "to_rows",
     "trade_off",
     "vocabulary_cost",
+    "written",
 ]

@@ -20,6 +20,7 @@ from lablib.data.progress import Stopped
 from lablib.data.synthetic import Prompt
 from lablib.data.tasks import Verifier
 from lablib.data.tokenizer import encode_text
+from lablib.data.written import FILE, FOLDER, MANIFEST, PARTS
 from lablib.models.chat import encode_prompt, ready_to_answer
 from lablib.models.export import DTYPES
 from lablib.models.folder import replace_folder
@@ -31,7 +32,6 @@ from lablib.specs import LabError, Ref, Synthesize, Task, digest, write_atomic
 
 BATCHES = 8
 """Batches of a part: what is lost when a job is killed, and what prompts of like length are sought in."""
-FILE, MANIFEST = "documents.jsonl", "manifest.json"
 
 
 def synthesize(recipe: Synthesize, run: Recorder) -> None:
@@ -55,7 +55,7 @@ def _synthesize(recipe: Synthesize, run: Recorder) -> None:
     run.event("prompts", count=len(prompts), generation=max(prompt.generation for prompt in prompts))
     jobs = prompts * recipe.attempts  # attempts go last, so that the first of them have every prompt once
     size = recipe.batch_size * BATCHES
-    parts = [(run.path / "parts" / f"part-{at // size:05}.jsonl", at) for at in range(0, len(jobs), size)]
+    parts = [(run.path / PARTS / f"part-{at // size:05}.jsonl", at) for at in range(0, len(jobs), size)]
     if missing := [(path, at) for path, at in parts if not path.is_file()]:
         run.progress(len(jobs) - sum(len(jobs[at : at + size]) for _, at in missing), len(jobs), "documents")
         with Writer(recipe, run, folder, len(jobs)) as writer:
@@ -218,9 +218,9 @@ def _gather(
         "diversity": synthetic.compared(prompts, sample, recipe.drift),
     }
     write_atomic(aside / MANIFEST, json.dumps(facts, indent=1, ensure_ascii=False))
-    replace_folder(aside, run.path / "corpus")
+    replace_folder(aside, run.path / FOLDER)
     _tell(run, facts)
-    run.artefact("corpus", run.path / "corpus", kind="corpus")
+    run.artefact("corpus", run.path / FOLDER, kind="corpus")
 
 
 def _tell(run: Recorder, facts: dict[str, Any]) -> None:
