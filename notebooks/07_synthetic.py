@@ -93,13 +93,10 @@ def _(mo):
 
 @app.cell
 def _(Synthesize, model, people, show, submit, tiny, watch):
-    wish = Synthesize(
-        model=model.model, data=people.data, count=48 if tiny else 256, prompt_tokens=24, max_new_tokens=64
-    )
-    first = submit(wish.replace(name="generation-1"))
-    second = submit(
-        wish.replace(name="generation-2", data=first.ref("corpus"), temperature=0.4, count=32 if tiny else 192)
-    )
+    size = {"count": 48 if tiny else 512, "prompt_tokens": 24, "max_new_tokens": 64}
+    first = submit(Synthesize(name="generation-1", model=model.model, data=people.data, **size))
+    again = {**size, "count": 32 if tiny else 256, "temperature": 0.3}
+    second = submit(Synthesize(name="generation-2", model=model.model, data=first.ref("corpus"), **again))
     show(watch([people, model, first, second]))
     return first, second
 
