@@ -93,9 +93,9 @@ def _(mo):
 
 @app.cell
 def _(Synthesize, model, people, show, submit, tiny, watch):
-    size = {"count": 48 if tiny else 512, "prompt_tokens": 24, "max_new_tokens": 64}
+    size = {"count": 48 if tiny else 1024, "prompt_tokens": 24, "max_new_tokens": 64}
     first = submit(Synthesize(name="generation-1", model=model.model, data=people.data, **size))
-    again = {**size, "count": 32 if tiny else 256, "temperature": 0.3}
+    again = {**size, "count": 32 if tiny else 512, "temperature": 0.3}
     second = submit(Synthesize(name="generation-2", model=model.model, data=first.ref("corpus"), **again))
     show(watch([people, model, first, second]))
     return first, second

@@ -28,33 +28,33 @@ def written() -> Figure:
 
 
 def generations() -> Figure:
-    """Frame ``generations`` (generation, fate, tokens, order): a stacked bar a generation, by `FATES`."""
+    """Frame ``generations`` (generation, fate, share, tokens, order): a bar a generation, of its tokens by `FATES`."""
     colours = alt.Scale(domain=list(FATES), range=[theme.BLUE, theme.ORANGE, theme.PINK, theme.BROWN])
     base = alt.Chart(alt.NamedData("generations"), width=theme.WIDTH, height=ROW)
     bars = base.mark_bar(height=16).encode(
         y=_row("generation"),
-        x=alt.X("tokens:Q", title="tokens", stack=True, axis=alt.Axis(labelExpr=COUNT, tickCount=5)),
+        x=alt.X("share:Q", title="share of its tokens", stack=True, axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(domain=[0, 1])),
         color=alt.Color("fate:N", scale=colours, legend=alt.Legend(columns=2)),
         order=alt.Order("order:Q"),
-        tooltip=["generation:N", "fate:N", alt.Tooltip("tokens:Q", format=",")],
-    )
-    words = "Tokens by generation: 0 is people's, n + 1 was made from n. Colours say what the caps leave and why the rest goes."
+        tooltip=["generation:N", "fate:N", alt.Tooltip("share:Q", format=".1%"), alt.Tooltip("tokens:Q", format=",")],
+    )  # fmt: skip
+    words = "Generation 0 is people's text, n + 1 was made from n. Colours say what the caps leave of each and why the rest goes."
     return Figure("generations", "Generations under the caps", words, bars, ("generations",))
 
 
 def cap_curve() -> Figure:
     """Frames ``curve`` (cap, tokens), ``cap`` (cap, tokens) and ``found`` (cap): tokens of models that stay at each cap on
     their share of the corpus, the chosen one, and the share that the corpus has."""
-    x = alt.X("cap:Q", title="cap on the synthetic share of all tokens", axis=alt.Axis(format="%", tickCount=6, grid=False), scale=alt.Scale(domain=[0, 1]))  # fmt: skip
+    x = alt.X("cap:Q", title="cap on the synthetic share of all tokens", axis=alt.Axis(format="%", values=[0.01, 0.05, 0.1, 0.25, 0.5, 1], grid=False), scale=alt.Scale(type="sqrt", domain=[0, 1]))  # fmt: skip
     y = alt.Y("tokens:Q", title="synthetic tokens left", axis=alt.Axis(labelExpr=COUNT, tickCount=4))
     tips = [alt.Tooltip("cap:Q", format=".0%"), alt.Tooltip("tokens:Q", format=",.4~g")]
     line = alt.Chart(alt.NamedData("curve"), width=theme.WIDTH, height=theme.HEIGHT).mark_line(
-        color=theme.BLUE, strokeWidth=2, interpolate="step-after"
+        color=theme.BLUE, strokeWidth=2
     )
     dot = alt.Chart(alt.NamedData("cap")).mark_point(color=theme.ORANGE, filled=True, size=120, opacity=1)
     rule = alt.Chart(alt.NamedData("found")).mark_rule(strokeWidth=1.5, strokeDash=[4, 3]).encode(x=x)
     chart = line.encode(x=x, y=y, tooltip=tips) + rule + dot.encode(x=x, y=y, tooltip=tips)
-    words = "What stays as the cap is moved, at the chosen caps on depth and document. Orange: the chosen cap. Dashed: the share that the corpus has."
+    words = "What stays as the cap is moved, at the chosen caps on depth and document (axis by square root). Orange: the chosen cap. Dashed: the share that the corpus has."
     return Figure("curve", "What the cap on the corpus lets through", words, chart, ("curve", "cap", "found"))
 
 

@@ -23,7 +23,7 @@ from lablib.specs import AnyRecipe, Caps
 from lablib.specs.units import show_count
 
 CAPS = 41
-"""Points of the curve over the cap on the corpus: every 2.5 %."""
+"""Points of the curve over the cap on the corpus, denser where it is small."""
 CAVEAT = "People's text here is all that the corpus has of generation 0, whatever its domain; a run that writes compares with its own prompts' text."
 
 
@@ -34,7 +34,7 @@ class Synthetic(Explorer):
     """Folder of a finished data run."""
     depth: int = knob(1, "Deepest generation", 0, 5)
     document: float = knob(1.0, "Most of one document", 0, 1, step=0.05)
-    corpus: float = knob(0.5, "Most of all tokens", 0, 1, step=0.01)
+    corpus: float = knob(0.5, "Most of all tokens", 0, 1, step=0.005)
     drift: float = knob(generations.TOLERANCE, "Loss of diversity that alarms", 0.01, 0.95, step=0.01)
 
     @classmethod
@@ -109,12 +109,12 @@ def _silent(told: Generations | None) -> str:
 def stacked(rows: Sequence[Share]) -> dict[str, Frame]:
     """The frame of `lablib.charts.generations`."""
     cells = [
-        (f"generation {row.generation}", fate, tokens, order)
+        (f"generation {row.generation} ({show_count(row.tokens)})", fate, rounded(tokens / max(1, row.tokens)), tokens, order)
         for row in rows
         for order, (fate, tokens) in enumerate(zip(FATES, (row.stays, row.depth, row.document, row.corpus), strict=True))
         if tokens or not order
     ]  # fmt: skip
-    names = ("generation", "fate", "tokens", "order")
+    names = ("generation", "fate", "share", "tokens", "order")
     return {"generations": {name: [cell[at] for cell in cells] for at, name in enumerate(names)}}
 
 
@@ -125,9 +125,9 @@ def _curve(whole: Origin, caps: Caps) -> dict[str, Frame]:
         keep = guard(whole, caps.replace(corpus=cap)).keep
         return float((whole.tokens * whole.share)[keep].sum())
 
-    at = [float(cap) for cap in np.linspace(0, 1, CAPS).round(4)]
+    at = sorted({*(np.linspace(0, 1, CAPS) ** 2).round(6).tolist(), caps.corpus, whole.synthetic})
     return {
-        "curve": {"cap": at, "tokens": [rounded(left(cap)) for cap in at]},
+        "curve": {"cap": [rounded(cap) for cap in at], "tokens": [rounded(left(cap)) for cap in at]},
         "cap": {"cap": [caps.corpus], "tokens": [rounded(left(caps.corpus))]},
         "found": {"cap": [rounded(whole.synthetic)]},
     }

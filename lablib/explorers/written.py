@@ -63,8 +63,8 @@ class Written(Explorer):
         if self.kind == "kept":
             rows = tuple((row["source"][-60:], f"{row['generation']}", _brief(row["text"])) for row in written.kept(run, PAGE, skip))  # fmt: skip
             return Table("Kept", ("source", "generation", "text"), rows, f"Page {self.page}, in the order of writing.")
-        rows = tuple((row["reason"], _brief(row["text"])) for row in written.refused(run, PAGE, skip))
-        return Table("Refused", ("why", "text"), rows, f"Page {self.page}; of duplicates one was kept.")
+        gone = tuple((row["reason"], _brief(row["text"])) for row in written.refused(run, PAGE, skip))
+        return Table("Refused", ("why", "text"), gone, f"Page {self.page}; of duplicates one was kept.")
 
 
 def _brief(text: str) -> str:
