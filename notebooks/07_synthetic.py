@@ -70,7 +70,7 @@ def _(mo):
 
 @app.cell
 def _(ModelSpec, Optimizer, Parallelism, Path, Prepare, Pretrain, lablib, submit, tiny):
-    corpus, vocab, tokens = (str(Path(lablib.__file__).parent), 1024, 40_960) if tiny else ("core", 4096, 1_000_000)
+    corpus, vocab, tokens = (str(Path(lablib.__file__).parent), 1024, 65_536) if tiny else ("core", 4096, 1_000_000)
     people = submit(Prepare(name="people", corpus=corpus, vocab=vocab))
     shape = {"layers": 2, "hidden": 128, "heads": 2, "kv_heads": 1, "head_dim": 64, "ffn": 384, "max_seq_len": 1024}
     steps = {"seq_len": 256, "batch_tokens": 2048, "optimizer": Optimizer(learning_rate=3e-3), "precision": "fp32"}
@@ -93,9 +93,9 @@ def _(mo):
 
 @app.cell
 def _(Synthesize, model, people, show, submit, tiny, watch):
-    size = {"count": 48 if tiny else 1024, "prompt_tokens": 24, "max_new_tokens": 64}
+    size = {"count": 64 if tiny else 1024, "prompt_tokens": 24, "max_new_tokens": 64}
     first = submit(Synthesize(name="generation-1", model=model.model, data=people.data, **size))
-    again = {**size, "count": 32 if tiny else 512, "temperature": 0.3}
+    again = {**size, "count": 48 if tiny else 512, "temperature": 0.3}
     second = submit(Synthesize(name="generation-2", model=model.model, data=first.ref("corpus"), **again))
     show(watch([people, model, first, second]))
     return first, second
@@ -105,8 +105,8 @@ def _(Synthesize, model, people, show, submit, tiny, watch):
 def _(mo):
     mo.md("""
     **What you should see:** how many completions became documents and why others did not, and their diversity beside that
-    of the text they were written from. Generation 2 repeats itself, and its alarm is on: distinct n-grams fall, and it
-    compresses better than its prompts. Read some of it.
+    of the text they were written from. Generation 2 repeats itself and its alarm is on: fewer distinct words than in its
+    prompts' text, which is generation 1. Read some of it.
     """)
     return
 
@@ -142,7 +142,8 @@ def _(mo):
     mo.md("""
     **What you should see:** lower "deepest generation" to 1, and generation 2 goes; lower the share, and text of models goes
     until it holds. Nothing is read again. The last chart holds each generation against people's text: generation 2 lies
-    below the dashed line.
+    below generation 1. That one may lie above people's: a model that has learned little writes noise, which is varied and
+    worth nothing, so that diversity alone is no praise.
     """)
     return
 

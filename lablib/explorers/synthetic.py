@@ -15,6 +15,7 @@ from lablib.charts.synthetic import FATES
 from lablib.data import generations, provenance
 from lablib.data.generations import Generations, Share
 from lablib.data.mixing.collapse import Alarm, Diversity, Origin, guard
+from lablib.data.synthetic import FEWEST
 from lablib.explorers import show
 from lablib.explorers.explorer import Explorer, knob
 from lablib.explorers.view import Headline, Table, View
@@ -68,7 +69,7 @@ class Synthetic(Explorer):
             charts=(charts.generations(), charts.cap_curve(), *((charts.generation_diversity(),) if measured else ())),
             frames={**stacked(rows), **_curve(whole, self.caps), **diverse(measured, self.drift)},
             tables=(_domains(domains, self.caps), *((diversities(measured, alarms),) if measured else ())),
-            notes=(*(generations.said(depth, found) for depth, found in alarms.items()), CAVEAT if measured else _silent(told)),
+            notes=(*(generations.said(depth, found) for depth, found in alarms.items()), *unmeasured(rows, measured), CAVEAT if measured else _silent(told)),
         )  # fmt: skip
 
 
@@ -104,6 +105,12 @@ def _alarmed(measured: Mapping[int, Diversity], alarms: Mapping[int, list[Alarm]
 def _silent(told: Generations | None) -> str:
     why = "there is too little text of models or of people" if told else "no model wrote any of the text, or it was prepared before diversity was measured"  # fmt: skip
     return f"Diversity by generation is not known: {why}."
+
+
+def unmeasured(rows: Sequence[Share], measured: Mapping[int, Diversity]) -> list[str]:
+    """A sentence where some generations have too little text to measure, though others have not."""
+    short = [str(row.generation) for row in rows if measured and row.generation not in measured]
+    return [f"Generation {', '.join(short)}: under {FEWEST} words of training text, too few to tell how diverse they are."] if short else []  # fmt: skip
 
 
 def stacked(rows: Sequence[Share]) -> dict[str, Frame]:

@@ -8,7 +8,7 @@ from typing import Any
 from lablib import charts
 from lablib.data.generations import TOLERANCE, Generations, said, unpacked
 from lablib.explorers import Table, show
-from lablib.explorers.synthetic import diverse, diversities, stacked
+from lablib.explorers.synthetic import diverse, diversities, stacked, unmeasured
 from lablib.explorers.written import Beside, fates
 from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
@@ -91,6 +91,7 @@ def _corpus(run: RunRecord, told: Generations, drawings: list[Drawing]) -> list[
         table(columns, rows, f"Generations in the corpus of {run['name']}"),
         *([_table(diversities(told.diversity, raised))] if told.diversity else []),
         *(tag("p", said(depth, found), class_="bad") for depth, found in raised.items()),
+        *(tag("p", text) for text in unmeasured(told.shares, told.diversity)),
     ]
 
 
