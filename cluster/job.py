@@ -11,7 +11,7 @@ from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 
 from cluster import components, health, snapshot
 from lablib.runs import Recorder, Run, RunState, signals
-from lablib.specs import LabError, Prepare
+from lablib.specs import LabError, Shared
 from lablib.stages import execute
 
 POLL = 0.5
@@ -38,7 +38,7 @@ class Job:
                 health.examine(recorder)
                 os.environ.update(components.addresses(Run(recorder.path)))
                 execute(recorder.recipe, recorder)
-        helps = isinstance(recorder.recipe, Prepare) and recorder.recipe.task > 0
+        helps = isinstance(recorder.recipe, Shared) and recorder.recipe.helps
         if recorder.is_main and order.report and not helps and not recorder.stop_requested:
             from lablib.report import export_chain
 

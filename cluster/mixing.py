@@ -17,7 +17,7 @@ from lablib.data.mixing.study import LEARNED, Arm, Study
 from lablib.plan import pretraining
 from lablib.plan.work import training_flops
 from lablib.runs import Run, RunState
-from lablib.specs import LabError, Mixture, Prepare, Pretrain, Profile, Recipe, Ref, digest
+from lablib.specs import LabError, Mixture, Prepare, Pretrain, Profile, Recipe, Ref, Shared, digest
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import runs_root
 
@@ -63,7 +63,7 @@ class Lab:
                 same = read.get(recipe.science_hash) == inputs(recipe, self.root)
             except LabError:
                 continue  # a recipe of another version is another experiment
-            helps = isinstance(recipe, Prepare) and recipe.task > 0
+            helps = isinstance(recipe, Shared) and recipe.helps
             if same and not helps and run.state is not RunState.FAILED:
                 found[recipe.science_hash] = run
         return found

@@ -14,7 +14,7 @@ from cluster.slurm import query, sbatch
 from lablib.plan import Estimate, estimate, forecast
 from lablib.posttrain.later import refuse_planned_only
 from lablib.runs import Run, RunState, orders, provenance
-from lablib.specs import Cluster, Component, DoReMi, LabError, Prepare, Pretrain, Profile, Recipe
+from lablib.specs import Cluster, Component, DoReMi, LabError, Pretrain, Profile, Recipe, Shared
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import runs_root
 from lablib.specs.units import parse_dollars
@@ -34,7 +34,7 @@ def submit(
     """Start a recipe and return its run; the job waits for `after` and for every run that its references name.
 
     `profile` says where; `root` is the folder of runs (the profile's, $LAB_RUNS or ./runs). The run saves and stops when
-    it has spent `max_dollars` or `max_gpu_hours`. A `Prepare` of several `tasks` starts as many runs, on Slurm one array, with an
+    it has spent `max_dollars` or `max_gpu_hours`. A recipe of several `tasks` starts as many runs, on Slurm one array, with an
     equal part of those each; the first one is returned, and has the artefacts. `components` are servers that live as long as the job; with `report`
     the job writes one about itself and the runs that it needed. Raises `LabError` for a profile that does not exist, for
     a recipe that cannot work there by its plan, and for a reference to a run that is not in `root`.
@@ -103,7 +103,7 @@ def submit_all(
 
 def _shares(recipe: Recipe) -> Sequence[Recipe]:
     """The recipes of all runs that do the work of this one."""
-    return recipe.shares() if isinstance(recipe, Prepare) else [recipe]
+    return recipe.shares() if isinstance(recipe, Shared) else [recipe]
 
 
 def _check_able(recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from lablib.charts.mixture import epochs_by_domain, loss_by_domain, mixture_over
 from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
 from lablib.charts.scores import scores
+from lablib.charts.synthetic import cap_curve, generation_diversity, generations, written
 from lablib.charts.trade_off import trade_off
 from lablib.charts.vocabulary import fertility, vocabulary_cost
 
@@ -21,6 +22,7 @@ __all__ = [
     "Frame",
     "accuracy",
     "bundle",
+    "cap_curve",
     "cells",
     "columns",
     "coordinates",
@@ -28,6 +30,8 @@ __all__ = [
     "epochs_by_domain",
     "fertility",
     "funnel",
+    "generation_diversity",
+    "generations",
     "grad_norm",
     "heat",
     "learning_rate",
@@ -53,4 +57,5 @@ __all__ = [
     "to_rows",
     "trade_off",
     "vocabulary_cost",
+    "written",
 ]

@@ -206,7 +206,7 @@ def _readable(source: Source, funnels: dict[str, Funnel], samples: Samples, part
             aside.append(found)
     if aside and not read and not part:
         why = "; ".join(f"{one.source}: {one.reason}" for one in aside)
-        raise unreadable(why)
+        raise unreadable(str(source), why)
 
 
 def _storable(found: Document | Unreadable) -> Document | Unreadable:
@@ -216,10 +216,10 @@ def _storable(found: Document | Unreadable) -> Document | Unreadable:
     return found if stored == texts else replace(found, **stored)
 
 
-def unreadable(why: str) -> LabError:
-    """What is said where sources hold nothing that can be read."""
+def unreadable(where: str, why: str) -> LabError:
+    """What is said where sources hold nothing that can be read: `where` names them, `why` their files and rows."""
     forms = "UTF-8 text, JSON lines or Parquet with a text column, WARC or WET"
-    return LabError(f"corpus: nothing in it can be read ({why}); give {forms}")
+    return LabError(f"corpus {where}: nothing in it can be read ({why}); give {forms}")
 
 
 def origin(source: str) -> str:

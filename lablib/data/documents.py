@@ -75,7 +75,7 @@ class Unreadable:
 
 
 class Source(Protocol):
-    """A supply of documents that is identified before it is read."""
+    """A supply of documents that is identified before it is read; ``str`` of it is what an error calls it."""
 
     @property
     def download_bytes(self) -> int:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lablib.data import cache, card, funnel, provenance, selection, shards, tokenizer
+from lablib.data import cache, card, funnel, generations, provenance, selection, shards, tokenizer
 from lablib.data.catalogue import sources_of
 from lablib.data.contamination import Decontamination
 from lablib.data.contamination import Report as Contamination
@@ -290,6 +290,8 @@ def _describe(recipe: Prepare, run: Recorder) -> None:
         Synthetic(domains=domains, caps=recipe.synthetic).save(data / Synthetic.FILE)
         dropped = provenance.verdict(data, recipe.synthetic).dropped
         run.event("synthetic", domains=found, dropped=dropped, says=card.guarded(data, recipe.synthetic))
+        for depth, alarms in generations.write(run.path, recipe.synthetic).alarms.items():
+            run.event("warning", text=generations.said(depth, alarms))
 
 
 def _register(run: Recorder, built: Corpus) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lablib.data import provenance, shards, tokenizer
+from lablib.data import readback
 from lablib.data.catalogue import sources_of
 from lablib.data.corpus import SHORTEST
 from lablib.data.documents import Document
@@ -74,26 +74,18 @@ def of_prepared(data: Path, words: Path, count: int, seed: int, longest: int, he
 
     Held-out documents stay out. Raises `LabError` where there are fewer, or where the tokenizer is not the data's.
     """
-    card = shards.manifest(data)
-    tokenizer.require(card["tokenizer"].get("hash"), words, f"data {data}")
+    readback.require(data, words)
 
-    def found() -> Iterator[tuple[str, tuple[int, dict[str, Any]]]]:
-        at: dict[str, int] = {}
-        for row in provenance.documents(data):
+    def found() -> Iterator[tuple[str, readback.Placed]]:
+        for place, row in readback.training(data):
             heed()
-            if row["split"] == "train":
-                place = at[row["domain"]] = at.get(row["domain"], -1) + 1
-                yield row["sha256"], (place, row)
+            yield row["sha256"], (place, row)
 
     chosen = _chosen(found(), count, seed, f"data {data}")
-    opened = {domain: shards.read(data, domain, "train", card["tokenizer"]["vocab"]) for domain in {row["domain"] for _, row in chosen}}  # fmt: skip
-    loaded, prompts = tokenizer.load(words), []
-    for place, row in chosen:
-        shard = opened[row["domain"]]
-        start, length = int(shard.starts[place]), min(int(shard.lengths[place]) - 1, longest)
-        text = loaded.decode(shard.tokens[start : start + length].tolist(), skip_special_tokens=True)
-        prompts.append(Prompt(row["sha256"], text, row["source"], row["licence"], row.get("url", ""), row.get("generation", 0)))  # fmt: skip
-    return prompts
+    return [
+        Prompt(row["sha256"], text, row["source"], row["licence"], row.get("url", ""), row.get("generation", 0))
+        for (_, row), text in zip(chosen, readback.texts(data, words, chosen, longest), strict=True)
+    ]
 
 
 def _chosen(found: Iterable[tuple[str, T]], count: int, seed: int, where: str) -> list[T]:

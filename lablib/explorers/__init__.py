@@ -11,8 +11,10 @@ from lablib.explorers.mixture import MixturePlan
 from lablib.explorers.monitor import Monitor
 from lablib.explorers.prepared import DataFlow, DataSamples
 from lablib.explorers.s_curve import SCurve
+from lablib.explorers.synthetic import Synthetic
 from lablib.explorers.view import Headline, Status, Table, View
 from lablib.explorers.vocabulary import VocabularyPlan
+from lablib.explorers.written import Written
 
 __all__ = [
     "Accuracy",
@@ -29,8 +31,10 @@ __all__ = [
     "Monitor",
     "SCurve",
     "Status",
+    "Synthetic",
     "Table",
     "View",
     "VocabularyPlan",
+    "Written",
     "knob",
 ]

@@ -37,9 +37,9 @@ def written_bytes(recipe: Synthesize) -> int:
 
 
 def synthesize(recipe: Synthesize, machine: Machine, root: Path | None) -> Work:
-    """All completions in batches of `batch_size`, as the stage's own `generate` makes them. What comes before (choosing
+    """One task's completions in batches of `batch_size`, as the stage's own `generate` makes them. What comes before (choosing
     documents) and after (scoring answers, a process beside) is not counted. Raises `LabError` where the model is unknown."""
-    model, requests = model_of(recipe.model, root), recipe.count * recipe.attempts
+    model, requests = model_of(recipe.model, root), -(-recipe.count * recipe.attempts // recipe.tasks)
     width = 4 if recipe.precision == "fp32" else 2
     prompt, new = prompt_tokens(recipe), recipe.max_new_tokens * sampling.LENGTH.mid
     job = Job(model, count(model), Parallelism(), round(prompt), round(prompt), precision=recipe.precision)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,34 @@ import torch
 
 from lablib.data import lineage, synthetic
 from lablib.data.corpus import SHORTEST
+from lablib.data.documents import Report
 from lablib.data.progress import Stopped
+from lablib.data.scale import Job, Team
 from lablib.data.synthetic import Prompt
 from lablib.data.tasks import Verifier
 from lablib.data.tokenizer import encode_text
+from lablib.data.written import FILE, FOLDER, MANIFEST, PARTS
 from lablib.models.chat import encode_prompt, ready_to_answer
 from lablib.models.export import DTYPES
 from lablib.models.folder import replace_folder
 from lablib.models.generate import generate, generation_settings
 from lablib.models.load import input_model, load_pair
 from lablib.posttrain.rows import read_jsonl, write_jsonl
-from lablib.runs import Recorder
+from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Ref, Synthesize, Task, digest, write_atomic
 
+VERSION = 1
+"""Raised when the same inputs would be written on otherwise, so that tasks do not take what an older version wrote."""
 BATCHES = 8
 """Batches of a part: what is lost when a job is killed, and what prompts of like length are sought in."""
-FILE, MANIFEST = "documents.jsonl", "manifest.json"
 
 
 def synthesize(recipe: Synthesize, run: Recorder) -> None:
     """Make the artefact ``corpus``: ``documents.jsonl`` and a manifest. The folder ``parts`` keeps every completion, those
     that were not accepted with the reason.
 
-    A resumed run keeps its parts, and the bytes are the same. Where it is asked to stop, it returns after the batch at
-    hand. Raises `LabError` where there are too few prompts, where they do not fit the model, or where nothing is accepted.
+    A resumed run keeps its parts, and the bytes are the same; so they are where the recipe's other tasks wrote some of them,
+    and task 0 has the artefact. Where it is asked to stop, it returns after the batch at hand. Raises `LabError` where there are too few prompts, where they do not fit the model, or where nothing is accepted.
     """
     try:
         _synthesize(recipe, run)
@@ -55,15 +60,45 @@ def _synthesize(recipe: Synthesize, run: Recorder) -> None:
     run.event("prompts", count=len(prompts), generation=max(prompt.generation for prompt in prompts))
     jobs = prompts * recipe.attempts  # attempts go last, so that the first of them have every prompt once
     size = recipe.batch_size * BATCHES
-    parts = [(run.path / "parts" / f"part-{at // size:05}.jsonl", at) for at in range(0, len(jobs), size)]
-    if missing := [(path, at) for path, at in parts if not path.is_file()]:
+    parts = [(run.path / PARTS / f"part-{at // size:05}.jsonl", at) for at in range(0, len(jobs), size)]
+    if missing := [part for part in parts if not part[0].is_file()]:
         run.progress(len(jobs) - sum(len(jobs[at : at + size]) for _, at in missing), len(jobs), "documents")
+        share = partial(_shared, [prompt.key for prompt in prompts]) if recipe.tasks > 1 else _alone
         with Writer(recipe, run, folder, len(jobs)) as writer:
-            for path, at in missing:
-                write_jsonl(path, writer.write(jobs[at : at + size], at))
-                run.saved(min(at + size, len(jobs)), path)
+            share(recipe, run, missing, lambda at: writer.write(jobs[at : at + size], at))
+    if recipe.helps:
+        return
     said = (row for path, _ in parts for row in read_jsonl(path))
     _gather(recipe, run, depth, prompts, zip(jobs, said, strict=True))
+
+
+Parts = list[tuple[Path, int]]
+"""Files of parts, and the place of each one's first completion in the run."""
+Write = Callable[[int], list[dict[str, Any]]]
+"""The rows of the part that begins at a place."""
+
+
+def _alone(recipe: Synthesize, run: Recorder, parts: Parts, write: Write) -> None:
+    whole, size = recipe.count * recipe.attempts, recipe.batch_size * BATCHES
+    for path, at in parts:
+        write_jsonl(path, write(at))
+        run.saved(min(at + size, whole), path)
+
+
+def _shared(keys: list[str], recipe: Synthesize, run: Recorder, parts: Parts, write: Write) -> None:
+    """The same with the runs of the recipe's other tasks, which find each part in the lab's cache by what it is written from
+    (`keys` are the prompts'); the first one takes them."""
+
+    def make(to: Path, _: Report, at: int) -> None:
+        write_jsonl(to / FILE, write(at))
+
+    read = sorted(Run(run.path).manifest.get("inputs", {}).values())
+    told = digest([VERSION, recipe.science_hash, read, keys])
+    wanted = [Job("written", f"{told}-{at}", make, (at,)) for _, at in parts]
+    with Team(1, recipe.tasks, recipe.task) as team:
+        made = team.each(wanted, lambda *_: _heed(run))
+    for (path, _), folder in zip([] if recipe.helps else parts, made, strict=False):
+        write_jsonl(path, read_jsonl(folder / FILE))
 
 
 def _heed(run: Recorder) -> None:
@@ -218,9 +253,9 @@ def _gather(
         "diversity": synthetic.compared(prompts, sample, recipe.drift),
     }
     write_atomic(aside / MANIFEST, json.dumps(facts, indent=1, ensure_ascii=False))
-    replace_folder(aside, run.path / "corpus")
+    replace_folder(aside, run.path / FOLDER)
     _tell(run, facts)
-    run.artefact("corpus", run.path / "corpus", kind="corpus")
+    run.artefact("corpus", run.path / FOLDER, kind="corpus")
 
 
 def _tell(run: Recorder, facts: dict[str, Any]) -> None:

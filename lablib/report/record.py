@@ -15,7 +15,7 @@ from typing import Any
 from lablib.explorers import Monitor
 from lablib.explorers.monitor import HEALING
 from lablib.explorers.planned import planned
-from lablib.report import contamination, scores
+from lablib.report import contamination, scores, synthetic
 from lablib.runs import Run
 from lablib.runs.account import account
 from lablib.runs.traces import traces
@@ -58,6 +58,7 @@ def _run(run: Run) -> RunRecord:
         "failure": run.failure,
         "data": _data(run),
         "contamination": contamination.read(run),
+        "synthetic": synthetic.read(run),
         "scores": scores.read(run),
         "samples": scores.samples(run),
     }

@@ -18,7 +18,7 @@ from lablib.specs.model import MLA, SSM, ModelSpec, MoE
 from lablib.specs.needle import Needle
 from lablib.specs.parallelism import Parallelism
 from lablib.specs.profile import Profile
-from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule
+from lablib.specs.recipe import LoRA, Optimizer, Recipe, Schedule, Shared
 from lablib.specs.recipes import (
     GRPO,
     PPO,
@@ -77,6 +77,7 @@ __all__ = [
     "Reward",
     "Schedule",
     "Scrub",
+    "Shared",
     "Spec",
     "Stability",
     "Synthesize",

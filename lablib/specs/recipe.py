@@ -85,6 +85,34 @@ class Recipe(Spec):
         return list(_refs(getattr(self, name) for name in type(self).model_fields))
 
 
+class Shared(Recipe):
+    """A recipe whose work several jobs share through the lab's cache; what comes out does not depend on how many."""
+
+    EXECUTION = Recipe.EXECUTION | {"tasks", "task"}
+    tasks: int = Field(default=1, gt=0, le=10_000)
+    """Jobs that share the work: on Slurm one array. Each is a run of its own, with `threads` of its own."""
+    task: int = Field(default=0, ge=0)
+    """Which of them this is: 0 gathers and owns the artefacts, the others only help. `submit` makes them of the first."""
+
+    @model_validator(mode="after")
+    def _one_of_the_tasks(self) -> Self:
+        if self.task >= self.tasks:
+            raise ValueError(f"task={self.task} must be below tasks={self.tasks}")
+        return self
+
+    @property
+    def helps(self) -> bool:
+        """Whether it makes no artefact of its own."""
+        return self.task > 0
+
+    def shares(self) -> list[Self]:
+        """The recipes of all tasks that share the work, this one first; of one task itself alone."""
+        if self.task:
+            return [self]
+        others = range(1, self.tasks)
+        return [self, *(self.replace(task=number, name=f"{self.name}-task-{number}") for number in others)]
+
+
 def _science(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"run", "artefact", "science"}:
         return {"artefact": value["artefact"], "science": value["science"]}

@@ -26,6 +26,7 @@ from lablib.specs.recipe import (
     Recipe,
     Recompute,
     Schedule,
+    Shared,
 )
 from lablib.specs.stability import Stability
 from lablib.specs.synthetic import Caps, Synthesize
@@ -61,10 +62,10 @@ FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub")
 """Steps of data preparation between reading and tokenising, in this order."""
 
 
-class Prepare(Recipe):
-    """Corpus → tokenizer → token shards: what pretraining reads."""
+class Prepare(Shared):
+    """Corpus → tokenizer → token shards: what pretraining reads. Each of its `tasks` has `threads` processes."""
 
-    EXECUTION = Recipe.EXECUTION | {"tasks", "task", "part_bytes"}
+    EXECUTION = Shared.EXECUTION | {"part_bytes"}
     stage: Literal["prepare"] = "prepare"
     corpus: Ref | str | Annotated[tuple[Ref | str, ...], Field(min_length=1)] = "core"
     """``core`` (pinned packages), another corpus' name, a folder or file (text, code, JSON lines, Parquet, WARC, WET, tar,
@@ -91,11 +92,6 @@ class Prepare(Recipe):
     synthetic: Caps | None = None
     """Caps on text that models wrote, above which the run refuses to make data; None only says what the usual caps would
     drop."""
-    tasks: int = Field(default=1, gt=0, le=10_000)
-    """Jobs that share the work through the lab's cache: on Slurm one array. Each has `threads` processes; the bytes that come
-    out depend on neither."""
-    task: int = Field(default=0, ge=0)
-    """Which of them this is: 0 gathers and owns the artefacts, the others only help. `submit` makes them of the first."""
     part_bytes: Bytes = 64_000_000
     """Bytes of sources that are one piece of the work; a corpus has at most 4,096 of them. What comes out does not depend on it."""
 
@@ -106,23 +102,10 @@ class Prepare(Recipe):
             data = {**data, "clean": {"preset": data["clean"]}}
         return data
 
-    @model_validator(mode="after")
-    def _one_of_the_tasks(self) -> Self:
-        if self.task >= self.tasks:
-            raise ValueError(f"task={self.task} must be below tasks={self.tasks}")
-        return self
-
     @property
     def corpora(self) -> tuple[Ref | str, ...]:
         """What `corpus` names, one or several."""
         return self.corpus if isinstance(self.corpus, tuple) else (self.corpus,)
-
-    def shares(self) -> list[Prepare]:
-        """The recipes of all tasks that share the work, this one first; of one task itself alone."""
-        if self.task:
-            return [self]
-        others = range(1, self.tasks)
-        return [self, *(self.replace(task=number, name=f"{self.name}-task-{number}") for number in others)]
 
     def science(self) -> dict[str, Any]:
         """As in `Recipe`; a step that is not taken and the default tokenizer do not count, so that older runs stay the

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from lablib.specs.base import Spec
 from lablib.specs.data import Ref, Slug, Task
 from lablib.specs.posttrain import ModelInput
-from lablib.specs.recipe import Recipe
+from lablib.specs.recipe import Shared
 from lablib.specs.units import Count
 
 
@@ -78,11 +78,12 @@ WritesFrom = Annotated[
 ]
 
 
-class Synthesize(Recipe):
+class Synthesize(Shared):
     """Have a model write documents. Makes the artefact ``corpus``, JSON lines with provenance, which `Prepare.corpus` takes.
 
     From documents it writes what comes after their beginning, or what `instruction` asks for; of a task's questions it
-    answers those of the train split, and only answers that the verifier accepts are kept (rejection sampling).
+    answers those of the train split, and only answers that the verifier accepts are kept (rejection sampling). Its `tasks`
+    write parts of it, each an accelerator's work.
     """
 
     stage: Literal["synthesize"] = "synthesize"
@@ -118,7 +119,7 @@ class Synthesize(Recipe):
     @model_validator(mode="after")
     def _can_be_written(self) -> Self:
         if self.gpus > 1:
-            raise ValueError(f"parallelism takes {self.gpus} processes; one process writes: leave it out, or split `count` over runs with other seeds")  # fmt: skip
+            raise ValueError(f"parallelism takes {self.gpus} processes; one process writes: leave it out, and set tasks={self.gpus} for as many jobs that share the work")  # fmt: skip
         if self.attempts > 1 and self.temperature == 0:
             raise ValueError(
                 f"attempts={self.attempts} at temperature=0 are all the same text; raise temperature, or set attempts=1"

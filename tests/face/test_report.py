@@ -69,6 +69,7 @@ def test_a_person_reads_what_the_record_says(page: Reader) -> None:
         "outcome",
         "training",
         "data",
+        "synthetic",
         "evaluation",
         "samples",
         "failures",

@@ -174,6 +174,41 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert (other.path / "corpus" / "documents.jsonl").read_bytes() != (whole.path / "corpus" / "documents.jsonl").read_bytes()  # fmt: skip
 
 
+def test_tasks_share_the_parts_and_the_bytes_are_those_of_one(
+    tiny: Path, pages: Path, begun: Callable[[Recipe], Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three tasks one is stopped after a part, one finds the rest, and the first has only to gather."""
+    written: list[int] = []
+    stop: list[Recorder] = []
+
+    def drawn(*args: Any) -> list[str]:
+        written.append(len(args[2]))
+        for run in stop:
+            run.request_stop("limit")
+        return [page(sum(ids)) + f"{torch.rand(())}" for ids in args[2]]
+
+    monkeypatch.setattr(stage, "generate", drawn)
+    recipe = recipe_of(tiny, str(pages), attempts=2, trained_on=0)
+    alone = begun(recipe)
+    synthesize(recipe, alone)
+    first, second, third = recipe.replace(tasks=3).shares()
+    assert recipe.science_hash == third.science_hash and (third.task, third.helps) == (2, True)
+    runs = [begun(one) for one in (first, second, third)]
+    stop.append(runs[2])
+    del written[:]
+    synthesize(third, runs[2])
+    stop.clear()
+    synthesize(second, runs[1])
+    assert len(written) == 3, "three parts, each written once"
+    synthesize(first, runs[0])
+    assert len(written) == 3 and not (runs[1].path / "corpus").exists() and not (runs[2].path / "parts").exists()
+    for name in ("corpus/documents.jsonl", "corpus/manifest.json", "parts/part-00001.jsonl"):
+        assert (runs[0].path / name).read_bytes() == (alone.path / name).read_bytes()
+    pages.write_text("\n".join(json.dumps({"text": page(n)}) for n in range(50, 62)))
+    synthesize(first, begun(first))
+    assert len(written) == 6, "what was written of other text is not taken"
+
+
 def test_only_answers_that_the_verifier_accepts_are_kept(
     tiny: Path, begun: Callable[[Recipe], Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +361,8 @@ def test_a_plan_counts_two_flops_a_parameter_and_token(tmp_path: Path) -> None:
     assert plan.flops.total == pytest.approx(2 * weights * 4000 * (50 + 70), rel=0.05)
     twice = estimate(recipe.replace(attempts=2), cluster)
     assert twice.flops.total == 2 * plan.flops.total and twice.step_seconds == pytest.approx(2 * plan.step_seconds)
+    shared = estimate(recipe.replace(tasks=4), cluster)
+    assert shared.flops.total == plan.flops.total / 4
     half = estimate(recipe.replace(precision="bf16"), cluster)
     assert half.memory.parts["params"] == plan.memory.parts["params"] / 2 and half.step_seconds < plan.step_seconds
     writer = Recorder.create(tmp_path, recipe)

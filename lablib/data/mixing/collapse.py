@@ -65,10 +65,15 @@ class Verdict:
 
     keep: NDArray[np.bool_]
     """(documents,)."""
-    dropped: dict[str, int]
-    """Documents by the cap that dropped them; one that breaks several counts under the first."""
+    gone: dict[str, NDArray[np.bool_]]
+    """Cap → (documents,), those that it drops; one that breaks several counts under the first."""
     synthetic: float
     """Synthetic share of the tokens that stay."""
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Documents by the cap that drops them."""
+        return {cap: int(which.sum()) for cap, which in self.gone.items()}
 
 
 def guard(origin: Origin, caps: Caps, rank: NDArray[np.float64] | None = None) -> Verdict:
@@ -89,9 +94,9 @@ def guard(origin: Origin, caps: Caps, rank: NDArray[np.float64] | None = None) -
     last = np.flatnonzero(fits)
     surplus = order[last[-1] + 1 if len(last) else 0 :]
     keep[surplus] = False
-    dropped = {"depth": int(deep.sum()), "document": int(heavy.sum()), "corpus": len(surplus)}
+    gone = {"depth": deep, "document": heavy, "corpus": ~(keep | deep | heavy)}
     left = Origin(origin.tokens[keep], origin.share[keep], origin.depth[keep])
-    return Verdict(keep, dropped, left.synthetic)
+    return Verdict(keep, gone, left.synthetic)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,19 @@ class Diversity:
     """Bytes over zlib's bytes: rises as text repeats itself (arXiv 2403.00553)."""
     words: int
     """Size of the sample."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Measure → its value: ``distinct-n``, and ``compression ratio``, which alone rises as diversity falls."""
+        return {**{f"distinct-{n}": value for n, value in self.distinct.items()}, "compression ratio": self.compression}
+
+    def left_of(self, before: Diversity) -> dict[str, float]:
+        """Measure → what is left of the diversity of `before`, 1 where it is the same. Raises `LabError` for samples of unequal
+        size."""
+        if before.words != self.words:
+            raise LabError(f"samples of {before.words} and {self.words} words do not compare; measure both on the same number")  # fmt: skip
+        left = {f"distinct-{n}": self.distinct.get(n, 0.0) / value for n, value in before.distinct.items() if value}
+        return {**left, "compression ratio": before.compression / self.compression}
 
 
 def diversity(texts: Iterable[str], words: int, orders: Sequence[int] = (1, 2, 3)) -> Diversity:
@@ -146,9 +164,6 @@ def drift(before: Diversity, after: Diversity, tolerance: float = 0.1) -> list[A
     Hold every generation against the real text, not against the one before: slow collapse stays under any tolerance from
     one generation to the next. Raises `LabError` for samples of unequal size.
     """
-    if before.words != after.words:
-        raise LabError(f"samples of {before.words} and {after.words} words do not compare; measure both on the same number")  # fmt: skip
-    pairs = [(f"distinct-{n}", value, after.distinct.get(n, 0.0)) for n, value in before.distinct.items()]
-    found = [Alarm(name, old, new, 1 - new / old) for name, old, new in pairs if old > 0]
-    found.append(Alarm("compression ratio", before.compression, after.compression, 1 - before.compression / after.compression))  # fmt: skip
-    return [alarm for alarm in found if alarm.change > tolerance]
+    old, new = before.values, after.values
+    left = after.left_of(before)
+    return [Alarm(name, old[name], new.get(name, 0.0), 1 - kept) for name, kept in left.items() if 1 - kept > tolerance]

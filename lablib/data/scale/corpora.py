@@ -89,7 +89,8 @@ def read(sources: Sequence[Source], key: str, team: Team, size: float, report: R
         seen = team.one(Job("parts", named("seen"), _seen, (folders,)), held(report, 1))
         jobs = [Job("parts", named("once", n), _once, (seen / f"{n}.npy", part)) for n, part in enumerate(folders)]
         folders = team.each(jobs, held(report, 1))
-    return team.one(Job("corpora", key, _joined, (folders, True)), held(report, 1))
+    where = ", ".join(dict.fromkeys(map(str, sources)))
+    return team.one(Job("corpora", key, _joined, (folders, where)), held(report, 1))
 
 
 def _key(*facts: object) -> str:
@@ -145,15 +146,16 @@ def _once(folder: Path, report: Report, seen: Path, before: Path) -> None:
 
 def join(parts: Sequence[Path], kind_key: str, team: Team) -> Path:
     """The folder of the corpus that consists of these parts."""
-    return team.one(Job("corpora", kind_key, _joined, (list(parts), False)))
+    return team.one(Job("corpora", kind_key, _joined, (list(parts), "")))
 
 
-def _joined(folder: Path, report: Report, parts: list[Path], sources: bool) -> None:
+def _joined(folder: Path, report: Report, parts: list[Path], read_from: str) -> None:
+    """`read_from` names the sources that the parts were just read from; empty for parts that a step has made."""
     if len(parts) == 1:
         linked(parts[0], folder)
         return
-    if sources:
-        _check_readable(parts)
+    if read_from:
+        _check_readable(parts, read_from)
     for number, part in enumerate(parts):
         report(number, len(parts))
         linked(part, folder / f"part-{number:05}")
@@ -226,14 +228,14 @@ def _lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 yield from map(json.loads, stream)
 
 
-def _check_readable(parts: Sequence[Path]) -> None:
+def _check_readable(parts: Sequence[Path], where: str) -> None:
     """As `lablib.data.corpus.build` does for sources that are read in one go."""
     counted = [one for part in parts for one in Corpus(part).facts["domains"].values()]
     if any(one["docs"] for one in counted):
         return
     samples = list(_lines([part / "dropped.jsonl" for part in parts]))[: corpus.SHOWN]
     if samples and not any(one["short"] for one in counted):
-        raise corpus.unreadable("; ".join(f"{row['source']}: {row['reason']}" for row in samples))
+        raise corpus.unreadable(where, "; ".join(f"{row['source']}: {row['reason']}" for row in samples))
     raise LabError(corpus.NOTHING)
 
 

@@ -35,6 +35,9 @@ class Files:
     only: tuple[Piece, ...] = ()
     """What a part has; empty for all files."""
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def unavailable(self) -> str:
         """Says where the path has gone, if it has."""
         return "" if self.path.exists() else f"there is no {self.path}"

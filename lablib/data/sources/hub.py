@@ -35,6 +35,9 @@ class Hub:
         name, config, split = (*parts, "", "")[:3]
         return cls(name, config, split or "train", max_bytes)
 
+    def __str__(self) -> str:
+        return f"hf:{self.name}" + (f":{self.config}:{self.split}" if self.config or self.split != "train" else "")
+
     def unavailable(self) -> str:
         """Says how to install what is missing."""
         try:

@@ -15,6 +15,7 @@ from lablib.report.sections.plan import plan
 from lablib.report.sections.provenance import provenance
 from lablib.report.sections.rerun import rerun
 from lablib.report.sections.samples import samples
+from lablib.report.sections.synthetic import synthetic
 from lablib.report.sections.training import training
 
 SECTIONS: tuple[Callable[[Record], Section], ...] = (
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[Record], Section], ...] = (
     outcome,
     training,
     data_card,
+    synthetic,
     evaluation,
     samples,
     failures,
