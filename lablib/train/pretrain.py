@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from lablib.data import PackedDataset
-from lablib.models.build import build_model
+from lablib.models.build import initialise
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.mup import scale_initial, scales
 from lablib.models.recompute import apply_recompute
+from lablib.models.seeded import skeleton
 from lablib.plan.found import CHINCHILLA
 from lablib.plan.params import count
 from lablib.plan.pretraining import job
@@ -89,29 +90,34 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
         Checkpoints(run.folder("checkpoints"), world, *keep),
         meter(recipe, run, world),
         Guard(recipe.stability, run, world, per_step, shifts(source.mixture, recipe.seq_len)),
-        lambda: restart(recipe, world, model, optimizer, links),
+        lambda: restart(recipe, model, optimizer),
     )
 
 
 def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
-    """The model of the recipe, laid out, on its device, in training mode."""
-    model = build_model(recipe.model, recipe.seed)
-    if recipe.mup:
-        scale_initial(model, recipe.model, recipe.mup)
+    """The model of the recipe, laid out, on its device, in training mode, with its initial weights."""
     laid = distribute(
-        model,
+        skeleton(recipe.model),
         recipe.parallelism,
         recipe.precision == "bf16",
         world.device,
         links,
         recipe.reduce_dtype == "bf16",
     )
+    begin(recipe, laid.model)
     for stage in {laid.model, *laid.stages}:
         stage.train()
         apply_recompute(stage, recipe.recompute)
         if recipe.compile:
             stage.compile()
     return laid
+
+
+def begin(recipe: Pretrain, model: Any) -> None:
+    """Give the laid-out model its initial weights."""
+    initialise(model, recipe.model, recipe.seed)
+    if recipe.mup:
+        scale_initial(model, recipe.model, recipe.mup)
 
 
 def rates(recipe: Pretrain, model: torch.nn.Module) -> dict[str, float] | None:
@@ -126,12 +132,9 @@ def shifts(mixture: Mixture | Curriculum, seq_len: int) -> tuple[int, ...]:
     return tuple(start // seq_len for start in mixture.starts[1:-1]) if isinstance(mixture, Curriculum) else ()
 
 
-@torch.no_grad()
-def restart(recipe: Pretrain, world: World, model: Any, optimizer: torch.optim.Optimizer, links: Links) -> None:
+def restart(recipe: Pretrain, model: Any, optimizer: torch.optim.Optimizer) -> None:
     """Put the weights back to their initial values and forget the optimiser's state."""
-    initial = prepare_model(recipe, world, links).model.state_dict()
-    for name, weight in model.state_dict().items():
-        weight.copy_(initial[name])
+    begin(recipe, model)
     optimizer.state.clear()
 
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
 from lablib.data.prepare import prepare
-from lablib.models import context
+from lablib.models import context, seeded
 from lablib.models.layout import Place
 from lablib.runs import Recorder, Run
 from lablib.specs import ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Ref, Schedule
@@ -141,6 +141,10 @@ def _gathered_without_gradient(tensor: torch.Tensor, group: Any) -> torch.Tensor
     return torch.cat(slices, dim=2)
 
 
+def _key_of_rank(seed: int, name: str) -> int:
+    return seed + (dist.get_rank() if dist.is_initialized() else 0)
+
+
 def _twice(work: Any) -> Any:
     return lambda *args: (work(*args), work(*args))
 
@@ -161,6 +165,7 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "norm of own shards only": [(clip, "global_norm", _local_norm)],
         "norm of own stage only": [(clip, "all_reduce", do_nothing)],
         "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
+        "every rank its own draw": [(seeded, "_key", _key_of_rank)],
         "expert gradients not averaged": [(FSDPModule, "set_gradient_divide_factor", do_nothing)],
     }
 
