@@ -141,7 +141,9 @@ class Prepare(Recipe):
 class Pretrain(Recipe):
     """Causal language modelling on packed documents."""
 
-    EXECUTION = Recipe.EXECUTION | {"eval_every", "permanent_every", "cross_entropy", "offload", "expert_imbalance"}
+    EXECUTION = Recipe.EXECUTION | {
+        "eval_every", "permanent_every", "cross_entropy", "offload", "expert_imbalance", "async_checkpoints",
+    }  # fmt: skip
     stage: Literal["pretrain"] = "pretrain"
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     data: Ref | str = "core"
@@ -178,6 +180,9 @@ class Pretrain(Recipe):
     keep_checkpoints: int = Field(default=2, gt=0)
     permanent_every: int | None = Field(default=None, gt=0)
     """Steps between checkpoints that are kept for good; None keeps none of them."""
+    async_checkpoints: bool = False
+    """Write checkpoints in a thread while training goes on; the host holds a copy of each rank's state meanwhile. The run is
+    the same, bit for bit."""
     eval_every: int | None = Field(default=None, gt=0)
     """Steps between held-out evaluations; None evaluates about five times a run."""
     eval_tokens: Count = 65_536

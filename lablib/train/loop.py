@@ -42,6 +42,7 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     while at.step < recipe.steps:
         if parts.stepper.world.any(run.stop_requested):
             save(recipe, run, parts, at)
+            settle(run, parts)
             return False
         rate = guard.rate * learning_rate(at.step, recipe.steps, recipe.optimizer.learning_rate, recipe.schedule)
         set_learning_rate(parts.stepper.optimizer, rate)
@@ -68,6 +69,8 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
         if owed and (guard.calm or last):
             save(recipe, run, parts, at)
             owed = False
+        tell(run, parts)
+    settle(run, parts)
     return True
 
 
@@ -107,10 +110,21 @@ def go_back(recipe: Pretrain, run: Recorder, parts: Parts, spike: Spike) -> Posi
 
 
 def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
-    """Publish a checkpoint of where the run stands."""
+    """Publish a checkpoint of where the run stands, at once or beside the training."""
     stepper, whole = parts.stepper, replace(at, memory=parts.guard.memory())
-    path = parts.checkpoints.save(stepper.model, stepper.optimizer, whole, str(recipe.parallelism))
-    run.saved(at.step, path)
+    parts.checkpoints.save(stepper.model, stepper.optimizer, whole, str(recipe.parallelism))
+
+
+def tell(run: Recorder, parts: Parts) -> None:
+    """Say which checkpoints have been published since the last time."""
+    for step, path in parts.checkpoints.news():
+        run.saved(step, path)
+
+
+def settle(run: Recorder, parts: Parts) -> None:
+    """Wait for the checkpoint that is being written, and say so."""
+    parts.checkpoints.wait()
+    tell(run, parts)
 
 
 def log(recipe: Pretrain, run: Recorder, parts: Parts, at: Position, outcome: Outcome, rate: float) -> None:

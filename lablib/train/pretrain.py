@@ -34,6 +34,9 @@ from lablib.train.source import Source, find_source, token_bytes
 from lablib.train.stability import Guard
 from lablib.train.step import Stepper
 
+PATIENCE = 60.0
+"""Seconds that a run which fails waits for the checkpoint that it is writing: other ranks may be gone."""
+
 
 def pretrain(recipe: Pretrain, run: Recorder) -> None:
     """Train `recipe.model` and register the artefact "model"; every rank of the layout calls it.
@@ -48,7 +51,11 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
             return
         run.enter("running")
         parts = assemble(recipe, run, world, source)
-        if train(recipe, run, parts):
+        try:
+            finished = train(recipe, run, parts)
+        finally:
+            parts.checkpoints.wait(PATIENCE)
+        if finished:
             target = run.path / "model"
             model = whole_model(parts.stepper.model, parts.stepper.links)
             if model is not None:
@@ -87,7 +94,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
         ),
         Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
         heldout(recipe, source),
-        Checkpoints(run.folder("checkpoints"), world, *keep),
+        Checkpoints(run.folder("checkpoints"), world, *keep, beside=recipe.async_checkpoints),
         meter(recipe, run, world),
         Guard(recipe.stability, run, world, per_step, shifts(source.mixture, recipe.seq_len)),
         lambda: restart(recipe, model, optimizer),
