@@ -42,7 +42,7 @@ def readings(recipe: Recipe, root: Path | None = None) -> tuple[Reading, ...]:
     if mixture is None:
         return ()
     weights = mixture.weights or prepared or held
-    whole, tokens = sum(weights.values()), recipe.steps * recipe.step_tokens
+    whole, tokens = sum(weights.values()), recipe.cut.tokens
     named = sorted(((name, weight / whole) for name, weight in weights.items() if weight > 0), key=lambda one: -one[1])
     return tuple(_reading(name, share, share * tokens, held.get(name), mixture.max_epochs) for name, share in named)
 

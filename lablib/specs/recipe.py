@@ -25,7 +25,7 @@ gradient over the logits; "chunked" never holds the logits of more than a slice 
 OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion", "muon", "soap", "sgd"]
 """The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
 LATER: dict[str, dict[str, Any]] = {
-    "": {"z_loss": 0.0, "mup": None, "synthetic": None},
+    "": {"z_loss": 0.0, "mup": None, "synthetic": None, "batch_ramp": None},
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},
     "clean": {"max_profanity": None},

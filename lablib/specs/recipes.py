@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, Va
 
 from lablib.specs.afterwards import Calibrate, Evaluate, Export
 from lablib.specs.base import Spec
+from lablib.specs.batching import BatchRamp, Steps
 from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref
@@ -155,6 +155,8 @@ class Pretrain(Recipe):
     seq_len: int = Field(default=2048, gt=1)
     batch_tokens: Count = 524_288
     """Tokens of one optimiser step, over all ranks."""
+    batch_ramp: BatchRamp | None = None
+    """Smaller steps at the start."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     mup: MuP | None = None
@@ -208,6 +210,11 @@ class Pretrain(Recipe):
                 f"batch_tokens={self.batch_tokens} is not near a multiple of seq_len × micro_batch_size × data-parallel "
                 f"ranks = {self._round_tokens}; {self.step_tokens} is the nearest"
             )
+        if self.batch_ramp and (not self._smaller or abs(self._smaller[0] / self.batch_ramp.start - 1) > 0.1):
+            raise ValueError(
+                f"batch_ramp.start={self.batch_ramp.start} must be less than batch_tokens={self.batch_tokens} and near a "
+                f"multiple of seq_len × micro_batch_size × data-parallel ranks = {self._round_tokens}"
+            )
         return self
 
     @property
@@ -231,12 +238,29 @@ class Pretrain(Recipe):
     @property
     def steps(self) -> int:
         """Optimiser steps; the last one completes `tokens`."""
-        return math.ceil(self.tokens / self.step_tokens)
+        return self.cut.count
+
+    @property
+    def cut(self) -> Steps:
+        """The optimiser steps and the tokens of each; sizes are rounded to whole micro-batches on every rank."""
+        ramp = self.batch_ramp
+        return Steps.of(self.tokens, self.step_tokens, self._smaller, ramp.tokens) if ramp else Steps.of(self.tokens, self.step_tokens)  # fmt: skip
+
+    @property
+    def _smaller(self) -> tuple[int, ...]:
+        """Sizes of the steps before the batch is whole."""
+        size, sizes = self.batch_ramp.start if self.batch_ramp else self.batch_tokens, []
+        while size < self.batch_tokens:
+            sizes.append(round(size / self._round_tokens) * self._round_tokens)
+            size *= 2
+        return tuple(size for size in sizes if size < self.step_tokens)
 
     def science(self) -> dict[str, Any]:
         """As in `Recipe`, with the batch that is really taken: rounding differently is another experiment. The usual
         stability does not count: a run that it touches says so."""
         found = {**super().science(), "batch_tokens": self.step_tokens}
+        if self.batch_ramp:
+            found["batch_ramp"] = self.cut.stages
         usual = Stability().model_dump(mode="json")
         found["stability"] |= {name: usual[name] for name in Stability.EXECUTION}
         if found["stability"] == usual:
@@ -270,7 +294,7 @@ class DoReMi(Recipe):
             raise ValueError(
                 f"proxy.data={self.proxy.data!r}: refer to the data of the Prepare run that the reference was trained on"
             )
-        for name, usual in (("mup", None), ("z_loss", 0.0), ("stability", Stability())):
+        for name, usual in (("mup", None), ("z_loss", 0.0), ("batch_ramp", None), ("stability", Stability())):
             if (value := getattr(self.proxy, name)) != usual:
                 raise ValueError(f"proxy.{name}={value!r}: the proxy of DoReMi trains without it; leave it out")
         return self

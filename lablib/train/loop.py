@@ -38,34 +38,35 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     back to an earlier checkpoint (`lablib.train.stability`). Raises `LabError` where that does not help.
     """
     guard, owed = parts.guard, False
-    at = resume(recipe, run, parts)
-    while at.step < recipe.steps:
+    at, cut = resume(recipe, run, parts), recipe.cut
+    while at.step < cut.count:
         if parts.stepper.world.any(run.stop_requested):
             save(recipe, run, parts, at)
             settle(run, parts)
             return False
-        rate = guard.rate * learning_rate(at.step, recipe.steps, recipe.optimizer.learning_rate, recipe.schedule)
+        size = cut.size(at.step) // recipe.seq_len
+        rate = guard.rate * learning_rate(at.step, cut.count, recipe.optimizer.learning_rate, recipe.schedule)
         set_learning_rate(parts.stepper.optimizer, rate)
-        first = guard.begin(at.sequences)
+        first = guard.begin(at.sequences, size)
         parts.meter.start()
-        batches = parts.batches.at(first)
+        batches = parts.batches.at(first, size)
         parts.meter.loaded()
         outcome = parts.stepper(batches, guard.doubts)
-        parts.meter.stop()
+        parts.meter.stop(size / parts.batches.per_step)
         spike = guard.observe(at.step + 1, first, outcome)
         if spike is not None:
             at, owed = go_back(recipe, run, parts, spike), False
             continue
-        at = moved(at, first, parts.batches.per_step, outcome.finite)
+        at = moved(at, first, size, outcome.finite)
         if not outcome.finite:
             continue
-        last = at.step == recipe.steps
+        last = at.step == cut.count
         if at.step % recipe.log_every == 0 or last:
             log(recipe, run, parts, at, outcome, rate)
-        run.progress(at.step, recipe.steps)
-        if due(at.step, recipe.eval_every, recipe.steps, times=5):
+        run.progress(at.step, cut.count)
+        if due(at.step, recipe.eval_every, cut.count, times=5):
             run.log(at.step, stream="eval", **parts.heldout(parts.stepper))
-        owed = owed or due(at.step, recipe.checkpoint_every, recipe.steps, times=10)
+        owed = owed or due(at.step, recipe.checkpoint_every, cut.count, times=10)
         if owed and (guard.calm or last):
             save(recipe, run, parts, at)
             owed = False

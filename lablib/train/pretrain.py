@@ -74,7 +74,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
     optimizer = build_optimizer(model, recipe.optimizer, rates(recipe, model))
     data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
-    data.check_epochs(recipe.steps * recipe.step_tokens)
+    data.check_epochs(recipe.cut.tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
     keep = recipe.keep_checkpoints, recipe.stability.rewind, recipe.permanent_every
     return Parts(

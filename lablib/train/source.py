@@ -38,7 +38,7 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
         return None
     mixed = load_mixture(Path(mixture)) if mixture else recipe.mixture
     assert not isinstance(mixed, Ref)
-    source = Source(Path(data), Path(tokenizer), over(mixed, recipe.steps * recipe.step_tokens))
+    source = Source(Path(data), Path(tokenizer), over(mixed, recipe.cut.tokens))
     require(shards.manifest(source.data)["tokenizer"].get("hash"), source.tokenizer, f"data {source.data}")
     size = load(source.tokenizer).get_vocab_size()
     if size > recipe.model.vocab:

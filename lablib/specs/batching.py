@@ -1,0 +1,66 @@
+"""How a run's tokens are cut into optimiser steps, with a batch that may grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lablib.specs.base import Spec
+from lablib.specs.units import Count
+
+
+class BatchRamp(Spec):
+    """The batch begins small and doubles until it is the recipe's: early gradients agree, so that a large batch would waste
+    tokens (the critical batch grows in training, arXiv 1812.06162 §4; Llama 3 doubled 4M to 16M, arXiv 2407.21783 §3.4.1)."""
+
+    start: Count
+    """Tokens of the first steps."""
+    tokens: Count
+    """Tokens that are read before the batch is whole; each smaller size reads an equal share of them."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Optimiser steps in order, as (number of steps, tokens of each)."""
+
+    stages: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, tokens: int, whole: int, sizes: tuple[int, ...] = (), over: int = 0) -> Steps:
+        """`tokens` in steps of `whole`, after an equal share of `over` in each of the smaller `sizes`; the last step of a share,
+        and of the run, completes it."""
+        stages, left = [], tokens
+        for size in sizes:
+            if left <= 0:
+                break
+            count = -(-min(left, -(-over // len(sizes))) // size)
+            stages.append((count, size))
+            left -= count * size
+        if left > 0:
+            stages.append((-(-left // whole), whole))
+        return cls(tuple(stages))
+
+    @property
+    def count(self) -> int:
+        """All steps."""
+        return sum(count for count, _ in self.stages)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all steps."""
+        return sum(count * size for count, size in self.stages)
+
+    def size(self, step: int) -> int:
+        """Tokens of the 0-based `step`; those after the last are as large as it."""
+        for count, size in self.stages:
+            if step < count:
+                return size
+            step -= count
+        return self.stages[-1][1]
+
+    def before(self, step: int) -> int:
+        """Tokens of the first `step` steps."""
+        read = 0
+        for count, size in self.stages:
+            taken = min(step, count)
+            read, step = read + taken * size, step - taken
+        return read
