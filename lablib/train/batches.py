@@ -34,9 +34,9 @@ class Batch:
     """From 0 in each document where the document mask is on, else from 0 in each sequence."""
 
     @property
-    def targets(self) -> int:
-        """Labels that count."""
-        return int((self.labels != IGNORED).sum())
+    def targets(self) -> torch.Tensor:
+        """Labels that count, int64 (), on their device."""
+        return (self.labels != IGNORED).sum()
 
 
 def collate(windows: Sequence[Any], document_mask: bool, device: torch.device) -> Batch:

@@ -120,7 +120,7 @@ def train(case: Case, world: World) -> Trained | None:
         outcomes.append(step([sequences(group) for group in groups]))
     with torch.no_grad():
         batch = sequences([1000, 1001])
-        nats = step.total(step.sequence_losses(batch).sum()) / step.total(batch.targets)
+        nats = float(step.summed(step.sequence_losses(batch).sum()) / step.summed(batch.targets))
     whole = whole_model(laid.model, links)
     if whole is None:
         return None

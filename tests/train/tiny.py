@@ -122,8 +122,8 @@ def curve(path: Path) -> list[tuple[float, float, float]]:
     return [(row["loss"], row["grad_norm"], row["lr"]) for row in Run.open(path).rows()]
 
 
-def _no_all_reduce(self: step.Stepper, value: torch.Tensor | float) -> float:
-    return float(value) * self.place.dp
+def _no_all_reduce(self: step.Stepper, values: torch.Tensor) -> torch.Tensor:
+    return values.double() * self.place.dp
 
 
 def do_nothing(*args: Any, **kwargs: Any) -> None:
@@ -155,7 +155,7 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
     return {
         "": [],
         "averaging not undone": [(step, "gradient_scale", lambda targets, dp: 1 / targets)],
-        "each rank its own divisor": [(step.Stepper, "total", _no_all_reduce)],
+        "each rank its own divisor": [(step.Stepper, "summed", _no_all_reduce)],
         "norm gradients never summed": [(step, "sum_partial_gradients", do_nothing)],
         "norm gradients summed again": [(step, "sum_partial_gradients", _twice(step.sum_partial_gradients))],
         "replicas never reduced": [
