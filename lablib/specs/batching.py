@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from lablib.specs.base import Spec
 from lablib.specs.units import Count
@@ -10,12 +11,27 @@ from lablib.specs.units import Count
 
 class BatchRamp(Spec):
     """The batch begins small and doubles until it is the recipe's: early gradients agree, so that a large batch would waste
-    tokens (the critical batch grows in training, arXiv 1812.06162 §4; Llama 3 doubled 4M to 16M, arXiv 2407.21783 §3.4.1)."""
+    tokens (the critical batch grows in training, arXiv 1812.06162; Llama 3 doubled 4M to 16M, arXiv 2407.21783 §3.4.1)."""
 
     start: Count
     """Tokens of the first steps."""
     tokens: Count
     """Tokens that are read before the batch is whole; each smaller size reads an equal share of them."""
+
+    def sizes(self, whole: int, unit: int) -> tuple[int, ...]:
+        """Tokens of the steps before they are `whole`, ascending, in multiples of `unit`."""
+        doubled = (self.start * 2**power for power in range(whole.bit_length()))
+        rounded = (round(size / unit) * unit for size in doubled)
+        return tuple(takewhile(lambda size: size < whole, rounded))
+
+    def check(self, whole: int, unit: int) -> None:
+        """Raises ValueError where `start` is no smaller batch in multiples of `unit`."""
+        sizes = self.sizes(whole, unit)
+        if not sizes or abs(sizes[0] / self.start - 1) > 0.1:
+            raise ValueError(
+                f"batch_ramp.start={self.start} must be less than the batch of {whole} tokens and near a multiple of seq_len × "
+                f"micro_batch_size × data-parallel ranks = {unit}"
+            )
 
 
 @dataclass(frozen=True)

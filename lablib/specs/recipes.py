@@ -7,7 +7,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lablib.specs.afterwards import Calibrate, Evaluate, Export
 from lablib.specs.base import Spec
@@ -21,6 +30,7 @@ from lablib.specs.mixtures import Curriculum, mean
 from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
 from lablib.specs.recipe import (
+    INTEGERS,
     CrossEntropy,
     MuP,
     Offload,
@@ -190,6 +200,16 @@ class Pretrain(Recipe):
     eval_tokens: Count = 65_536
     log_every: int = Field(default=1, gt=0)
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _can_learn(cls, value: Any) -> Any:
+        if value in INTEGERS:
+            raise ValueError(
+                f"precision={value!r} is for serving: updates are smaller than a step of an integer grid and would be rounded "
+                "away; use 'bf16' (or 'fp8' on Hopper), and quantise the trained model"
+            )
+        return value
+
     @model_validator(mode="after")
     def _fits_the_model(self) -> Self:
         model, tp = self.model, self.parallelism.tp
@@ -210,11 +230,8 @@ class Pretrain(Recipe):
                 f"batch_tokens={self.batch_tokens} is not near a multiple of seq_len × micro_batch_size × data-parallel "
                 f"ranks = {self._round_tokens}; {self.step_tokens} is the nearest"
             )
-        if self.batch_ramp and (not self._smaller or abs(self._smaller[0] / self.batch_ramp.start - 1) > 0.1):
-            raise ValueError(
-                f"batch_ramp.start={self.batch_ramp.start} must be less than batch_tokens={self.batch_tokens} and near a "
-                f"multiple of seq_len × micro_batch_size × data-parallel ranks = {self._round_tokens}"
-            )
+        if self.batch_ramp:
+            self.batch_ramp.check(self.step_tokens, self._round_tokens)
         return self
 
     @property
@@ -244,16 +261,8 @@ class Pretrain(Recipe):
     def cut(self) -> Steps:
         """The optimiser steps and the tokens of each; sizes are rounded to whole micro-batches on every rank."""
         ramp = self.batch_ramp
-        return Steps.of(self.tokens, self.step_tokens, self._smaller, ramp.tokens) if ramp else Steps.of(self.tokens, self.step_tokens)  # fmt: skip
-
-    @property
-    def _smaller(self) -> tuple[int, ...]:
-        """Sizes of the steps before the batch is whole."""
-        size, sizes = self.batch_ramp.start if self.batch_ramp else self.batch_tokens, []
-        while size < self.batch_tokens:
-            sizes.append(round(size / self._round_tokens) * self._round_tokens)
-            size *= 2
-        return tuple(size for size in sizes if size < self.step_tokens)
+        sizes = ramp.sizes(self.step_tokens, self._round_tokens) if ramp else ()
+        return Steps.of(self.tokens, self.step_tokens, sizes, ramp.tokens if ramp else 0)
 
     def science(self) -> dict[str, Any]:
         """As in `Recipe`, with the batch that is really taken: rounding differently is another experiment. The usual

@@ -70,6 +70,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     links = Links.of(layout, world.device)
     laid = prepare_model(recipe, world, links)
     model = laid.model
+    run.note(attention=attention(model, world.device))
     rng.seed(recipe.seed + place.dp_rank)
     autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
     optimizer = build_optimizer(model, recipe.optimizer, rates(recipe, model))
@@ -118,6 +119,17 @@ def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) ->
         if recipe.compile:
             stage.compile()
     return laid
+
+
+def attention(model: Any, device: torch.device) -> dict[str, Any]:
+    """What computes attention: transformers' implementation and, where that is torch's, the kernels that torch may choose
+    from (on a CPU it has one of its own)."""
+    used = {"implementation": model.config._attn_implementation}
+    if device.type != "cuda":
+        return used
+    cuda = torch.backends.cuda
+    able = {"flash": cuda.flash_sdp_enabled(), "efficient": cuda.mem_efficient_sdp_enabled(), "cudnn": cuda.cudnn_sdp_enabled()}  # fmt: skip
+    return {**used, "kernels": [name for name, on in able.items() if on]}
 
 
 def begin(recipe: Pretrain, model: Any) -> None:

@@ -64,7 +64,7 @@ def test_layouts_that_cut_alike_are_one_experiment() -> None:
 
 @pytest.mark.parametrize("start", [1600, 2000, 50])
 def test_a_start_that_is_no_smaller_batch_is_refused(start: int) -> None:
-    with pytest.raises(LabError, match=rf"batch_ramp.start={start}.*less than batch_tokens=1600.*= 100"):
+    with pytest.raises(LabError, match=rf"batch_ramp.start={start}.*less than the batch of 1600 tokens.*= 100"):
         Pretrain(**BASE, batch_ramp=BatchRamp(start=start, tokens=8000))
 
 
@@ -79,3 +79,9 @@ def test_the_plan_adds_up_the_steps_of_each_size() -> None:
         seconds += count * alone.step_seconds
     assert whole.steps == 50 and whole.steps * whole.step_seconds == pytest.approx(seconds)
     assert whole.flops.total == pytest.approx(estimate(Pretrain(**BASE), cluster).flops.total)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_integers_do_not_train(precision: str) -> None:
+    with pytest.raises(LabError, match=rf"precision='{precision}' is for serving.*rounded away.*'bf16'"):
+        Pretrain(**BASE, precision=precision)  # type: ignore[arg-type]
