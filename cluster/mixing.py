@@ -103,7 +103,7 @@ def learn_mixture(
     available = tokens_of(Run(lab.root / recipe.data.run).artefact_path("data"), recipe.seq_len)
     if unknown := sorted(set(importance or {}) - set(available)):
         raise LabError(f"importance names {', '.join(unknown)}; this data has {', '.join(available)}")
-    shares, tokens = natural(available), float(recipe.steps * recipe.step_tokens)
+    shares, tokens = natural(available), float(recipe.cut.tokens)
     made = proxies(recipe, base or temperature(available, HEAT), count, seed, available)
     runs = lab.run(made, "proxies")
     found = collect(runs, study.domains_of(runs))
@@ -197,4 +197,4 @@ def _check(recipe: Pretrain, tried: Mapping[str, Mixture], seeds: int, lab: Lab,
 
 
 def _flops(recipe: Pretrain) -> float:
-    return float(training_flops(pretraining.job(recipe), recipe.steps * recipe.step_tokens).total)
+    return float(training_flops(pretraining.job(recipe), recipe.cut.tokens).total)

@@ -14,6 +14,7 @@ from lablib.plan.reading import Reading, phased, readings
 from lablib.plan.repeats import WORTHWHILE_EPOCHS
 from lablib.runs import Run
 from lablib.specs import Pretrain
+from lablib.specs.batching import Steps
 from lablib.specs.units import show_count
 
 INTERVALS = 40
@@ -38,7 +39,7 @@ def frames(run: Run, train: Rows, heldout: Rows, points: int) -> dict[str, Frame
     if len(read) > 1:
         named, plan = labels([name for name in order if name in read]), phased(recipe, run.path.parent, run.path)
         found["mixture_read"] = _read(train, named)
-        found["mixture_plan"] = _plan(plan, recipe.step_tokens, int(train[-1]["step"]), named)
+        found["mixture_plan"] = _plan(plan, recipe.cut, int(train[-1]["step"]), named)
     return {name: frame for name, frame in found.items() if any(frame.values())}
 
 
@@ -80,11 +81,9 @@ def _read(rows: Rows, named: Mapping[str, str]) -> Frame:
     return _frame(("step", "domain", "share", "order"), made)
 
 
-def _plan(
-    plan: Sequence[tuple[float, Mapping[str, float]]], step_tokens: int, now: int, named: Mapping[str, str]
-) -> Frame:
+def _plan(plan: Sequence[tuple[float, Mapping[str, float]]], cut: Steps, now: int, named: Mapping[str, str]) -> Frame:
     """Upper bounds of the planned shares at the beginning of each phase until now, and now; the last domain's is the whole."""
-    begun = [(start / step_tokens, shares) for start, shares in plan if start / step_tokens < now]
+    begun = [(cut.reached(start), shares) for start, shares in plan if cut.reached(start) < now]
     made: list[tuple[Any, ...]] = []
     for step, shares in [*begun, *((now, shares) for _, shares in begun[-1:])]:
         upto = 0.0

@@ -1,13 +1,13 @@
-"""`build_model`: a transformers model from a `ModelSpec`, with the same initial weights on every layout."""
+"""A transformers model from a `ModelSpec`, with the same initial weights on every layout."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
+from lablib.models.seeded import draw, skeleton
 from lablib.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -18,17 +18,37 @@ RESIDUAL_PROJECTIONS = frozenset({"o_proj", "down_proj", "out_proj"})
 
 
 def build_model(spec: ModelSpec, seed: int) -> PreTrainedModel:
-    """The full model in fp32 on the CPU, drawn from `seed`; every rank calls it and then shards the result.
+    """The whole model in fp32 on the CPU with its initial weights: what one process trains."""
+    model = skeleton(spec)
+    give_memory(model, "cpu")
+    initialise(model, spec, seed)
+    return model
+
+
+def give_memory(model: PreTrainedModel, device: Any) -> None:
+    """Memory on `device` for a model that has none (meta tensors), with nothing in it; a head that is tied stays so."""
+    head = model.get_output_embeddings() if tied(model) else None
+    model.to_empty(device=device)
+    if head is not None:
+        head.weight = model.get_input_embeddings().weight
+
+
+def tied(model: Any) -> bool:
+    """Whether embedding and head are one matrix."""
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    return bool(model.config.tie_word_embeddings) and ends[0].weight is ends[1].weight
+
+
+def initialise(model: torch.nn.Module, spec: ModelSpec, seed: int) -> None:
+    """Give a model of `spec`, whole, sharded or a stage of it, its initial weights in place. Nothing is sent.
 
     Matrices and embeddings are Normal(0, init_std), norms 1, biases 0 (transformers' own initialisation), and
     residual projections Normal(0, init_std / sqrt(2·layers)), so that the variance of the residual stream does not grow
-    with depth (GPT-2, Radford et al. 2019 §2.3: two blocks a layer write into it). The full model is drawn before
-    sharding because ranks that each draw their own shard from one seed would draw copies of one another.
+    with depth (GPT-2, Radford et al. 2019 §2.3: two blocks a layer write into it). Each tensor is drawn whole from `seed`
+    and its name, so that every layout starts equal (`lablib.models.seeded`).
     """
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(spec.to_hf(), dtype=torch.float32)
+    draw(model, skeleton(spec), seed)
     scale_residual_projections(model, spec.layers)
-    return model
 
 
 @torch.no_grad()

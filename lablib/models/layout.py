@@ -19,6 +19,7 @@ from transformers.distributed.fsdp import apply_fully_sharded_data_parallelism
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 from transformers.distributed.utils import TransformersDeviceMesh
 
+from lablib.models.build import give_memory, tied
 from lablib.models.context import attend_over
 from lablib.models.sequence import NORMS, sequence_plan
 from lablib.models.stages import cut
@@ -137,14 +138,17 @@ def distribute(
     links: Links | None = None,
     reduce_bf16: bool = False,
 ) -> Laid:
-    """Shard a full model over the processes of this job and put it on `device`; one process keeps it whole.
+    """Shard a model over the processes of this job and put it on `device`; one process keeps it whole.
+
+    A model without memory (`lablib.models.seeded.skeleton`) gets some for this rank's part alone, with nothing in it; of any
+    other every rank must hold the same weights.
 
     `bf16` makes FSDP2 gather weights and compute in bf16 while it keeps fp32 (elsewhere autocast does it); gradients are
-    reduced in fp32, or in bf16 with `reduce_bf16`. Every rank must hold the same weights. Raises `LabError` where the
-    architecture has no plan for the layout.
+    reduced in fp32, or in bf16 with `reduce_bf16`. Raises `LabError` where the architecture has no plan for the layout.
     """
     if parallelism.gpus == 1:
-        return Laid(model.to(device), (model,))
+        _put(model, device)
+        return Laid(model, (model,))
     links = links or Links.of(parallelism, torch.device(device))
     for kind, plan in (("tp", model.tp_plan), ("ep", model.ep_plan)):
         if getattr(parallelism, kind) > 1 and not plan:
@@ -155,9 +159,16 @@ def distribute(
     partial: list[str] = []
     for stage in stages:
         partial += _lay_out(stage, parallelism, bf16, links)
-        stage.to(device)
+        _put(stage, device)
         _set_sharding(stage, parallelism.zero, reduce_bf16)
     return Laid(model, tuple(stages), tuple(partial))
+
+
+def _put(model: PreTrainedModel, device: Any) -> None:
+    if any(weight.is_meta for weight in model.parameters()):
+        give_memory(model, device)
+    else:
+        model.to(torch.device(device))
 
 
 def _lay_out(model: Any, parallelism: Parallelism, bf16: bool, links: Links) -> list[str]:
@@ -186,14 +197,14 @@ def _apply(model: Any, config: DistributedConfig, meshes: TransformersDeviceMesh
     model.config.distributed_config = config
     model._mesh_manager, model._device_mesh = meshes, meshes.get_mesh(("pp", "fsdp", "tp"))
     model._tp_size, model._fsdp_size = config.tp_size, config.fsdp_size
-    tied = _tied(model)  # FSDP2 shares a matrix between modules of one group: the root's
-    model._fsdp_plan = {name: style for name, style in model.fsdp_plan.items() if name not in tied}
+    ends = _tied(model)  # FSDP2 shares a matrix between modules of one group: the root's
+    model._fsdp_plan = {name: style for name, style in model.fsdp_plan.items() if name not in ends}
     tp_plan, ep_plan, fsdp_plan = model._resolve_parallel_plans(config)
     if config.tp_size > 1:
-        head = f"{tied[1]}.weight" if tied else ""
+        head = f"{ends[1]}.weight" if ends else ""
         own = {name: style for name, style in tp_plan.items() if name != head}
         apply_tensor_parallelism(model, meshes.get_mesh("tp"), own)
-        if tied:
+        if ends:
             model.get_output_embeddings().weight = model.get_input_embeddings().weight
     if "ep_dispatch_experts" in ep_plan.values():
         apply_expert_parallelism(model, meshes.get_mesh("ep"), meshes.get_mesh("tp"), ep_plan)
@@ -203,11 +214,10 @@ def _apply(model: Any, config: DistributedConfig, meshes: TransformersDeviceMesh
 
 def _tied(model: Any) -> tuple[str, ...]:
     """Names of the embedding and the head, in this order, where they are one matrix."""
-    if not model.config.tie_word_embeddings:
+    if not tied(model):
         return ()
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
     names = {module: name for name, module in model.named_modules()}
-    return tuple(names[module] for module in ends) if ends[0].weight is ends[1].weight else ()
+    return names[model.get_input_embeddings()], names[model.get_output_embeddings()]
 
 
 def _set_sharding(model: torch.nn.Module, zero: int, reduce_bf16: bool) -> None:

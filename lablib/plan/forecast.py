@@ -73,7 +73,7 @@ def forecast(recipe: Recipe, root: Path | None = None) -> Forecast | None:
         return None
     law, spread, basis = _law(recipe, root)
     steps = np.unique(np.geomspace(1, recipe.steps, POINTS).round().astype(int))
-    tokens = steps * recipe.step_tokens
+    tokens = _tokens(recipe, steps)
     mid = curve(recipe, law, steps)
     # Early steps depend on initialisation and warm-up more than on any law: the band opens towards the start.
     wide = np.sqrt(spread**2 + RUN**2 + (0.25 * np.exp(-tokens / law.tokens[0])) ** 2)
@@ -86,17 +86,22 @@ def forecast(recipe: Recipe, root: Path | None = None) -> Forecast | None:
 
 def curve(recipe: Pretrain, law: Law, steps: np.ndarray) -> np.ndarray:
     """Expected loss before each of `steps` updates, nats a token."""
-    settled = law.loss(count(recipe.model).total, steps * recipe.step_tokens)
+    settled = law.loss(count(recipe.model).total, _tokens(recipe, steps))
     done = steps / recipe.steps
     start = 1 - recipe.schedule.decay if recipe.schedule.kind == "wsd" else recipe.schedule.warmup
     decayed = np.clip((done - start) / max(1e-9, 1 - start), 0.0, 1.0)
     return np.minimum(math.log(recipe.model.vocab), settled * (1 + law.stable * (1 - decayed)))
 
 
+def _tokens(recipe: Pretrain, steps: np.ndarray) -> np.ndarray:
+    cut = recipe.cut
+    return np.array([cut.before(step) for step in steps.tolist()])
+
+
 def _law(recipe: Pretrain, root: Path | None) -> tuple[Law, float, str]:
     """(law, spread of log loss, basis): the ladder's where corpus, vocabulary and scale are its own, else Epoch's, whose
     data nobody has, with the spread of what is not known."""
-    far = LADDER.outside(count(recipe.model).total, recipe.steps * recipe.step_tokens)
+    far = LADDER.outside(count(recipe.model).total, recipe.cut.tokens)
     if _corpus(recipe, root) == LADDER.corpus and recipe.model.vocab == LADDER.vocab and far < REACH:
         return LADDER, LADDER.spread + BEYOND * far, f"{LADDER.name}: {LADDER.data}; {LADDER.source}"
     why = "this run's data is another, so only the shape is borrowed"

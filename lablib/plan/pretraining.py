@@ -41,8 +41,8 @@ def job(recipe: Pretrain) -> Job:
 def pretrain(recipe: Pretrain, machine: Machine) -> Work:
     """What a Pretrain recipe takes on a machine. Raises `LabError` where the precision's rate is unknown."""
     one = job(recipe)
-    parts = step.seconds(one, machine)
-    tokens = recipe.steps * recipe.step_tokens
+    cut = recipe.cut
+    parts = _mean([(count, step.seconds(replace(one, step_tokens=size), machine)) for count, size in cut.stages])
     evaluations = recipe.steps / recipe.eval_every if recipe.eval_every else min(EVALUATIONS, recipe.steps)
     saves = recipe.steps / recipe.checkpoint_every if recipe.checkpoint_every else min(CHECKPOINTS, recipe.steps)
     size = CHECKPOINT_BYTES * one.params.total
@@ -54,13 +54,21 @@ def pretrain(recipe: Pretrain, machine: Machine) -> Work:
         step_parts=parts,
         memory=memory.peak(one, machine.efficiency, machine.capacity_gib),
         params=one.params,
-        flops=work.training_flops(one, tokens),
-        step_tokens=recipe.step_tokens,
+        flops=work.training_flops(one, cut.tokens),
+        step_tokens=cut.tokens / cut.count if recipe.batch_ramp else recipe.step_tokens,
         once=once,
         precision=recipe.precision,
         jobs=(one,),
         checkpoint_bytes=size,
     )
+
+
+def _mean(stages: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """The parts of the mean step, of (number of steps, parts of one) each: a growing batch's steps differ."""
+    if len(stages) == 1:
+        return stages[0][1]
+    total = sum(count for count, _ in stages)
+    return {name: sum(count * parts.get(name, 0.0) for count, parts in stages) / total for name in stages[-1][1]}
 
 
 def doremi(recipe: DoReMi, machine: Machine, root: Path | None) -> Work:

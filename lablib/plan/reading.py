@@ -41,7 +41,7 @@ def readings(recipe: Recipe, root: Path | None = None, own: Path | None = None) 
     phases, held = phased(recipe, root, own), _held(recipe, root, own)[0]
     if not phases:
         return ()
-    tokens = recipe.steps * recipe.step_tokens
+    tokens = recipe.cut.tokens
     shares: dict[str, float] = {}
     for (start, weights), end in zip(phases, [*(start for start, _ in phases[1:]), tokens], strict=True):
         for name, share in weights.items():
@@ -58,7 +58,7 @@ def phased(recipe: Pretrain, root: Path | None = None, own: Path | None = None) 
     """
     mixture = _mixture(recipe, root)
     if isinstance(mixture, Curriculum):
-        stretch = recipe.steps * recipe.step_tokens / mixture.tokens
+        stretch = recipe.cut.tokens / mixture.tokens
         return [(start * stretch, mixture.at(start)) for start in mixture.starts[:-1]]
     held, prepared = _held(recipe, root, own)
     weights = (mixture.weights or prepared or held) if mixture else {}

@@ -13,6 +13,9 @@ from lablib.specs.parallelism import Parallelism
 Precision = Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"]
 """Of the layers' matmuls. fp8 scales tensors or blocks of 128, mxfp8 blocks of 32, nvfp4 blocks of 16 (OCP Microscaling
 Formats 1.0); the head stays in 16 bits."""
+INTEGERS = ("int8", "int4")
+"""Precisions that only serving and frozen weights have: an update is far smaller than a step of their grid, so that rounding
+would undo it (arXiv 1502.02551)."""
 Recompute = Literal["none", "selective", "selective-op", "selective-layer", "budget", "attention", "full"]
 """What the backward pass computes again. "selective" keeps every matmul's and attention's result and repeats what is
 elementwise; "selective-op" keeps attention and every second matmul (torchtitan's per-operator policy); "selective-layer"
@@ -25,7 +28,7 @@ gradient over the logits; "chunked" never holds the logits of more than a slice 
 OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion", "muon", "soap", "sgd"]
 """The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
 LATER: dict[str, dict[str, Any]] = {
-    "": {"z_loss": 0.0, "mup": None, "synthetic": None, "needle": None},
+    "": {"z_loss": 0.0, "mup": None, "synthetic": None, "needle": None, "batch_ramp": None},
     "model": {"rope_scaling": None},
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},

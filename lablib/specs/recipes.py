@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from lablib.specs.afterwards import Calibrate, Evaluate, Export
 from lablib.specs.base import Spec
+from lablib.specs.batching import BatchRamp, Steps
 from lablib.specs.cleaning import Clean, Scrub
 from lablib.specs.contamination import Decontaminate
 from lablib.specs.data import Mixture, Ref
@@ -18,6 +18,7 @@ from lablib.specs.mixtures import Curriculum, mean
 from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
 from lablib.specs.recipe import (
+    INTEGERS,
     CrossEntropy,
     MuP,
     Offload,
@@ -128,6 +129,7 @@ class Pretrain(Recipe):
         "cross_entropy",
         "offload",
         "expert_imbalance",
+        "async_checkpoints",
     }
     stage: Literal["pretrain"] = "pretrain"
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
@@ -140,6 +142,8 @@ class Pretrain(Recipe):
     seq_len: int = Field(default=2048, gt=1)
     batch_tokens: Count = 524_288
     """Tokens of one optimiser step, over all ranks."""
+    batch_ramp: BatchRamp | None = None
+    """Smaller steps at the start."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     mup: MuP | None = None
@@ -165,12 +169,25 @@ class Pretrain(Recipe):
     keep_checkpoints: int = Field(default=2, gt=0)
     permanent_every: int | None = Field(default=None, gt=0)
     """Steps between checkpoints that are kept for good; None keeps none of them."""
+    async_checkpoints: bool = False
+    """Write checkpoints in a thread while training goes on; the host holds a copy of each rank's state meanwhile. The run is
+    the same, bit for bit."""
     eval_every: int | None = Field(default=None, gt=0)
     """Steps between held-out evaluations; None evaluates about five times a run."""
     eval_tokens: Count = 65_536
     log_every: int = Field(default=1, gt=0)
     inspect_every: int | None = Field(default=None, gt=0)
     """Logged steps between looks inside the layers (activations, attention logits, gradients, routers); None takes none."""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _can_learn(cls, value: Any) -> Any:
+        if value in INTEGERS:
+            raise ValueError(
+                f"precision={value!r} is for serving: updates are smaller than a step of an integer grid and would be rounded "
+                "away; use 'bf16' (or 'fp8' on Hopper), and quantise the trained model"
+            )
+        return value
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Self:
@@ -192,6 +209,8 @@ class Pretrain(Recipe):
                 f"batch_tokens={self.batch_tokens} is not near a multiple of seq_len × micro_batch_size × data-parallel "
                 f"ranks = {self._round_tokens}; {self.step_tokens} is the nearest"
             )
+        if self.batch_ramp:
+            self.batch_ramp.check(self.step_tokens, self._round_tokens)
         return self
 
     @property
@@ -219,12 +238,21 @@ class Pretrain(Recipe):
     @property
     def steps(self) -> int:
         """Optimiser steps; the last one completes `tokens`."""
-        return math.ceil(self.tokens / self.step_tokens)
+        return self.cut.count
+
+    @property
+    def cut(self) -> Steps:
+        """The optimiser steps and the tokens of each; sizes are rounded to whole micro-batches on every rank."""
+        ramp = self.batch_ramp
+        sizes = ramp.sizes(self.step_tokens, self._round_tokens) if ramp else ()
+        return Steps.of(self.tokens, self.step_tokens, sizes, ramp.tokens if ramp else 0)
 
     def science(self) -> dict[str, Any]:
         """As in `Recipe`, with the batch that is really taken: rounding differently is another experiment. The usual
         stability does not count: a run that it touches says so."""
         found = {**super().science(), "batch_tokens": self.step_tokens}
+        if self.batch_ramp:
+            found["batch_ramp"] = self.cut.stages
         usual = Stability().model_dump(mode="json")
         found["stability"] |= {name: usual[name] for name in Stability.EXECUTION}
         if found["stability"] == usual:
@@ -258,7 +286,7 @@ class DoReMi(Recipe):
             raise ValueError(
                 f"proxy.data={self.proxy.data!r}: refer to the data of the Prepare run that the reference was trained on"
             )
-        for name, usual in (("mup", None), ("z_loss", 0.0), ("stability", Stability())):
+        for name, usual in (("mup", None), ("z_loss", 0.0), ("batch_ramp", None), ("stability", Stability())):
             if (value := getattr(self.proxy, name)) != usual:
                 raise ValueError(f"proxy.{name}={value!r}: the proxy of DoReMi trains without it; leave it out")
         return self

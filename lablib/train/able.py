@@ -104,6 +104,8 @@ def check_batch(recipe: Pretrain) -> None:
         raise LabError(f"cross_entropy={recipe.cross_entropy!r}: under sequence_parallel the head sees a slice of the sequence, which is not chunked yet; set cross_entropy='full'")  # fmt: skip
     if one.pp == 1:
         return
+    if recipe.batch_ramp:
+        raise LabError("batch_ramp: the stages of a pipeline take the same number of micro-batches in every step yet; leave batch_ramp out, or set pp=1")  # fmt: skip
     count = recipe.step_tokens // recipe.seq_len // (one.dp * one.micro_batch_size)
     if one.pp_schedule != "gpipe" and (count < one.pp or count % max(1, count // one.pp)):
         raise LabError(f"a step of {count} micro-batches does not fill parallelism.pp={one.pp} stages in rounds; make batch_tokens a multiple of {one.pp} × {one.dp * one.micro_batch_size} × seq_len, or set pp_schedule='gpipe'")  # fmt: skip

@@ -34,9 +34,9 @@ class Batch:
     """From 0 in each document where the document mask is on, else from 0 in each sequence."""
 
     @property
-    def targets(self) -> int:
-        """Labels that count."""
-        return int((self.labels != IGNORED).sum())
+    def targets(self) -> torch.Tensor:
+        """Labels that count, int64 (), on their device."""
+        return (self.labels != IGNORED).sum()
 
 
 def collate(windows: Sequence[Any], document_mask: bool, device: torch.device) -> Batch:
@@ -71,14 +71,15 @@ class Batches:
     data: Windows
     place: Place
     per_step: int
-    """Sequences of one optimiser step, over all ranks."""
+    """Sequences of one whole optimiser step, over all ranks."""
     micro_batch_size: int
     document_mask: bool
     device: torch.device
 
-    def at(self, position: int) -> list[Batch]:
-        """This rank's micro-batches of the step that begins at the global sequence `position`."""
-        indices = micro_batches(position, self.per_step, self.micro_batch_size, self.place)
+    def at(self, position: int, count: int | None = None) -> list[Batch]:
+        """This rank's micro-batches of the step of `count` sequences (None: a whole one) that begins at the global sequence
+        `position`."""
+        indices = micro_batches(position, count or self.per_step, self.micro_batch_size, self.place)
         return [collate([self.data[i] for i in group], self.document_mask, self.device) for group in indices]
 
     def tokens(self, first: int, end: int) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,9 +22,10 @@ from torch.distributed.checkpoint.api import CheckpointException
 from lablib.models.checkpoints import MARKER, fingerprint
 from lablib.specs import LabError, write_atomic
 from lablib.train import rng
+from lablib.train.beside import Beside
 from lablib.train.distributed import World
 from lablib.train.rules.base import moments, set_step
-from lablib.train.sharded import Tensors, load_tensors, save_tensors
+from lablib.train.sharded import Tensors, load_tensors, save_tensors, settled
 
 T = TypeVar("T")
 RUNGS = 4
@@ -64,9 +66,19 @@ class _Unwritten(Exception):
 class Checkpoints:
     """The checkpoints of one run folder."""
 
-    def __init__(self, folder: Path, world: World, keep: int, back: int = 0, every: int | None = None) -> None:
-        """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`."""
+    def __init__(
+        self, folder: Path, world: World, keep: int, back: int = 0, every: int | None = None, beside: bool = False
+    ) -> None:
+        """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`.
+
+        With `beside` the state is copied to the host and written in a thread while the training goes on, one checkpoint at a
+        time; every rank builds this object then.
+        """
         self.folder, self.world, self.keep, self.back, self.every = folder, world, keep, back, every
+        self._beside = Beside() if beside else None
+        self._writers = world.apart() if beside else world
+        self._news: list[tuple[int, Path]] = []
+        self._held: dict[int, float] = {}
         self._published = -1
         """Step of the newest checkpoint that this run stands on; later ones are torn or of a path that was left."""
         self.torn: list[str] = []
@@ -74,26 +86,49 @@ class Checkpoints:
 
     def save(self, model: Any, optimizer: torch.optim.Optimizer, at: Position, layout: str) -> Path:
         """Write and publish the state, once for a step; other checkpoints go only after that: older ones as `kept` says, and
-        those that are later than what the run was loaded from. Every rank calls it.
+        those that are later than what the run was loaded from. Every rank calls it. Gives where it is, or is going to be.
 
-        Raises `LabError` on every rank where one cannot write; what was published before stays.
+        Raises `LabError` on every rank where one cannot write, beside the training where that is waited for; what was
+        published before stays.
         """
+        begun = time.perf_counter()
+        self.wait()
         target = self.folder / f"step-{at.step:08d}"
         if at.step == self._published:
             return target
-        aside = self.folder / f".{target.name}.writing"
+        tensors, random = settled(tensors_of(model, optimizer), copied=self._beside is not None), rng.capture()
+
+        def write() -> None:
+            self._save(target, tensors, random, {**asdict(at), "layout": layout})
+
+        write() if self._beside is None else self._beside.begin(write)
+        self._held[at.step] = time.perf_counter() - begun
+        return target
+
+    def _save(self, target: Path, tensors: Tensors, random: Tensors, marker: dict[str, Any]) -> None:
+        aside, writers = self.folder / f".{target.name}.writing", self._writers
         try:
             self._agreed(lambda: self._clear(aside))
-            self._agreed(lambda: self._write(aside, tensors_of(model, optimizer)))
-            parts = self.world.collect(self._agreed(lambda: self._seal(aside)))
+            self._agreed(lambda: self._write(aside, tensors, random))
+            parts = writers.collect(self._agreed(lambda: self._seal(aside)))
             files = {name: row for part in parts for name, row in part.items()}
-            marker = {**asdict(at), "layout": layout, "processes": self.world.size, "files": files}
+            marker |= {"processes": writers.size, "files": files}
             self._agreed(lambda: self._publish(aside, target, marker))
         except _Unwritten as problem:
             shutil.rmtree(aside, ignore_errors=True)
-            raise LabError(f"checkpoint of step {at.step} could not be written to {self.folder}: {problem}; earlier checkpoints are untouched: free space and submit the run again") from None  # fmt: skip
-        self._published = at.step
-        return target
+            raise LabError(f"checkpoint of step {marker['step']} could not be written to {self.folder}: {problem}; earlier checkpoints are untouched: free space and submit the run again") from None  # fmt: skip
+        self._published = marker["step"]
+        self._news.append((marker["step"], target))
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when nothing is being written, or after `seconds`. Raises `LabError` where it could not be written."""
+        if self._beside is not None:
+            self._beside.wait(seconds)
+
+    def news(self) -> list[tuple[int, Path, float]]:
+        """(Step, folder, seconds that training waited) of each checkpoint published since the last call, in order."""
+        found, self._news = self._news, []
+        return [(step, path, self._held.pop(step)) for step, path in found]
 
     def _agreed(self, work: Callable[[], T]) -> T:
         """Do a rank's part; where any rank fails, all raise."""
@@ -102,7 +137,7 @@ class Checkpoints:
             made.append(work())
         except (OSError, CheckpointException, RuntimeError) as error:
             problem = f"{type(error).__name__}: {error}"
-        problems = [text for text in self.world.collect(problem) if text]
+        problems = [text for text in self._writers.collect(problem) if text]
         if problems:
             raise _Unwritten(problems[0])
         return made[0]
@@ -112,9 +147,9 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
 
-    def _write(self, aside: Path, tensors: Tensors) -> None:
-        save_tensors(tensors, aside)
-        save_file(rng.capture(), aside / f"random-{self.world.rank}.safetensors")
+    def _write(self, aside: Path, tensors: Tensors, random: Tensors) -> None:
+        save_tensors(tensors, aside, self._writers.group)
+        save_file(random, aside / f"random-{self.world.rank}.safetensors")
 
     def _seal(self, aside: Path) -> dict[str, list[Any]]:
         mine = sorted(file for file in aside.iterdir())[self.world.rank :: self.world.size]
@@ -140,6 +175,7 @@ class Checkpoints:
     def latest(self, usable: Callable[[dict[str, Any]], bool] = bool) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole checkpoint whose marker is `usable`, and that marker, the same on every rank; a torn one is passed
         over."""
+        self.wait()
         self.torn = []
         for name in self._names():
             path = self.folder / name
@@ -158,10 +194,12 @@ class Checkpoints:
             markers = (_marker(path) for path in self.folder.glob("step-*"))
             return sorted(marker["step"] for marker in markers if marker and usable(marker))
 
+        self.wait()
         return self.world.from_main(found)
 
     def whole(self, step: int) -> bool:
         """Whether all of the checkpoint of `step` is there as it was written. Every rank calls it."""
+        self.wait()
         path = self.folder / f"step-{step:08d}"
         marker = _marker(path)
         return not self.world.any(marker is None or not self._whole(path, marker["files"]))

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -29,6 +29,14 @@ class World:
     rank: int
     size: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
+    """How these processes talk; None is the job's own way."""
+
+    def apart(self) -> World:
+        """The same processes over a group of their own on the host, so that a thread can talk beside the training. Every
+        rank calls it."""
+        group = dist.new_group(backend="gloo", timeout=_TIMEOUT) if self.size > 1 else None
+        return replace(self, device=torch.device("cpu"), group=group)
 
     @property
     def is_main(self) -> bool:
@@ -38,7 +46,7 @@ class World:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all ranks, in place; the same bits on each rank."""
         if self.size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -66,7 +74,7 @@ class World:
                 box[0] = work()
             except LabError as error:
                 box[1] = str(error)
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=0, device=self.device, group=self.group)
         if box[1] is not None:
             raise LabError(box[1])
         value: T = box[0]
@@ -77,13 +85,13 @@ class World:
         if self.size == 1:
             return [value]
         found: list[T | None] = [None] * self.size
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.group)
         return [item for item in found if item is not None]
 
     def wait(self) -> None:
         """Return when all ranks have come here."""
         if self.size > 1:
-            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+            dist.barrier(self.group, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
 @contextmanager

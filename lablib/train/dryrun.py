@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from lablib.models.layout import Links, Place, distribute
+from lablib.models.seeded import skeleton
 from lablib.plan.memory import states
 from lablib.plan.pretraining import job
 from lablib.specs import LabError, Pretrain
@@ -62,11 +63,8 @@ def lay_out_dry(recipe: Pretrain) -> tuple[Held, ...]:
 def _held(recipe: Pretrain, stage: int) -> Held:
     layout = recipe.parallelism
     with _pretended(stage * (layout.gpus // layout.pp), layout.gpus) as rank, torch.device("meta"):
-        from transformers import AutoModelForCausalLM
-
-        whole = AutoModelForCausalLM.from_config(recipe.model.to_hf(), dtype=torch.float32)
         links = Links.of(layout, torch.device("cpu"))
-        laid = distribute(whole, layout, recipe.precision == "bf16", torch.device("meta"), links)
+        laid = distribute(skeleton(recipe.model), layout, recipe.precision == "bf16", torch.device("meta"), links)
         weights = list(laid.model.parameters())
         count = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in weights)
         place = Place.of(rank, layout)

@@ -46,7 +46,7 @@ class Heldout:
             for indices in self._rounds(stepper):
                 self._measure(stepper, indices, sums)
         stepper.model.train()
-        rows = [[stepper.total(value) for value in row] for row in sums]
+        rows = stepper.summed(sums).tolist()
         names = ("", *(f".{domain}" for domain in self.data.domains))
         found: dict[str, float] = {}
         for name, (nats, targets, text) in zip(names, rows, strict=True):

@@ -47,45 +47,49 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
 
 def _train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     guard, owed = parts.guard, False
-    at = resume(recipe, run, parts)
+    at, cut = resume(recipe, run, parts), recipe.cut
     if at.step == 0 and isinstance(recipe, Midtrain):
         evaluate(run, parts, at)
-    while at.step < recipe.steps:
+    while at.step < cut.count:
         if parts.insight.asked_to_stop(at.step + 1):
             save(recipe, run, parts, at)
+            settle(run, parts)
             return False
-        rate = guard.rate * learning_rate(at.step, recipe.steps, recipe.optimizer.learning_rate, recipe.schedule)
+        size = cut.size(at.step) // recipe.seq_len
+        rate = guard.rate * learning_rate(at.step, cut.count, recipe.optimizer.learning_rate, recipe.schedule)
         set_learning_rate(parts.stepper.optimizer, rate)
-        first = guard.begin(at.sequences)
+        first = guard.begin(at.sequences, size)
         with parts.insight.of_step(at.step + 1):
             parts.meter.start()
-            batches = parts.batches.at(first)
+            batches = parts.batches.at(first, size)
             parts.meter.loaded()
             outcome = parts.stepper(batches, guard.doubts)
-            parts.meter.stop()
+            parts.meter.stop(size / parts.batches.per_step)
         spike = guard.observe(at.step + 1, first, outcome)
         if spike is not None:
             at, owed = go_back(recipe, run, parts, spike), False
             continue
-        at = moved(at, first, parts.batches, outcome.finite)
+        at = moved(at, first, size, parts.batches, outcome.finite)
         if not outcome.finite:
             continue
-        last = at.step == recipe.steps
+        last = at.step == cut.count
         if at.step % recipe.log_every == 0 or last:
             log(recipe, run, parts, at, outcome, rate, batches)
-        run.progress(at.step, recipe.steps)
-        if due(at.step, recipe.eval_every, recipe.steps, times=5):
+        run.progress(at.step, cut.count)
+        if due(at.step, recipe.eval_every, cut.count, times=5):
             evaluate(run, parts, at)
-        owed = owed or due(at.step, recipe.checkpoint_every, recipe.steps, times=10)
+        owed = owed or due(at.step, recipe.checkpoint_every, cut.count, times=10)
         if owed and (guard.calm or last):
             save(recipe, run, parts, at)
             owed = False
+        tell(run, parts)
+    settle(run, parts)
     return True
 
 
-def moved(at: Position, first: int, batches: Batches, updated: bool) -> Position:
-    """Where a run stands after a step from `at` that read its sequences from `first` on, `updated` or not."""
-    end = first + batches.per_step
+def moved(at: Position, first: int, size: int, batches: Batches, updated: bool) -> Position:
+    """Where a run stands after a step from `at` that read `size` sequences from `first` on, `updated` or not."""
+    end = first + size
     passed = Counter(at.passed) + Counter(batches.tokens(at.sequences, first if updated else end))
     return replace(at, step=at.step + updated, sequences=end, passed=dict(passed))
 
@@ -127,11 +131,22 @@ def evaluate(run: Recorder, parts: Parts, at: Position) -> None:
 
 
 def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
-    """Publish a checkpoint of where the run stands."""
-    begun, stepper, whole = time.perf_counter(), parts.stepper, replace(at, memory=parts.guard.memory())
-    path = parts.checkpoints.save(stepper.model, stepper.optimizer, whole, str(recipe.parallelism))
-    run.saved(at.step, path, took=time.perf_counter() - begun)
+    """Publish a checkpoint of where the run stands, at once or beside the training."""
+    stepper, whole = parts.stepper, replace(at, memory=parts.guard.memory())
+    parts.checkpoints.save(stepper.model, stepper.optimizer, whole, str(recipe.parallelism))
     collect_all()
+
+
+def tell(run: Recorder, parts: Parts) -> None:
+    """Say which checkpoints have been published since the last time."""
+    for step, path, took in parts.checkpoints.news():
+        run.saved(step, path, took=took)
+
+
+def settle(run: Recorder, parts: Parts) -> None:
+    """Wait for the checkpoint that is being written, and say so."""
+    parts.checkpoints.wait()
+    tell(run, parts)
 
 
 def log(

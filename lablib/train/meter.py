@@ -24,7 +24,7 @@ class Meter:
         """
         self.tokens, self.device, self.ideal = tokens, device, ideal
         self.fastest = None if peak is None else flops / peak
-        self._seconds, self._waited, self._steps, self._begun = 0.0, 0.0, 0, 0.0
+        self._seconds, self._waited, self._steps, self._whole, self._begun = 0.0, 0.0, 0, 0.0, 0.0
         self.last_seconds, self.last_waited = 0.0, 0.0
         """Of the last step: all of it, and its wait for data."""
 
@@ -37,11 +37,12 @@ class Meter:
         self.last_waited = time.perf_counter() - self._begun
         self._waited += self.last_waited
 
-    def stop(self) -> None:
-        """A step has ended (its loss has reached the host, so the device is done with it)."""
+    def stop(self, share: float = 1.0) -> None:
+        """A step of this `share` of the usual tokens has ended (its loss has reached the host, so the device is done with it)."""
         self.last_seconds = time.perf_counter() - self._begun
         self._seconds += self.last_seconds
         self._steps += 1
+        self._whole += share
 
     def report(self, read: int = 0) -> dict[str, float]:
         """step_seconds, tokens_per_second, data_wait (share of the step), memory_gib and, with a known peak, mfu, since the
@@ -49,11 +50,11 @@ class Meter:
 
         Raises `LabError` for an MFU above 1: the peak or the count of FLOPs is wrong, and the figure would be a lie.
         """
-        seconds, waited = self._seconds / self._steps, self._waited / self._seconds
-        self._seconds, self._waited, self._steps = 0.0, 0.0, 0
+        seconds, waited, whole = self._seconds / self._steps, self._waited / self._seconds, self._seconds / self._whole
+        self._seconds, self._waited, self._steps, self._whole = 0.0, 0.0, 0, 0.0
         values = {
             "step_seconds": seconds,
-            "tokens_per_second": self.tokens / seconds,
+            "tokens_per_second": self.tokens / whole,
             "data_wait": waited,
             "memory_gib": peak_gib(self.device),
         }
@@ -61,9 +62,9 @@ class Meter:
             values["chinchilla"] = read / self.ideal
         if self.fastest is None:
             return values
-        if self.fastest > seconds:
-            raise LabError(f"MFU {self.fastest / seconds:.2f} is above 1: the cluster's peak_tflops is not this machine's; correct it, or leave it out to report none")  # fmt: skip
-        return {**values, "mfu": self.fastest / seconds}
+        if self.fastest > whole:
+            raise LabError(f"MFU {self.fastest / whole:.2f} is above 1: the cluster's peak_tflops is not this machine's; correct it, or leave it out to report none")  # fmt: skip
+        return {**values, "mfu": self.fastest / whole}
 
 
 def peak_gib(device: torch.device) -> float:

@@ -73,7 +73,7 @@ class Pipeline:
         self._total = self.parallelism.pp * self.parallelism.virtual_stages
         self._modules = [Stage(model, number == 0) for model, number in zip(self.stages, self._numbers, strict=True)]
 
-    def train(self, parts: Sequence[Part], scale: float) -> torch.Tensor:
+    def train(self, parts: Sequence[Part], scale: torch.Tensor) -> torch.Tensor:
         """Forward and backward of a step's micro-batches (all of one shape); the sum of their losses, 0 but on the last stage.
 
         Gradients are those of `scale` times that sum.
@@ -134,7 +134,7 @@ class Pipeline:
         count, length = part.inputs.shape
         return count, length // (self.parallelism.tp if self.parallelism.sequence_parallel else 1), self.widths[0]
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         loss = token_losses(logits.flatten(0, 1), labels.flatten(), self.z_loss).sum()
         self._losses += loss.detach()
         return loss * scale

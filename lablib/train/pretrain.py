@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from lablib.data import PackedDataset
-from lablib.models.build import build_model
+from lablib.models.build import initialise
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.mup import scale_initial, scales
 from lablib.models.recompute import apply_recompute
+from lablib.models.seeded import skeleton
 from lablib.plan.found import CHINCHILLA
 from lablib.plan.params import count
 from lablib.plan.pretraining import job
@@ -35,6 +36,9 @@ from lablib.train.stability import Guard
 from lablib.train.start import Start
 from lablib.train.step import Stepper
 
+PATIENCE = 60.0
+"""Seconds that a run which fails waits for the checkpoint that it is writing: other ranks may be gone."""
+
 
 def pretrain(recipe: Pretrain, run: Recorder) -> None:
     """Train `recipe.model` and register the artefact "model"; every rank of the layout calls it.
@@ -49,7 +53,11 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
             return
         run.enter("running")
         parts = assemble(recipe, run, world, source)
-        if train(recipe, run, parts):
+        try:
+            finished = train(recipe, run, parts)
+        finally:
+            parts.checkpoints.wait(PATIENCE)
+        if finished:
             target = run.path / "model"
             model = whole_model(parts.stepper.model, parts.stepper.links)
             if model is not None:
@@ -64,13 +72,14 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     links = Links.of(layout, world.device)
     laid = prepare_model(recipe, world, links, source.start)
     model = laid.model
+    run.note(attention=attention(model, world.device))
     rng.seed(recipe.seed + place.dp_rank)
     autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
     optimizer = build_optimizer(model, recipe.optimizer, rates(recipe, model))
     if source.start is not None:
         source.start.fill(model, optimizer)
     data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
-    data.check_epochs(recipe.steps * recipe.step_tokens)
+    data.check_epochs(recipe.cut.tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
     keep = recipe.keep_checkpoints, recipe.stability.rewind, recipe.permanent_every
     lengths = token_bytes(source.tokenizer, recipe.model.vocab)
@@ -91,7 +100,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
         ),
         Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
         heldout(recipe, source, lengths),
-        Checkpoints(run.folder("checkpoints"), world, *keep),
+        Checkpoints(run.folder("checkpoints"), world, *keep, beside=recipe.async_checkpoints),
         meter(recipe, run, world),
         Guard(recipe.stability, run, world, per_step, shifts(source.mixture, recipe.seq_len)),
         Insight(recipe, run, world, model, optimizer, lengths),
@@ -100,25 +109,43 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
 
 
 def prepare_model(recipe: Pretrain, world: World, links: Links | None = None, start: Start | None = None) -> Laid:
-    """The model of the recipe, laid out, on its device, in training mode; a checkpoint's weights are not in it yet."""
-    whole = start is not None and not start.is_checkpoint
-    model = start.model(recipe.model) if start and whole else build_model(recipe.model, recipe.seed)
-    if recipe.mup and not whole:
-        scale_initial(model, recipe.model, recipe.mup)
+    """The model of the recipe, laid out, on its device, in training mode, with its initial weights or those of the model that
+    it starts from; a checkpoint's are not in it yet."""
+    given = start.model(recipe.model) if start is not None and not start.is_checkpoint else None
     laid = distribute(
-        model,
+        given or skeleton(recipe.model),
         recipe.parallelism,
         recipe.precision == "bf16",
         world.device,
         links,
         recipe.reduce_dtype == "bf16",
     )
+    if given is None:
+        begin(recipe, laid.model)
     for stage in {laid.model, *laid.stages}:
         stage.train()
         apply_recompute(stage, recipe.recompute)
         if recipe.compile:
             stage.compile()
     return laid
+
+
+def attention(model: Any, device: torch.device) -> dict[str, Any]:
+    """What computes attention: transformers' implementation and, where that is torch's, the kernels that torch may choose
+    from (on a CPU it has one of its own)."""
+    used = {"implementation": model.config._attn_implementation}
+    if device.type != "cuda":
+        return used
+    cuda = torch.backends.cuda
+    able = {"flash": cuda.flash_sdp_enabled(), "efficient": cuda.mem_efficient_sdp_enabled(), "cudnn": cuda.cudnn_sdp_enabled()}  # fmt: skip
+    return {**used, "kernels": [name for name, on in able.items() if on]}
+
+
+def begin(recipe: Pretrain, model: Any) -> None:
+    """Give the laid-out model its initial weights."""
+    initialise(model, recipe.model, recipe.seed)
+    if recipe.mup:
+        scale_initial(model, recipe.model, recipe.mup)
 
 
 def rates(recipe: Pretrain, model: torch.nn.Module) -> dict[str, float] | None:
@@ -133,15 +160,24 @@ def shifts(mixture: Mixture | Curriculum, seq_len: int) -> tuple[int, ...]:
     return tuple(start // seq_len for start in mixture.starts[1:-1]) if isinstance(mixture, Curriculum) else ()
 
 
-@torch.no_grad()
-def restart(recipe: Pretrain, world: World, model: Any, optimizer: torch.optim.Optimizer, links: Links, start: Start | None) -> None:  # fmt: skip
-    """Put the weights back to their initial values, and the optimiser's state to what it began with."""
-    initial = prepare_model(recipe, world, links, start).model.state_dict()
-    for name, weight in model.state_dict().items():
-        weight.copy_(initial[name])
+def restart(
+    recipe: Pretrain, world: World, model: Any, optimizer: torch.optim.Optimizer, links: Links, start: Start | None
+) -> None:
+    """Put the weights back to what they began with, and the optimiser's state."""
+    if start is None or start.is_checkpoint:
+        begin(recipe, model)
+    else:
+        _copy(prepare_model(recipe, world, links, start).model, model)
     optimizer.state.clear()
     if start is not None:
         start.fill(model, optimizer)
+
+
+@torch.no_grad()
+def _copy(source: Any, target: Any) -> None:
+    weights = source.state_dict()
+    for name, weight in target.state_dict().items():
+        weight.copy_(weights[name])
 
 
 def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast: bool) -> Pipeline | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
@@ -19,12 +20,19 @@ from torch.distributed.tensor.placement_types import _StridedShard
 Tensors = dict[str, torch.Tensor]
 
 
-def save_tensors(tensors: Tensors, folder: Path) -> None:
-    """Write this rank's shards into `folder`; every rank calls it with the same names."""
-    writer = HuggingFaceStorageWriter(path=str(folder), save_distributed=True, enable_consolidation=False)
+def settled(tensors: Tensors, copied: bool) -> Tensors:
+    """This rank's shards as plain rectangles, the live tensors where they are that already, or all `copied` to the host, so
+    that training may go on. Every rank calls it."""
     plain = {name: _contiguous(tensor.detach()) for name, tensor in tensors.items()}
+    return {name: _copied(tensor) for name, tensor in plain.items()} if copied else plain
+
+
+def save_tensors(tensors: Tensors, folder: Path, group: ProcessGroup | None = None) -> None:
+    """Write this rank's shards (`settled`) into `folder`; every rank calls it with the same names. `group` is what they talk
+    over, None the job's own."""
+    writer = HuggingFaceStorageWriter(path=str(folder), save_distributed=True, enable_consolidation=False)
     with _one_process_is_fine():
-        dcp.save(plain, storage_writer=writer)
+        dcp.save(tensors, storage_writer=writer, process_group=group)
 
 
 @torch.no_grad()
@@ -46,6 +54,12 @@ def _one_process_is_fine() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
         yield
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    if not isinstance(tensor, DTensor):
+        return tensor.to("cpu", copy=True)
+    return DTensor(tensor.to_local().to("cpu", copy=True), tensor._spec, requires_grad=False)
 
 
 def _contiguous(tensor: torch.Tensor) -> torch.Tensor:

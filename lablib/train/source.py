@@ -46,7 +46,7 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
     if refused:
         raise LabError(why)
     start = Start(Path(begun)) if begun else None
-    source = Source(Path(data), Path(tokenizer), over(mixed, recipe.steps * recipe.step_tokens), start)
+    source = Source(Path(data), Path(tokenizer), over(mixed, recipe.cut.tokens), start)
     require(shards.manifest(source.data)["tokenizer"].get("hash"), source.tokenizer, f"data {source.data}")
     if start is not None:
         start.check(source.tokenizer)

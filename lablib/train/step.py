@@ -93,21 +93,26 @@ class Stepper:
             first, (mean, norm, again) = Tried(mean, norm), self._gradients(batches)
             nodes = self.world.collect("" if _same(own, again) else socket.gethostname())
             before = replace(first, nodes=tuple(sorted({node for node in nodes if node})))
-        finite = bool(torch.isfinite(torch.tensor([mean, norm])).all())
+        finite = math.isfinite(mean) and math.isfinite(norm)
         if finite:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return Outcome(mean, norm, finite, before)
 
     def _gradients(self, batches: Sequence[Batch]) -> tuple[float, float, float]:
-        """Leave the step's clipped gradient in the weights: mean loss, norm before clipping, this rank's sum of losses."""
-        targets = max(self.total(sum(batch.targets for batch in batches)), 1.0)
-        losses = self._backward(batches, gradient_scale(targets, self.place.dp * self.place.cp))
-        sum_partial_gradients(self.model, self.partial, self.links)
-        norm = float(clip_gradients(self.model.parameters(), self.grad_clip, self.links.pp))
-        return self.total(losses) / targets, norm, float(losses)
+        """Leave the step's clipped gradient in the weights: mean loss, norm before clipping, this rank's sum of losses.
 
-    def _backward(self, batches: Sequence[Batch], scale: float) -> torch.Tensor:
+        Nothing is read from the device before the end: the host waits for it once a computation of a step.
+        """
+        targets = self.summed(torch.stack([batch.targets for batch in batches]).sum()).clamp(min=1)
+        scale = gradient_scale(targets, self.place.dp * self.place.cp).float()
+        losses = self._backward(batches, scale)
+        sum_partial_gradients(self.model, self.partial, self.links)
+        norm = clip_gradients(self.model.parameters(), self.grad_clip, self.links.pp)
+        mean, length, own = torch.stack([self.summed(losses) / targets, norm.double(), losses]).tolist()
+        return mean, length, own
+
+    def _backward(self, batches: Sequence[Batch], scale: torch.Tensor) -> torch.Tensor:
         if self.pipeline is not None:
             with self._precision():
                 losses = self.pipeline.train([self._part(batch) for batch in batches], scale)
@@ -152,10 +157,9 @@ class Stepper:
             all_reduce(values, group=self.links.cp)
         return values
 
-    def total(self, value: torch.Tensor | float) -> float:
-        """Sum over the data-parallel ranks; others work on the same sequences, so that one of them counts."""
-        exact = torch.as_tensor(value, dtype=torch.float64, device=self.world.device) * self.place.speaks
-        return float(self.world.sum(exact))
+    def summed(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over the data-parallel ranks, float64 on the device; others work on the same sequences, so one of them counts."""
+        return self.world.sum(values.to(self.world.device, torch.float64) * self.place.speaks)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else nullcontext()
@@ -165,7 +169,7 @@ def _same(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=SAME) or (not math.isfinite(one) and not math.isfinite(other))
 
 
-def gradient_scale(targets: float, ranks: int) -> float:
+def gradient_scale(targets: torch.Tensor, ranks: int) -> torch.Tensor:
     """Factor for a rank's summed loss, so that the gradient is that of the mean over all `targets` of the step.
 
     The mean is over the targets of all micro-batches and ranks, not a mean of means (huggingface/transformers#37766);

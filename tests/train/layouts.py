@@ -13,9 +13,10 @@ import torch.distributed as dist
 from tiny import BUGS
 
 from lablib.data.loader import IGNORED
-from lablib.models.build import build_model
+from lablib.models.build import initialise
 from lablib.models.layout import Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
+from lablib.models.seeded import skeleton
 from lablib.specs import ModelSpec, Optimizer, Parallelism
 from lablib.specs.model import MoE
 from lablib.specs.recipe import Recompute
@@ -92,7 +93,8 @@ def train(case: Case, world: World) -> Trained | None:
     layout = case.layout
     place, links = Place.of(world.rank, layout), Links.of(layout, world.device)
     spec = MODELS[case.model]
-    laid = distribute(build_model(spec, 0), layout, False, world.device, links, case.reduce_bf16)
+    laid = distribute(skeleton(spec), layout, False, world.device, links, case.reduce_bf16)
+    initialise(laid.model, spec, 0)
     for stage in laid.stages:
         apply_recompute(stage, case.recompute)
     optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))
@@ -118,7 +120,7 @@ def train(case: Case, world: World) -> Trained | None:
         outcomes.append(step([sequences(group) for group in groups]))
     with torch.no_grad():
         batch = sequences([1000, 1001])
-        nats = step.total(step.sequence_losses(batch).sum()) / step.total(batch.targets)
+        nats = float(step.summed(step.sequence_losses(batch).sum()) / step.summed(batch.targets))
     whole = whole_model(laid.model, links)
     if whole is None:
         return None

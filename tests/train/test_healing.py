@@ -50,13 +50,13 @@ def wanted(data: Ref, stability: Stability = HEALS, layout: Parallelism | None =
     return made if layout is None else made.replace(parallelism=layout)
 
 
-def poisoned(self: Batches, position: int) -> list[Batch]:
-    batches = CLEAN(self, position)
+def poisoned(self: Batches, position: int, count: int) -> list[Batch]:
+    batches = CLEAN(self, position, count)
     return [replace(b, labels=torch.full_like(b.labels, 7)) for b in batches] if position in POISON else batches
 
 
-def marked(self: Batches, position: int) -> list[Batch]:
-    batches = CLEAN(self, position)
+def marked(self: Batches, position: int, count: int) -> list[Batch]:
+    batches = CLEAN(self, position, count)
     return [replace(b, inputs=b.inputs * 0 - 1) for b in batches] if position == BROKEN else batches
 
 

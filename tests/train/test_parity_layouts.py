@@ -13,8 +13,9 @@ from layouts import Case, Trained, train_all
 
 from lablib.specs import Parallelism
 
-LOSS, NORM, WEIGHT = 2e-6, 5e-6, 1e-4
-"""Largest absolute difference of the loss, relative of the gradient norm, absolute of a weight after three steps."""
+LOSS, NORM, WEIGHT = 2e-6, 5e-6, 5e-4
+"""Largest absolute difference of the loss, relative of the gradient norm, absolute of a weight after three steps: one or two
+weights have a gradient near AdamW's eps, where its quotient is rounding."""
 ROUTED = 9e-3
 """Of an MoE's weight: routing makes some gradients so small that AdamW's quotient is rounding, and three steps at 3e-3 are
 all that it can differ by. Loss and norm are what compares there."""
@@ -33,6 +34,7 @@ TWO = {
 }
 PLANTED = [
     ("zero1", "averaging not undone"),
+    ("zero2", "every rank its own draw"),
     ("cp", "averaging not undone"),
     ("cp", "no gradient to other slices' keys"),
     ("ep", "expert gradients not averaged"),

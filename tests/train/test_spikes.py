@@ -228,7 +228,7 @@ class Loop:
         self.saved: list[int] = []
         self.surprising = surprising
         self.guard: Any = MagicMock(rate=1.0, calm=True, **{"memory.return_value": {}})
-        self.guard.begin.side_effect = lambda sequence: sequence
+        self.guard.begin.side_effect = lambda sequence, per_step: sequence
         self.guard.observe.side_effect = self.observe
 
     def observe(self, step: int, *_: Any) -> None:

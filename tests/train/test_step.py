@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from tiny import MODEL
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from lablib.models.build import build_model
 from lablib.models.layout import Place
@@ -138,3 +139,37 @@ def test_a_document_cannot_move_another() -> None:
 def test_planted_cache_leaks_between_documents() -> None:
     leaky = [logits(packed(changed), use_cache=True)[DOCUMENTS[0] :] for changed in (False, True)]
     assert float((leaky[0] - leaky[1]).abs().max()) > 1e-3
+
+
+class Reads(TorchDispatchMode):
+    """Counts values that the host asks the device for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def reads(parts: int) -> int:
+    """In a step of so many micro-batches, apart from the one list at its end and from transformers' own forward pass."""
+    ours, real = stepper(), Stepper.loss_sum
+
+    def hidden(self: Stepper, part: Batch) -> torch.Tensor:
+        with _disable_current_modes():
+            return real(self, part)
+
+    with patch.object(Stepper, "loss_sum", hidden), Reads() as seen:
+        ours(split(batch(), 4 // parts))
+    return seen.count
+
+
+def test_the_host_waits_for_the_device_once_a_step() -> None:
+    assert reads(1) == reads(4) == 0
+
+
+def test_planted_read_of_every_micro_batch_is_seen() -> None:
+    with patch.object(Batch, "targets", property(lambda self: torch.tensor(int((self.labels != -100).sum())))):
+        assert reads(4) == 4

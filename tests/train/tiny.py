@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
 from lablib.data.prepare import prepare
-from lablib.models import context
+from lablib.models import context, seeded
 from lablib.models.layout import Place
 from lablib.runs import Recorder, Run
 from lablib.specs import ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Ref, Schedule
@@ -122,8 +122,8 @@ def curve(path: Path) -> list[tuple[float, float, float]]:
     return [(row["loss"], row["grad_norm"], row["lr"]) for row in Run.open(path).rows()]
 
 
-def _no_all_reduce(self: step.Stepper, value: torch.Tensor | float) -> float:
-    return float(value) * self.place.dp
+def _no_all_reduce(self: step.Stepper, values: torch.Tensor) -> torch.Tensor:
+    return values.double() * self.place.dp
 
 
 def do_nothing(*args: Any, **kwargs: Any) -> None:
@@ -141,6 +141,10 @@ def _gathered_without_gradient(tensor: torch.Tensor, group: Any) -> torch.Tensor
     return torch.cat(slices, dim=2)
 
 
+def _key_of_rank(seed: int, name: str) -> int:
+    return seed + (dist.get_rank() if dist.is_initialized() else 0)
+
+
 def _twice(work: Any) -> Any:
     return lambda *args: (work(*args), work(*args))
 
@@ -151,7 +155,7 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
     return {
         "": [],
         "averaging not undone": [(step, "gradient_scale", lambda targets, dp: 1 / targets)],
-        "each rank its own divisor": [(step.Stepper, "total", _no_all_reduce)],
+        "each rank its own divisor": [(step.Stepper, "summed", _no_all_reduce)],
         "norm gradients never summed": [(step, "sum_partial_gradients", do_nothing)],
         "norm gradients summed again": [(step, "sum_partial_gradients", _twice(step.sum_partial_gradients))],
         "replicas never reduced": [
@@ -161,6 +165,7 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "norm of own shards only": [(clip, "global_norm", _local_norm)],
         "norm of own stage only": [(clip, "all_reduce", do_nothing)],
         "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
+        "every rank its own draw": [(seeded, "_key", _key_of_rank)],
         "expert gradients not averaged": [(FSDPModule, "set_gradient_divide_factor", do_nothing)],
     }
 

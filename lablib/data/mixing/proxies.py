@@ -56,7 +56,7 @@ def proxies(
     made = []
     for number, weights in enumerate([dict(base), *_rows(base, count - 1, seed, strength)]):
         if available is not None:
-            weights = constrain(weights, tokens=recipe.steps * recipe.step_tokens, available=available, max_epochs=limit)  # fmt: skip
+            weights = constrain(weights, tokens=recipe.cut.tokens, available=available, max_epochs=limit)  # fmt: skip
         mixture = Mixture(weights={name: w for name, w in weights.items() if w > 0}, max_epochs=limit)
         made.append(recipe.replace(mixture=mixture, name=f"{recipe.name[:72]}-mix{number:03}"))
     return made

@@ -2,7 +2,7 @@
 
 A rule's state is a few named tensors laid out like the parameter, so a checkpoint saves it by name and any other layout
 reads it back. What is elementwise works on this rank's shard alone; what needs the whole matrix gathers it (`whole`) and
-keeps its own part of the result (`shared_out`), so that every layout makes the update that one process makes.
+keeps its own part of the result (`lablib.models.seeded.shared_out`), so that every layout makes the update that one process makes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor
 
 State = dict[str, Tensor]
 
@@ -96,15 +96,6 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """The full tensor on every rank."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def shared_out(full: Tensor, like: Tensor) -> Tensor:
-    """What `whole` has gathered, laid out as `like` is: each rank keeps its own part, nothing is sent."""
-    if not isinstance(like, DTensor):
-        return full
-    mesh = like.device_mesh
-    everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return everywhere.redistribute(placements=like.placements)
 
 
 def with_local(like: Tensor, part: Tensor) -> Tensor:

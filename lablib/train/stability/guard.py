@@ -29,7 +29,7 @@ class Guard:
     def __init__(
         self, settings: Stability, run: Recorder, world: World, per_step: int, shifts: tuple[int, ...] = ()
     ) -> None:
-        """`per_step` is sequences of a step over all ranks, `shifts` the sequences at which another mixture begins; earlier
+        """`per_step` is sequences of a whole step over all ranks, `shifts` the sequences at which another mixture begins; earlier
         attempts' decisions are read from the run folder."""
         self.settings, self.run, self.world, self.per_step, self.shifts = settings, run, world, per_step, shifts
         self.detector = Detector(settings)
@@ -47,11 +47,12 @@ class Guard:
         """Whether the last step was ordinary: no checkpoint is made while a spike is suspected."""
         return not self._streak
 
-    def begin(self, sequence: int) -> int:
-        """Where the step that would begin at `sequence` reads its data, past what is skipped.
+    def begin(self, sequence: int, per_step: int) -> int:
+        """Where the step of `per_step` sequences that would begin at `sequence` reads its data, past what is skipped.
 
         A step in which another mixture begins makes the guard forget what was ordinary.
         """
+        self.per_step = per_step
         first = beyond([rewind.skip for rewind in self.rewinds], sequence, self.per_step)
         if any(sequence <= shift < first + self.per_step for shift in self.shifts):
             self.detector.recall((), ())

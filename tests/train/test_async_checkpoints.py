@@ -1,0 +1,173 @@
+"""Checkpoints written beside the training: the same run and the same files, and kill -9 inside a write loses only that one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from launch import on_ranks
+from safetensors.torch import load_file
+from tiny import KILL, STOP, Job, attempt, curve, new_run, prepare_data, recipe
+
+from lablib.runs import Recorder, Run
+from lablib.specs import LabError, Parallelism, Pretrain, Ref
+from lablib.train import checkpoint, sharded
+
+FSDP = Parallelism(dp_shard=2, micro_batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("async")
+
+
+@pytest.fixture(scope="module")
+def data(root: Path) -> Ref:
+    return prepare_data(root)
+
+
+@pytest.fixture(scope="module")
+def at_once(root: Path, data: Ref) -> Path:
+    """A run that waits for each of its checkpoints."""
+    return trained(root, recipe(data, checkpoint_every=2, keep_checkpoints=9))
+
+
+def beside(data: Ref, **changes: Any) -> Pretrain:
+    settings = {"checkpoint_every": 2, "keep_checkpoints": 9, "async_checkpoints": True}
+    return recipe(data, **{**settings, **changes})
+
+
+def trained(root: Path, wanted: Pretrain) -> Path:
+    path = new_run(root, wanted)
+    attempt(Job(path, wanted))
+    return path
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    """Every tensor of every checkpoint, and of the model."""
+    found = [*(path / "checkpoints").glob("step-*/*.safetensors"), path / "model" / "model.safetensors"]
+    return {
+        f"{file.relative_to(path)}: {name}": tensor.numpy().tobytes()
+        for file in found
+        for name, tensor in load_file(file).items()
+    }
+
+
+def saved(path: Path) -> list[int]:
+    return [event["at_step"] for event in Run.open(path).events() if event["kind"] == "checkpoint"]
+
+
+def slow(release: threading.Event, met: list[int]) -> Any:
+    """`save_tensors` that does not begin before `release`, and counts who is inside it."""
+    inside: list[int] = []
+
+    def save(*args: Any) -> None:
+        inside.append(1)
+        met.append(len(inside))
+        assert release.wait(60), "the training waited for the write"
+        sharded.save_tensors(*args)
+        inside.pop()
+
+    return save
+
+
+def let_go_after(step: int, release: threading.Event) -> Any:
+    logged = Recorder.log
+
+    def log(self: Recorder, at: int, stream: str = "train", **values: Any) -> None:
+        logged(self, at, stream, **values)
+        if stream == "train" and at == step:
+            release.set()
+
+    return log
+
+
+def test_training_goes_on_while_the_state_of_then_is_written(root: Path, data: Ref, at_once: Path) -> None:
+    release, met = threading.Event(), list[int]()
+    with (
+        patch.object(checkpoint, "save_tensors", slow(release, met)),
+        patch.object(Recorder, "log", let_go_after(3, release)),
+    ):
+        path = trained(root, beside(data))
+    assert curve(path) == curve(at_once) and tensors(path) == tensors(at_once)
+    assert saved(path) == saved(at_once) == [2, 4, 5]
+    assert met == [1, 1, 1]
+
+
+def test_planted_state_that_is_not_copied_is_torn(root: Path, data: Ref, at_once: Path) -> None:
+    release, plain = threading.Event(), sharded.settled
+    with (
+        patch.object(checkpoint, "save_tensors", slow(release, [])),
+        patch.object(checkpoint, "settled", lambda tensors, copied: plain(tensors, copied=False)),
+        patch.object(Recorder, "log", let_go_after(3, release)),
+    ):
+        path = trained(root, beside(data))
+    assert curve(path) == curve(at_once) and tensors(path) != tensors(at_once)
+
+
+def test_a_run_that_is_stopped_waits_for_its_checkpoint(root: Path, data: Ref, at_once: Path) -> None:
+    path = new_run(root, beside(data))
+    attempt(Job(path, beside(data), signal_after=(3, STOP)))
+    assert saved(path) == [2, 3] and Run.open(path).state == "stopped"
+    attempt(Job(path, beside(data)))
+    assert curve(path) == curve(at_once)
+
+
+def dies_inside_the_second_write(job: Job) -> None:
+    """kill -9 when half of the files are there."""
+    count = 0
+
+    def save(tensors: sharded.Tensors, folder: Path, group: Any = None) -> None:
+        nonlocal count
+        count += 1
+        kept = dict(list(tensors.items())[:: count if count < 2 else 2])
+        sharded.save_tensors(kept, folder, group)
+        if count == 2:
+            os.kill(os.getpid(), KILL)
+
+    with patch.object(checkpoint, "save_tensors", save):
+        attempt(job)
+
+
+def test_killed_inside_a_write_the_one_before_is_used(root: Path, data: Ref, at_once: Path) -> None:
+    path = new_run(root, beside(data))
+    assert on_ranks(1, dies_inside_the_second_write, Job(path, beside(data))) == "killed"
+    assert [found.name for found in (path / "checkpoints").glob("step-*")] == ["step-00000002"]
+    attempt(Job(path, beside(data)))
+    resumed = [event["at_step"] for event in Run.open(path).events() if event["kind"] == "resumed"]
+    assert resumed == [2] and curve(path) == curve(at_once)
+    assert not list((path / "checkpoints").glob(".*"))
+
+
+def test_a_write_that_fails_is_told_and_loses_nothing(root: Path, data: Ref, at_once: Path) -> None:
+    path = new_run(root, beside(data))
+    attempt(Job(path, beside(data), signal_after=(2, STOP)))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with patch.object(checkpoint, "save_tensors", full), pytest.raises(LabError, match=r"step 4.*No space.*free space"):
+        attempt(Job(path, beside(data)))
+    assert [found.name for found in (path / "checkpoints").iterdir()] == ["step-00000002"]
+    attempt(Job(path, beside(data)))
+    assert curve(path) == curve(at_once)
+
+
+def test_two_processes_write_beside_and_one_goes_on(root: Path, data: Ref, at_once: Path) -> None:
+    path = new_run(root, beside(data, parallelism=FSDP))
+    on_ranks(2, attempt, Job(path, beside(data, parallelism=FSDP), signal_after=(3, STOP)))
+    assert saved(path) == [2, 3]
+    alone = path.with_name("alone")
+    shutil.copytree(path, alone)
+    attempt(Job(alone, beside(data)))
+    for found, wanted in zip(curve(alone), curve(at_once), strict=True):
+        assert found == pytest.approx(wanted, rel=5e-6)
+
+
+def test_the_field_is_execution() -> None:
+    assert "async_checkpoints" in Pretrain.EXECUTION
