@@ -48,6 +48,9 @@ class Decontaminate(Spec):
     """Of the item's 3-grams around numbers that a passage repeats but for the numbers, the least share that has the
     same numbers too. It keeps questions of the same template apart; 0 lets numbers differ."""
 
+    edited: float = Field(default=0.6, gt=0, le=1)
+    """Share of an item's words, by weight, that a passage has in the item's order where it counts as an edited copy."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.short_threshold < self.threshold:
