@@ -93,4 +93,5 @@ def _pairs(item: Words, passage: Words) -> tuple[Ints, Ints]:
         if column and best[row - 1, column] < best[row, column]:
             column -= 1
             pairs.append((mine[row - 1], other[column]))
-    return tuple(np.array(pairs[::-1], np.int64).reshape(-1, 2).T)
+    found = np.array(pairs[::-1], np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]

@@ -207,12 +207,11 @@ class Detector:
         last = ends[1] - self.spec.ngram + 1
         here = slice(*np.searchsorted(hits.at, [ends[0], max(last, ends[0])]))
         own = _Hits(hits.at[here] - ends[0], hits.gram[here])
-        found = {item: self._passage(own, item) for item in items}
-        passages = {
-            item: at for item, at in found.items() if at[0] >= self._least[item] or self._shared(own, item) >= SHARED
-        }
+        best = {item: self._passage(own, item) for item in items}
+        reached = {item: at for item, at in best.items() if at[0] >= self._least[item]}
         if self.spec.method != "coverage":
-            return _ranked(Match(*self._items[item], round(score, 4), begin, end) for item, (score, begin, end) in passages.items())  # fmt: skip
+            return _ranked(Match(*self._items[item], round(score, 4), begin, end) for item, (score, begin, end) in reached.items())  # fmt: skip
+        passages = {item: at for item, at in best.items() if item in reached or self._shared(own, item) >= SHARED}
         document, seen = _Document(text), Counter[int]()
         closest: list[tuple[Aligned, int]] = []
         for item in sorted(passages, key=lambda item: (-passages[item][0], item)):
