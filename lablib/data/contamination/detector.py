@@ -1,7 +1,7 @@
 """`Detector`: which benchmark items a text holds.
 
-Many documents at a time are hashed and looked up in NumPy; rare n-grams propose (document, item) pairs, and only a pair
-that could reach its threshold is looked at closely. Memory is that of the indexes and of one batch.
+Many documents at a time are hashed and looked up in NumPy; rare n-grams propose (document, item) pairs, and only such a
+pair's words are aligned (`alignment`). Memory is that of the indexes and of one batch.
 """
 
 from __future__ import annotations
