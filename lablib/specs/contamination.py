@@ -36,8 +36,8 @@ class Decontaminate(Spec):
     """Names, files (.jsonl, .index), or the lab's own tasks, whose test items are taken. A missing one is reported, and
     no run is called clean for it."""
     method: Literal["coverage", "ngram13"] = "coverage"
-    """``coverage``: a passage holds enough of an item's 3-grams, rare ones counting most, and does not differ in its
-    numbers. ``ngram13``: any 13 words in a row are the same (Brown et al. 2020, arXiv 2005.14165, appendix C), which
+    """``coverage``: a passage holds enough of an item's 3-grams, rare ones counting most, or of its words in order, and
+    does not differ in its numbers. ``ngram13``: any 13 words in a row are the same (Brown et al. 2020, arXiv 2005.14165, appendix C), which
     items of fewer words escape."""
     threshold: float = Field(default=0.3, gt=0, le=1)
     """Share of a long item's 3-grams, by weight, that counts as found. A copy with every fifth word changed keeps
@@ -45,8 +45,11 @@ class Decontaminate(Spec):
     short_threshold: float = Field(default=0.5, gt=0, le=1)
     """The same for the shortest items, whose few 3-grams are met by chance sooner; between the two it falls linearly."""
     numbers: float = Field(default=0.9, ge=0, le=1)
-    """Of the item's 3-grams around numbers that a passage repeats but for the numbers, the least share that has the
-    same numbers too. It keeps questions of the same template apart; 0 lets numbers differ."""
+    """Of the item's numbers in whose place a passage has a number, the least share, by weight, that is the same. It keeps
+    questions of the same template apart; 0 lets numbers differ."""
+
+    edited: float = Field(default=0.6, gt=0, le=1)
+    """Share of an item's words, by weight, that a passage has in the item's order where it counts as an edited copy."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -33,6 +33,7 @@ LATER: dict[str, dict[str, Any]] = {
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},
     "clean": {"max_profanity": None},
+    "decontaminate": {"edited": 0.6},
 }
 """Fields that came after the first runs, by the settings they stand in, and the value at which an experiment is what it was
 without them."""

@@ -161,7 +161,7 @@ def test_an_item_that_is_more_alike_explains_a_near_miss() -> None:
 
 
 def test_each_threshold_is_used(benchmarks: dict[str, list[BenchmarkItem]], documents: list[str]) -> None:
-    """A higher threshold finds strictly less, for each of the three."""
+    """A higher threshold finds strictly less, for each of the four."""
     some = {name: benchmarks[name][:100] for name in ("gsm_symbolic", "sisters")}
     indexes = [build(name, items) for name, items in some.items()]
     texts = bench.injected("edited 20 %", some, documents, 100)
@@ -169,10 +169,11 @@ def test_each_threshold_is_used(benchmarks: dict[str, list[BenchmarkItem]], docu
     def found(texts: list[str], **settings: float) -> int:
         return sum(map(bool, Detector(indexes, Decontaminate(**settings)).search(texts)))
 
-    long = [found(texts, threshold=share, short_threshold=1) for share in (0.2, 0.5, 0.7, 1)]
-    short = [found(texts, short_threshold=share) for share in (0.3, 0.6, 0.9)]
+    long = [found(texts, threshold=share, short_threshold=1, edited=1) for share in (0.2, 0.5, 0.7, 1)]
+    short = [found(texts, short_threshold=share, edited=1) for share in (0.3, 0.6, 0.9)]
+    edits = [found(texts, threshold=1, short_threshold=1, edited=share) for share in (0.6, 0.8, 0.9)]
     numbers = [found(bench.siblings(some["gsm_symbolic"], 300), numbers=share) for share in (0, 0.4, 0.9)]
-    for counts in (long, short, numbers):
+    for counts in (long, short, edits, numbers):
         assert counts == sorted(set(counts), reverse=True)
 
 
@@ -256,7 +257,7 @@ def test_fast_search_is_the_definition(benchmarks: dict[str, list[BenchmarkItem]
     """Every (document, item) that Python's sets say reaches its threshold in some passage is found, and no other."""
     items = benchmarks["syllogism"][:40]
     texts = bench.injected("edited 20 %", {"s": items}, documents, 40)
-    spec = Decontaminate(numbers=0, threshold=0.3, short_threshold=0.3)
+    spec = Decontaminate(numbers=0, threshold=0.3, short_threshold=0.3, edited=1)
     got = [{match.item for match in matches} for matches in Detector([build("s", items)], spec).search(texts)]
     own = [_grams(item.question) for item in items]
     shared = {gram: sum(gram in one for one in map(set, own)) for found in own for gram in found}

@@ -12,11 +12,12 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lablib.data.dedup.shingles import Batch, Hashes, chain, normalised, word_hashes
+from lablib.data.dedup.shingles import Batch, Hashes, chain, normalised, word_hashes, words_of
 from lablib.specs import digest
 
 _APOSTROPHES = "'’‘ʼ＇`´′"
@@ -28,7 +29,7 @@ _VALUES = {word: value for value, word in enumerate(_UNITS.split(), 1)}
 _VALUES |= {word: 10 * value for value, word in enumerate(_TENS.split(), 1)} | {"thousand": 1000, "million": 10**6}
 _IN_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(_VALUES, key=len, reverse=True))})\b")
 _DIGITS = re.compile(r"\d+")
-_RUN = re.compile(r"\d+(?:\W+\d+)*")
+_SEAM = re.compile(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)")
 _PIECE = 4000
 """Characters within which a word's place is looked for."""
 _PROBES = (
@@ -36,6 +37,20 @@ _PROBES = (
     "it’s ﬁne — １２３ naïve Straße 日本語 x\u00ad\u200by",
     "",
 )
+
+
+IN_WORDS, LONGEST_RUN = 128, 127
+
+
+class Tokens(NamedTuple):
+    """Words of a text or an item for alignment."""
+
+    hashes: NDArray[np.uint16]
+    """16 bits of each word's hash: many words share them, so that no text can be read from an index of them."""
+    numbers: NDArray[np.uint8]
+    """0 for a word; for a number how many stand in a row with it, and `IN_WORDS` more where it is written in letters."""
+    first: NDArray[np.int64]
+    """The token at which each word of `words` begins, and the number of tokens."""
 
 
 def cleaned(text: str, method: str) -> str:
@@ -53,24 +68,32 @@ def words(texts: Sequence[str], method: str) -> Batch:
     return word_hashes([cleaned(text, method) for text in texts])
 
 
-def numerals(texts: Sequence[str]) -> Batch:
-    """The words of each text, hashed in three ways, one after another: English numerals in digits, all numbers masked,
-    numbers in digits masked."""
-    forms = []
-    for text in texts:
-        plain = cleaned(text, "coverage")
-        digits = _IN_WORDS.sub(lambda found: str(_VALUES[found.group()]), plain)
-        forms += [digits, masked(digits), masked(plain)]
-    return word_hashes(forms)
+def tokens(text: str) -> Tokens:
+    """A text's words as alignment sees them: letters and digits that touch are two ("4hour" is "4 hour"), and an English
+    numeral is its digits."""
+    plain = normalised(cleaned(text, "coverage"))
+    cuts = np.array([found.start() for found in _SEAM.finditer(plain)], np.int64)
+    split = _SEAM.sub(" ", plain)
+    digits = words_of([_IN_WORDS.sub(lambda found: str(_VALUES[found.group()]), split)])
+    written, spelled = words_of([split]), words_of([_DIGITS.sub("0x0", split)])
+    in_digits, in_words = written.hashes != spelled.hashes, written.hashes != digits.hashes
+    run = _runs(in_digits | in_words)
+    starts = written.starts - np.searchsorted(cuts + np.arange(len(cuts)), written.starts, side="right")
+    first = words_of([plain]).starts
+    return Tokens(
+        (digits.hashes >> np.uint64(48)).astype(np.uint16),
+        (run + IN_WORDS * in_words).astype(np.uint8),
+        np.append(np.searchsorted(starts, first), len(starts)),
+    )
 
 
-def masked(text: str) -> str:
-    """Numbers replaced by a word that only says how many of them stand in a row, since "50 000" may be "50000"."""
-    return _RUN.sub(_mask, text)
-
-
-def _mask(run: re.Match[str]) -> str:
-    return _DIGITS.sub(f"0x0run{len(_DIGITS.findall(run.group()))}", run.group())
+def _runs(numbers: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each number how many numbers stand in a row with it, `LONGEST_RUN` at most; 0 for a word."""
+    edges = np.flatnonzero(np.diff(numbers, prepend=False, append=False))
+    lengths = edges[1::2] - edges[::2]
+    runs = np.zeros(len(numbers), np.int64)
+    runs[numbers] = np.repeat(np.minimum(lengths, LONGEST_RUN), lengths)
+    return runs
 
 
 def ngrams(hashes: Hashes, size: int) -> Hashes:
@@ -83,7 +106,8 @@ def ngrams(hashes: Hashes, size: int) -> Hashes:
 def fingerprint() -> str:
     """Changes when words are cut or hashed in another way: it is taken of what probe texts give, and of Unicode's tables."""
     made = [words(_PROBES, method).hashes.tolist() for method in ("coverage", "ngram13")]
-    return digest([made, numerals(_PROBES).hashes.tolist(), unicodedata.unidata_version])
+    aligned = [[part.tolist() for part in tokens(probe)] for probe in _PROBES]
+    return digest([made, aligned, unicodedata.unidata_version])
 
 
 def place(text: str, first: int, last: int, method: str) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lablib.data.contamination import grams
@@ -23,7 +22,7 @@ from lablib.data.dedup.shingles import Batch, Hashes
 from lablib.specs import LabError
 from lablib.specs.contamination import NGRAM
 
-VERSION = 1
+VERSION = 2
 """Raised when the file's form or the meaning of an array changes."""
 COMMON = 64
 """An n-gram that more items share than this proposes none of them, so that a document's frequent phrases cost nothing."""
@@ -31,10 +30,8 @@ LEAST_EVIDENCE = 2.5
 """Sum of the weights of an item's n-grams below which it says too little to be found by itself: its answer must follow."""
 LONGEST_ANSWER = 12
 """Words of an answer that are looked for."""
-POWER = 1.0
-"""Of the inverse document frequency in an n-gram's weight: what a template's items share says little about one of them."""
 TYPES = {"hashes": "<u8", "weights": "<f4", "offsets": "<i8", "postings": "<i4", "words": "<i4", "evidence": "<f4",
-         "number_offsets": "<i8", "numbers": "<u8", "number_masks": "<u8", "number_weights": "<f4", "number_kinds": "u1",
+         "token_offsets": "<i8", "tokens": "<u2", "token_numbers": "u1", "token_weights": "<f4",
          "answers": "<u8", "answer_words": "<i4"}  # fmt: skip
 
 
@@ -43,8 +40,8 @@ class Index:
     """One benchmark's index. Item i has the i-th smallest id; n-grams are sorted by hash.
 
     ``hashes[g]`` is in the items ``postings[offsets[g] : offsets[g + 1]]`` and weighs ``weights[g]``, from 0 to 1.
-    ``numbers`` and ``number_masks`` [item's ``number_offsets``] are its n-grams with a number and another word, numerals in
-    digits and numbers masked; ``number_kinds`` is 0 where the item has a number in digits there, else 1.
+    ``tokens`` [``token_offsets[i] : token_offsets[i + 1]``] are its words in order (`grams.Tokens`), 16 bits of each one's
+    hash, with ``token_numbers`` and ``token_weights``.
     """
 
     name: str
@@ -123,49 +120,53 @@ def build(name: str, items: Sequence[BenchmarkItem], method: str = "coverage") -
     arrays["evidence"] = np.bincount(
         arrays["postings"], np.repeat(arrays["weights"], np.diff(arrays["offsets"])), len(ordered)
     )
-    arrays |= _numbers(ordered, each, arrays, method) | _answers(ordered, method)
+    arrays |= _tokens(ordered, method) | _answers(ordered, method)
     typed = {key: np.ascontiguousarray(arrays[key], kind) for key, kind in TYPES.items()}
     uncovered = _uncovered(ordered, typed, method)
     return Index(name, method, [item.id for item in ordered], digest_of(ordered), grams.fingerprint(), uncovered, typed)
 
 
 def _grams(sets: list[Hashes]) -> dict[str, NDArray[Any]]:
-    """Postings of each n-gram, and its weight: (ln((N + 1) / df) / ln(N + 1))^`POWER`, 1 for one that no two items share."""
+    """Postings of each n-gram, and its weight."""
     owners = np.repeat(np.arange(len(sets)), [len(one) for one in sets])
     every = np.concatenate(sets)
     order = np.lexsort((owners, every))
     hashes, first, shared = np.unique(every[order], return_index=True, return_counts=True)
-    weights = (np.log((len(sets) + 1) / shared) / np.log(len(sets) + 1)) ** POWER
-    return {"hashes": hashes, "weights": weights, "offsets": np.append(first, len(every)), "postings": owners[order]}
-
-
-def _numbers(
-    items: list[BenchmarkItem], each: list[Hashes], arrays: dict[str, NDArray[Any]], method: str
-) -> dict[str, NDArray[Any]]:
-    """The n-grams with a number and another word in them, of each item."""
-    forms = grams.numerals([item.question for item in items] if method == "coverage" else [""] * len(items))
-    found = [_numeric(own, *(forms[3 * at + form] for form in range(3))) for at, own in enumerate(each)]
-    numbers, masks, kinds, own = np.concatenate(found, axis=1)
     return {
-        "numbers": numbers,
-        "number_masks": masks,
-        "number_kinds": kinds,
-        "number_offsets": np.cumsum([0] + [one.shape[1] for one in found]),
-        "number_weights": arrays["weights"][np.searchsorted(arrays["hashes"], own)],
+        "hashes": hashes,
+        "weights": _rarity(shared, len(sets)),
+        "offsets": np.append(first, len(every)),
+        "postings": owners[order],
     }
 
 
-def _numeric(own: Hashes, digits: Hashes, masks: Hashes, partly: Hashes) -> Hashes:
-    """Rows: n-gram with numerals in digits, with numbers masked, kind, n-gram as it is; of one question, by mask."""
+def _tokens(items: list[BenchmarkItem], method: str) -> dict[str, NDArray[Any]]:
+    """Each item's words in order for alignment."""
+    found = [grams.tokens(item.question if method == "coverage" else "") for item in items]
+    return {
+        "tokens": np.concatenate([one.hashes for one in found]),
+        "token_numbers": np.concatenate([one.numbers for one in found]),
+        "token_weights": np.concatenate(_in_context([one.hashes.astype(np.uint64) for one in found])),
+        "token_offsets": np.cumsum([0] + [len(one.hashes) for one in found]),
+    }
+
+
+def _in_context(items: list[Hashes]) -> list[NDArray[np.float64]]:
+    """A word weighs what the commonest of the n-grams with it does, so that a template's words weigh nothing beside an
+    item's own, and a number that is everywhere weighs much where it is an item's own."""
     size = NGRAM["coverage"]
-    if not 0 < len(own) == len(digits) - size + 1 == len(masks) - size + 1 == len(partly) - size + 1:
-        return np.zeros((4, 0), np.uint64)
-    is_number = sliding_window_view(digits != masks, size)
-    chosen = is_number.any(axis=1) & ~is_number.all(axis=1)
-    in_words = (own == grams.ngrams(partly, size)).astype(np.uint64)
-    rows = np.stack([grams.ngrams(digits, size), grams.ngrams(masks, size), in_words, own])
-    rows = np.unique(rows[:, chosen], axis=1)
-    return rows[:, np.argsort(rows[1], kind="stable")]
+    arrays = _grams([np.unique(grams.ngrams(one, size)) for one in items])
+    weights = []
+    for one in items:
+        own = arrays["weights"][np.searchsorted(arrays["hashes"], grams.ngrams(one, size))]
+        shifts = [np.pad(own, (at, size - 1 - at), constant_values=1.0) for at in range(size)]
+        weights.append(np.min(shifts, axis=0)[: len(one)])
+    return weights
+
+
+def _rarity(shared: NDArray[np.int64], items: int) -> NDArray[np.float64]:
+    """Weight of what `shared` of the items have: ln((N + 1) / df) / ln(N + 1), 1 for what no two share."""
+    return np.log((items + 1) / shared) / np.log(items + 1)
 
 
 def _answers(items: list[BenchmarkItem], method: str) -> dict[str, NDArray[Any]]:
