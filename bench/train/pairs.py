@@ -8,6 +8,7 @@ others take their step when it has ended one, so that a busy machine slows all.
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +139,7 @@ def measure(given: Setting, turns: int, warm: int = 2) -> dict[str, Any]:
     try:
         sides |= {"litgpt": litgpt(given), "lab without documents": lab(given, documents=False)}
     except ImportError as error:
-        print(f"litgpt is left out: {error}")
+        print(f"litgpt is left out: {error}", file=sys.stderr)
     done = Turns(sides, given.per_step)
     loss = host(given, warm + turns, done)
     seconds = {name: np.array(row[warm:]) for name, row in done.seconds.items()}

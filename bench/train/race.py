@@ -45,7 +45,7 @@ from lablib.train.schedule import learning_rate
 from lablib.train.source import Source, token_bytes
 from lablib.train.step import Stepper
 
-SEQ_LEN, VOCAB, MICRO, EVAL = 256, 4096, 16, 256
+SEQ_LEN, VOCAB, MICRO, EVAL = 256, 4096, 16, 128
 """Tokens, words, sequences in a micro-batch, held-out sequences."""
 WORLD, ALONE = World(0, 1, torch.device("cpu")), Place(0, 1, 1)
 
@@ -71,7 +71,11 @@ class Size(NamedTuple):
         return ModelSpec.model_validate({**shared, **own})
 
 
-SIZES = {"quick": Size(2, 64, 2.85, 32_768, 32_768, 2, 2), "whole": Size(4, 128, 2.3, 131_072, 131_072, 4, 6)}
+SIZES = {
+    "quick": Size(2, 64, 3.2, 16_384, 16_384, 2, 2),
+    "short": Size(2, 64, 2.8, 32_768, 32_768, 3, 4),
+    "whole": Size(4, 128, 2.4, 131_072, 131_072, 4, 6),
+}
 
 
 class Job(NamedTuple):

@@ -19,11 +19,13 @@ Step = Callable[[int], float]
 def by_hand(model: Any, optimizer: torch.optim.Optimizer, batches: Batches, run: Any = None) -> Step:
     """A step as one would write it without a library; `run` is the compiled model where it is to be used."""
 
+    forward = model if run is None else run
+
     def step(first: int) -> float:
         micro, total = batches.at(first), 0.0
         targets = sum(batch.targets for batch in micro)
         for batch in micro:
-            logits = (run or model)(input_ids=batch.inputs, position_ids=batch.positions, use_cache=False).logits
+            logits = forward(input_ids=batch.inputs, position_ids=batch.positions, use_cache=False).logits
             loss = cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="sum") / targets
             loss.backward()
             total += loss.item()

@@ -1,10 +1,11 @@
-"""The bench of the training step pairs equals: the same data and weights give the Trainer and us the same losses."""
+"""The benches of training compare equals: the same data and weights give every side the same losses; a race is read off right."""
 
 from __future__ import annotations
 
 import pytest
 
 from bench.train.pairs import Setting, measure
+from bench.train.race import crossing
 from lablib.specs import ModelSpec
 
 TINY = Setting(
@@ -19,3 +20,10 @@ def test_every_side_trains_on_the_same() -> None:
     assert losses["lab"] == pytest.approx(losses["HF Trainer"], abs=2e-5)
     assert losses["lab"] == pytest.approx(losses["plain loop"], abs=2e-5)
     assert found["ratio"]["lab"] == [1, 1, 1] and all(seconds > 0 for seconds in found["cpu_seconds"].values())
+
+
+def test_a_race_is_read_off_between_two_lengths() -> None:
+    runs = [{"seconds": t, "bits_per_byte": 4 * t**-0.25} for t in (10.0, 20.0, 40.0)]  # a power law is a line there
+    assert crossing(runs, 4 * 33**-0.25) == pytest.approx(33)
+    assert crossing(runs, 4 * 41**-0.25) == float("inf"), "the longest run does not get there"
+    assert crossing(runs, 3.0) == 10, "nothing is said of runs shorter than the first"
