@@ -154,6 +154,7 @@ def measure(given: Setting, turns: int, warm: int = 2) -> dict[str, Any]:
 
 def peak(name: str, given: Setting) -> float:
     """Most resident GiB of this process after two steps of the lab with a chunked loss, or of the Trainer."""
+    torch.set_num_threads(1)
     if name == HOST:
         host(given, 2)
     else:
