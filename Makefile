@@ -50,6 +50,7 @@ notebooks: setup  ## regenerate the .ipynb twins from the marimo sources
 bench: setup  ## measure against peers in the same run; results as JSON under bench/results
 	@mkdir -p bench/results
 	@for file in bench/bench_*.py; do echo $$file; $(BIN)/python $$file; done
+	@for what in pairs memory growth; do $(BIN)/python -m bench.train $$what | tee bench/results/train-$$what.json; done
 
 gpu-check: setup  ## every GPU path that exists, on one GPU, with a record of what was exercised
 	@$(BIN)/python bench/gpu_check.py

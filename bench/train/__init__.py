@@ -1,0 +1,1 @@
+"""Measurements of `lablib.train` beside other trainers, one module each."""
