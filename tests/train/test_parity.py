@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from lablib.runs import Run
 from lablib.specs import Parallelism
 
-LOSS, NORM = 2e-6, 5e-6
-"""Largest absolute difference of the loss, and relative difference of the gradient norm."""
+LOSS, NORM, WEIGHT = 2e-6, 5e-6, 1e-4
+"""Largest absolute difference of the loss, relative of the gradient norm, absolute of a weight: one whose gradient is near
+AdamW's eps moves by its rounding."""
 LAYOUTS = {
     "fsdp2": Parallelism(dp_shard=2, micro_batch_size=2),
     "tp2": Parallelism(tp=2),
@@ -146,7 +147,7 @@ def test_same_layout_continues_bit_for_bit(lab: Lab) -> None:
 def test_every_layout_leaves_the_same_model_folder(lab: Lab, layout: str) -> None:
     found, wanted = (load_file(lab.paths[name] / "model" / "model.safetensors") for name in (layout, "one"))
     assert found.keys() == wanted.keys()
-    assert max(float((found[name] - wanted[name]).abs().max()) for name in wanted) < 2e-5
+    assert max(float((found[name] - wanted[name]).abs().max()) for name in wanted) < WEIGHT
     assert AutoModelForCausalLM.from_pretrained(lab.paths[layout] / "model").config.model_type == "qwen3"
 
 

@@ -243,7 +243,10 @@ class Loop:
         stepper: Any = MagicMock(return_value=Outcome(2.0, 1.0, True), world=World(0, 1, torch.device("cpu")))
         checkpoints = MagicMock(torn=[], **{"load.return_value": None, "save.side_effect": self.save})
         batches = MagicMock(per_step=8, **{"tokens.return_value": {}})
-        parts: Any = MagicMock(stepper=stepper, batches=batches, checkpoints=checkpoints, guard=self.guard)
+        insight = MagicMock(**{"asked_to_stop.return_value": False, "report.return_value": {}})
+        parts: Any = MagicMock(
+            stepper=stepper, batches=batches, checkpoints=checkpoints, guard=self.guard, insight=insight
+        )
         model = ModelSpec(layers=1, hidden=64, heads=2, kv_heads=2, ffn=64, vocab=100)
         tokens = 8 * 32
         recipe = Pretrain(model=model, seq_len=32, batch_tokens=tokens, tokens=20 * tokens, checkpoint_every=5)
@@ -275,7 +278,7 @@ def test_what_is_counted_is_what_an_update_was_made_of(
         first = beyond(skips, at.sequences, per_step)
         if attempt not in broken:
             trained += [order.place(index)[0] for index in range(first, first + per_step)]
-        at = loop.moved(at, first, batches, attempt not in broken)
+        at = loop.moved(at, first, per_step, batches, attempt not in broken)
     gone = batches.tokens(0, at.sequences)
     assert {name: count - at.passed.get(name, 0) for name, count in gone.items()} == {
         name: trained.count(name) for name in gone
