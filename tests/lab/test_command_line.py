@@ -12,7 +12,7 @@ import pytest
 
 from lab.__main__ import COMMANDS
 from lablib.runs import Run
-from lablib.specs import Accelerator, Cluster, Parallelism, Prepare, Pretrain
+from lablib.specs import STAGES, Accelerator, Cluster, Parallelism, Prepare, Pretrain
 
 
 def lab(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -75,7 +75,7 @@ def test_a_wrong_field_is_named_with_its_value_and_remedy(
 
 def test_an_unknown_stage_lists_the_known_ones(folder: Path) -> None:
     (folder / "r.json").write_text('{"stage": "pretraining"}')
-    refused(lab("estimate", str(folder / "r.json")), "pretraining", "pretrain, sft")
+    refused(lab("estimate", str(folder / "r.json")), "pretraining", ", ".join(STAGES))
 
 
 def test_tensor_parallelism_that_does_not_divide_the_heads_is_refused_before_it_is_queued(folder: Path) -> None:
