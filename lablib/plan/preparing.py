@@ -195,5 +195,5 @@ def _days(number: float) -> str:
 
 
 def _bytes(number: float) -> str:
-    """6.5e13 → ``"65TB"``."""
-    return f"{show_count(number).replace('B', 'G')}B"
+    """6.5e13 → ``"65TB"``, 1.2e15 → ``"1.2PB"``."""
+    return f"{number / 1e15:.3g}PB" if number >= 1e15 else f"{show_count(number).replace('B', 'G')}B"

@@ -109,3 +109,8 @@ def test_extras_stand_in_the_order_of_the_funnel_and_only_known_ones() -> None:
     assert passages.bytes_out.mid / passages.bytes_in.mid == pytest.approx(0.86), "Olmo 3 states -14 % of the bytes"
     with pytest.raises(LabError, match=r"also=ocr.*html, profanity"):
         plan_data(1e9, also=("ocr",))
+
+
+def test_bytes_beyond_a_petabyte_are_told_in_petabytes() -> None:
+    shown = plan_data(100e12).headline()
+    assert "PB" in shown["disk"] and "e+" not in " ".join(shown.values())

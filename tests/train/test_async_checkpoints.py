@@ -12,23 +12,13 @@ from unittest.mock import patch
 import pytest
 from launch import on_ranks
 from safetensors.torch import load_file
-from tiny import KILL, STOP, Job, attempt, curve, new_run, prepare_data, recipe
+from tiny import KILL, STOP, Job, attempt, curve, new_run, recipe
 
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Parallelism, Pretrain, Ref
 from lablib.train import checkpoint, sharded
 
 FSDP = Parallelism(dp_shard=2, micro_batch_size=2)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("async")
-
-
-@pytest.fixture(scope="module")
-def data(root: Path) -> Ref:
-    return prepare_data(root)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 from launch import on_ranks
-from tiny import BATCH, SEQ_LEN, STOP, Job, attempt, curve, new_run, prepare_data, recipe
+from tiny import BATCH, SEQ_LEN, STOP, Job, attempt, curve, new_run, recipe
 
 from lablib.runs import Run
 from lablib.specs import LabError, Parallelism, Pretrain, Ref
@@ -18,16 +18,6 @@ from lablib.train.able import check
 RAMP = BatchRamp(start=BATCH * SEQ_LEN // 2, tokens=2 * BATCH * SEQ_LEN)
 SIZES = [4, 4, 4, 4, 8, 8, 8]
 """Sequences of each step: two batches' worth in halves, then the other three."""
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("ramp")
-
-
-@pytest.fixture(scope="module")
-def data(root: Path) -> Ref:
-    return prepare_data(root)
 
 
 @pytest.fixture(scope="module")

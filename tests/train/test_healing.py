@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from launch import on_ranks
-from tiny import BATCH, MODEL, SEQ_LEN, curve, new_run, prepare_data, recipe
+from tiny import BATCH, MODEL, SEQ_LEN, curve, new_run, recipe
 
 from lablib.models import context
 from lablib.models.build import build_model
@@ -136,16 +136,6 @@ def events(path: Path, kind: str) -> list[dict[str, Any]]:
 
 def model(path: Path) -> bytes:
     return (path / "model" / "model.safetensors").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("healing")
-
-
-@pytest.fixture(scope="module")
-def data(root: Path) -> Ref:
-    return prepare_data(root)
 
 
 @pytest.fixture(scope="module")

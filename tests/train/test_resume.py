@@ -11,22 +11,12 @@ from unittest.mock import patch
 import pytest
 import torch
 from launch import on_ranks
-from tiny import KILL, STOP, Job, attempt, curve, new_run, prepare_data, recipe
+from tiny import KILL, STOP, Job, attempt, curve, new_run, recipe
 
 from lablib.runs import Run
 from lablib.specs import LabError, Optimizer, Pretrain, Ref, Stability
 from lablib.train import checkpoint, step
 from lablib.train.distributed import World
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("resume")
-
-
-@pytest.fixture(scope="module")
-def data(root: Path) -> Ref:
-    return prepare_data(root)
 
 
 @pytest.fixture(scope="module")
