@@ -8,6 +8,7 @@ checkpoint. ``python -m cluster.guard RUN JOB`` watches a Slurm job from its bat
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from cluster import components
 from cluster.slurm import query
 from lablib.runs import Run, jsonl
+from lablib.specs import LabError
 
 STACKS = 3.0
 """Seconds that ranks get to write their stacks."""
@@ -24,6 +26,8 @@ SETTLING = 15.0
 """Seconds before its time limit at which a Slurm job's ranks are ended: Python starts, and the job is queued again."""
 AGAIN = 10.0
 """Seconds after which ranks that still live are told to end once more."""
+UNANSWERED = 5.0
+"""Seconds until Slurm is asked for the time limit again, where it gave no answer."""
 SIGNS = ("progress.json", "events.jsonl", "metrics")
 
 
@@ -108,13 +112,17 @@ class Deadline:
     def __init__(self, job: str, signal_seconds: float) -> None:
         """Leaves half of the time between the warning and the end to settle, at most `SETTLING`."""
         self._job, self._signal, self.reserve = job, signal_seconds, min(SETTLING, signal_seconds / 2)
-        self._warned = False
-        self._end = self._ask()
+        self._warned, self._end = False, math.inf
+        self._ask()
 
     @property
     def seconds(self) -> float:
-        """Until the next of the two."""
-        return self._end - (self.reserve if self._warned else self._signal) - time.monotonic()
+        """Until the next of the two, or until Slurm is asked again."""
+        return min(self._moment, self._asks_again) - time.monotonic()
+
+    @property
+    def _moment(self) -> float:
+        return self._end - (self.reserve if self._warned else self._signal)
 
     def warns(self) -> bool:
         """Whether it is time to tell the ranks; true once."""
@@ -131,12 +139,16 @@ class Deadline:
         """Whether the next moment is here; Slurm is asked again first, for limits are lengthened."""
         if self.seconds > 0:
             return False
-        self._end = self._ask()
-        return self.seconds <= 0
+        self._ask()
+        return self._moment <= time.monotonic()
 
-    def _ask(self) -> float:
-        left = query.seconds_left(self._job)
-        return float("inf") if left is None else time.monotonic() + left
+    def _ask(self) -> None:
+        """Slurm's word on the end; where it has none, what it said before holds and it is asked again."""
+        now = time.monotonic()
+        try:
+            self._end, self._asks_again = now + query.seconds_left(self._job), math.inf
+        except LabError:
+            self._asks_again = now + UNANSWERED
 
 
 if __name__ == "__main__":

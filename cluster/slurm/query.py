@@ -6,6 +6,7 @@ a process for `FRESH` seconds: a board of hundreds of runs asks once.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
 from collections.abc import Iterable
@@ -160,12 +161,15 @@ def nodes(partition: str | None) -> set[str]:
     return set(command("sinfo", "-h", "-N", *where, "-o", "%N", check=False).split())
 
 
-def seconds_left(job: str) -> float | None:
-    """Seconds until the job's time limit; None where it has none, or Slurm does not answer."""
-    try:
-        return seconds_of(command("squeue", "-h", "-j", job, "-o", "%L").strip())
-    except LabError:
-        return None
+def seconds_left(job: str) -> float:
+    """Seconds until the job's time limit, infinite where it has none. Raises `LabError` where Slurm does not say."""
+    said = command("squeue", "-h", "-j", job, "-o", "%L").strip()
+    if said == "UNLIMITED":
+        return math.inf
+    left = seconds_of(said)
+    if left is None:
+        raise LabError(f"squeue does not say how long job {job} may still run: {said!r}")
+    return left
 
 
 def largest_array() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -279,8 +280,28 @@ def test_ranks_are_told_on_time_and_ended_in_time_and_longer_where_the_limit_was
     assert not longer.warns()
     now[0] = 91.0
     assert longer.warns()
-    monkeypatch.setattr(query, "seconds_left", lambda job: None)
-    assert guard.Deadline("7", 30).seconds == float("inf")
+    monkeypatch.setattr(query, "seconds_left", lambda job: math.inf)
+    assert guard.Deadline("7", 30).seconds == math.inf
+
+
+def test_ranks_are_told_on_time_though_slurm_did_not_answer_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [0.0], [""]
+
+    def squeue(*words: str, **_: object) -> str:
+        if not said[0]:
+            raise LabError("squeue: Socket timed out")
+        return said[0]
+
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(query, "command", squeue)
+    limit = guard.Deadline("7", 30)
+    assert limit.seconds == guard.UNANSWERED and not limit.warns()
+    now[0], said[0] = 10.0, "0:50"
+    assert not limit.warns() and limit.seconds == 20.0
+    now[0], said[0] = 31.0, ""
+    assert limit.warns(), "what Slurm said before holds while it does not answer"
+    now[0], said[0] = 40.0, "UNLIMITED"
+    assert not limit.passed() and limit.seconds == math.inf
 
 
 def test_a_servers_node_is_paid_for_like_the_ranks() -> None:
