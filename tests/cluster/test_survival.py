@@ -3,6 +3,7 @@ losses as a run that nothing happened to."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -142,15 +143,26 @@ def test_a_rank_that_hangs_until_the_time_limit(lab: Lab) -> None:
     """The guard's patience is longer than what is left: the ranks are ended in time for the run to be queued again."""
     run = lab.start(steps=120, time=60.0, signal_seconds=30, hang=600.0, retries=6)
     until(lambda: steps(run))
-    stop_rank(run, 1)
+    pid = freeze(run, 1)
     until(lambda: "overdue" in outcomes_of(run), 120)
+    os.waitpid(pid, 0)  # a traced process is nobody else's to bury
     until(lambda: run.state.finished, 600)
     assert run.state is RunState.COMPLETED, (run.view, run.failure, outcomes(run))
     assert resumed(run)
 
 
+def freeze(run: Run, rank: int) -> int:
+    """Stop a rank as its tracer: the SIGCONT that Slurm sends along with its own warning does not wake this one."""
+    pid = next(one for one in run.pulses if one.rank == rank).pid
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    attach = 16
+    assert libc.ptrace(attach, pid, None, None) == 0, os.strerror(ctypes.get_errno())
+    return pid
+
+
 def stop_rank(run: Run, rank: int) -> None:
-    """SIGSTOP: alive, silent, deaf to every other signal but KILL."""
+    """SIGSTOP: alive, silent, deaf to every other signal but KILL and CONT."""
     pulse = next(one for one in run.pulses if one.rank == rank)
     os.kill(pulse.pid, signal.SIGSTOP)
 
