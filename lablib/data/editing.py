@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lablib.data.corpus import SHORTEST, Corpus
@@ -12,6 +13,8 @@ from lablib.data.documents import Document, Report, silent
 
 KEPT = 1 << 28
 """Characters of edited texts that a plan keeps, so that carrying it out need not edit them again; the rest it does."""
+TOO_SHORT = f"under {SHORTEST} characters are left"
+"""Why a document goes of which an edit leaves that little."""
 SHOWN, LEAD = 600, 200
 """Characters of a sample, and how many of them stand before the first change."""
 
@@ -27,6 +30,16 @@ class Edited:
     """Whether the text may hold the only copy of something that is taken out of every other: it stays, however short."""
 
 
+class Look(Protocol):
+    """One round of looking at a corpus in parts, each of which any worker may look at."""
+
+    def see(self, part: Corpus, size: float, known: Sequence[Path], folder: Path, report: Report = silent) -> None:
+        """Leave in `folder` what is seen of one part of a corpus of `size` bytes; `known` was gathered in earlier rounds."""
+
+    def gather(self, seen: Sequence[Path], folder: Path, report: Report = silent) -> None:
+        """Leave in `folder` what all parts together hold, the same whatever the cut."""
+
+
 @runtime_checkable
 class Edit(Protocol):
     """Something that changes texts."""
@@ -40,6 +53,13 @@ class Edit(Protocol):
 
     def edits(self, before: Corpus, report: Report = silent) -> Callable[[Document], Edited]:
         """The edit of each document, once the corpus has been looked at; a pure function."""
+
+    @property
+    def looks(self) -> Sequence[Look]:
+        """The rounds in which a corpus in parts is looked at instead; none where a document's edit is its own affair."""
+
+    def informed(self, seen: Sequence[Path], known: Sequence[Path]) -> Callable[[Document], Edited]:
+        """The same edit for the documents of a part, of which each round saw `seen`, and `known` of all."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +100,8 @@ def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
         old, text = document.sha256, made.text
         if text == document.text:
             unchanged.add(old)
-        elif len(text.strip()) < SHORTEST and not made.last:
-            gone[old] = f"under {SHORTEST} characters are left"
+        elif too_short(made):
+            gone[old] = TOO_SHORT
         else:
             after[old] = hashlib.sha256(text.encode()).hexdigest()
             if (room := room - len(text)) >= 0:
@@ -91,8 +111,18 @@ def plan(before: Corpus, step: Edit, report: Report = silent) -> Plan:
         new = after[old]
         twin = new if new in unchanged else stays.setdefault(new, old)
         if twin != old:
-            gone[old] = f"equal to another one now [{twin[:12]}]"
+            gone[old] = equal_to(twin)
     return Plan(lambda document: kept.get(document.sha256) or edit(document), frozenset(after).union(gone), gone)
+
+
+def too_short(made: Edited) -> bool:
+    """Whether a document goes for what its edit leaves of it."""
+    return len(made.text.strip()) < SHORTEST and not made.last
+
+
+def equal_to(twin: str) -> str:
+    """Why a document goes whose text is that of another one now, which had this SHA-256 before its edit."""
+    return f"equal to another one now [{twin[:12]}]"
 
 
 def sample(document: Document, made: Edited) -> dict[str, Any]:

@@ -16,8 +16,6 @@ class Rate:
     mb_per_second: float
     """Megabytes of text a CPU-second."""
     source: str = MEASURED
-    alone: bool = False
-    """Whether one worker makes the whole step, however many there are."""
 
 
 RATES = {
@@ -31,11 +29,11 @@ RATES = {
 EXTRAS = {
     "html": Rate(25.0, READING),
     "profanity": Rate(25.0, EDITING),
-    "repeated-lines": Rate(3.5, EDITING, alone=True),
-    "repeated-sentences": Rate(4.5, EDITING, alone=True),
-    "repeated-spans": Rate(4.7, EDITING, alone=True),
-    "repeated-passages": Rate(4.0, EDITING, alone=True),
-    "personal-data": Rate(8.5, EDITING, alone=True),
+    "repeated-lines": Rate(3.5, EDITING),
+    "repeated-sentences": Rate(4.5, EDITING),
+    "repeated-spans": Rate(4.7, EDITING),
+    "repeated-passages": Rate(4.0, EDITING),
+    "personal-data": Rate(8.5, EDITING),
 }
 """Steps that are taken where they are asked for: `html` is reading WARC and extracting its pages' main content, counted in
 the text that comes out; `profanity` the column of `Clean.max_profanity`; `repeated-…` a unit of `Repeats`; `personal-data`

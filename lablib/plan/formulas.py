@@ -132,8 +132,11 @@ STEP = {
 def of_step(part: str, job: Job | None, machine: Machine) -> Words | None:
     """How a cause's seconds come about, with the machine's rates; None for causes that are no training step's."""
     if part in ALL:
-        shared = ", by one worker alone" if ALL[part].alone else " / (processes × tasks)"
-        return f"bytes of text / rate{shared}", f"{ALL[part].mb_per_second:g} MB a CPU-second", ALL[part].source
+        return (
+            "bytes of text / rate / (processes × tasks)",
+            f"{ALL[part].mb_per_second:g} MB a CPU-second",
+            ALL[part].source,
+        )
     if part not in STEP or job is None:
         return None
     formula, source = STEP[part]

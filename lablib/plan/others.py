@@ -66,15 +66,13 @@ def _bytes(corpus: Ref | str, root: Path | None) -> int | None:
 
 def prepare(recipe: Prepare, machine: Machine, root: Path | None = None) -> Work:
     """Reading, tokenising and writing (``text``) and the funnel's steps that are asked for, at measured rates of bytes a second
-    a process, shared by the processes of all its tasks, but for edits, which one worker makes alone; what a step drops is read
-    by those after it all the same."""
+    a process, shared by the processes of all its tasks; what a step drops is read by those after it all the same."""
     size, assumed = corpus_bytes(recipe, root)
     efficiency = machine.efficiency
     parts = {"overhead": efficiency.reserve_gib, "text": 4 * min(size, 2**30) / GIB}
     threads = min(recipe.threads, machine.cluster.gpus) if machine.is_cpu else recipe.threads
     workers = recipe.gpus * recipe.tasks * threads
-    shares = {name: 1 if ALL[name].alone else workers for name in _steps(recipe)}
-    asked = {name: size / (ALL[name].mb_per_second * 1e6 * share) for name, share in shares.items()}
+    asked = {name: size / (ALL[name].mb_per_second * 1e6 * workers) for name in _steps(recipe)}
     seconds = {"text": size / (efficiency.bytes_per_second * workers), **asked}
     return Work(
         steps=1,

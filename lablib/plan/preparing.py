@@ -66,8 +66,6 @@ class DataPlan(Spec):
     steps: tuple[Step, ...]
     core_hours: Range
     days: Range
-    alone: Range
-    """Days of them in which one worker edits and more cores would not help."""
     disk: Range
     """Bytes at the end, with every step's corpus kept in the cache."""
     dollars: Range
@@ -90,7 +88,6 @@ class DataPlan(Spec):
             "tokens": show_count(self.tokens),
             "core-hours": _span(self.core_hours, show_count),
             f"time on {self.cores:,} cores": _span(self.days, _days),
-            **({"of it, one worker alone": _span(self.alone, _days)} if self.alone.high else {}),
             "disk": _span(self.disk, _bytes),
             "cost": _span(self.dollars, show_dollars),
         }
@@ -131,23 +128,21 @@ def plan_data(
         left = size
     price = USD_PER_CORE_HOUR if usd_per_core_hour is None else Range.exactly(usd_per_core_hour)
     total = _sum([one.core_hours for one in steps])
-    shared = _sum([one.core_hours for one in steps if not ALL[one.name].alone])
-    alone = _sum([one.core_hours for one in steps if ALL[one.name].alone]).times(1 / 24)
-    days = shared.joined(TOGETHER.inverse()).times(1 / (24 * cores)).plus(alone)
+    days = total.joined(TOGETHER.inverse()).times(1 / (24 * cores))
     disk, dollars = _sum([one.disk for one in steps]), total.joined(price)
     account += [
         Entry("core_hours", str(total), "sum of the steps", f"cores of {OTHER_CORES} times the measured speed", MEASURED),
-        Entry("days", str(days), "core-hours / cores / share of them at work, and the hours of one worker alone", f"{cores} cores, {TOGETHER}, {alone} days alone", "lablib/plan/preparing.py"),
+        Entry("days", str(days), "core-hours / cores / share of them at work", f"{cores} cores, {TOGETHER}", "lablib/plan/preparing.py"),
         Entry("dollars", str(dollars), "core-hours × price", f"${price} a core-hour", "given" if usd_per_core_hour else "lablib/plan/preparing.py, a guess"),
         Entry("disk", f"{disk} bytes", "text × JSON lines of every step, signatures, ids of the shards", f"{JSON_LINES}, {SIGNATURES} bytes a byte, {TOKEN_BYTES} bytes an id", MEASURED),
     ]  # fmt: skip
-    return DataPlan(tokens=tokens, cores=cores, steps=tuple(steps), core_hours=total, days=days, alone=alone, disk=disk, dollars=dollars, account=tuple(account))  # fmt: skip
+    return DataPlan(tokens=tokens, cores=cores, steps=tuple(steps), core_hours=total, days=days, disk=disk, dollars=dollars, account=tuple(account))  # fmt: skip
 
 
 def _entries(name: str, rate: Rate, kept: _Kept, hours: Range) -> Sequence[Entry]:
     return (
         Entry(f"{name}.kept", str(kept.share), "out / in of published funnels", "", kept.source),
-        Entry(f"{name}.core_hours", str(hours), f"bytes in / rate{', by one worker alone' if rate.alone else ''}", f"{rate.mb_per_second:g} MB a CPU-second", rate.source),
+        Entry(f"{name}.core_hours", str(hours), "bytes in / rate", f"{rate.mb_per_second:g} MB a CPU-second", rate.source),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from plain import doc, plain_words
 
 from lablib.data import editing
-from lablib.data.dedup import RepeatedText, pieces, repeats
+from lablib.data.dedup import RepeatedText, pieces, repeats, windows
 from lablib.data.dedup.shingles import word_hashes
 from lablib.data.documents import Document
 from lablib.specs import LabError, Repeats
@@ -63,7 +63,7 @@ def test_repeated_units_are_those_that_counting_finds(
 def test_folding_in_between_does_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [doc(f"a line that is on all of the pages\nand one that is only on page {n}\n") for n in range(30)]
     whole = RepeatedText(Repeats(least=30, keep_one=False)).find(documents)
-    monkeypatch.setattr(repeats, "PENDING", 3)
+    monkeypatch.setattr(windows, "PENDING", 3)
     folded = RepeatedText(Repeats(least=30, keep_one=False)).find(documents[::-1])
     assert len(whole) == 1 and (whole.hashes == folded.hashes).all() and whole.documents.tolist() == [30]
     assert len(RepeatedText(Repeats(least=31, keep_one=False)).find(documents)) == 0

@@ -13,26 +13,25 @@ import functools
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lablib.data.corpus import Corpus
-from lablib.data.dedup import pieces
+from lablib.data.dedup import pieces, rounds, windows
 from lablib.data.dedup.pieces import Laid
 from lablib.data.dedup.shingles import BASE, Batch, Hashes, Ints, distinct, mix
+from lablib.data.dedup.windows import Found, Windows
 from lablib.data.documents import Document, Report, silent
-from lablib.data.editing import Edited, every
+from lablib.data.editing import Edited, Look, every
 from lablib.specs import digest
 from lablib.specs.dedup import Repeats
 
 VERSION = 2
 """Raised when the same settings would edit otherwise."""
-PENDING = 1 << 20
-"""Occurrences that are gathered before they are folded into the counts, 24 bytes each."""
 SIEVE = 1 << 27
 """Counters of a byte in which windows are counted roughly first: 128 MB hold some 100 million of them well. A power of 2."""
 BATCH = 1 << 18
@@ -41,36 +40,6 @@ SPAN = 3
 """Sentences of a span."""
 _MANY = {"line": "lines", "sentence": "sentences", "span": "sentences", "passage": "words"}
 """What is counted as taken out."""
-
-
-class Windows(NamedTuple):
-    """Runs of words of one document: those of ``begins[i]`` up to ``ends[i]``, and the hash of each."""
-
-    begins: Ints
-    ends: Ints
-    hashes: Hashes
-
-
-@dataclass(frozen=True)
-class Found:
-    """Windows that enough documents share."""
-
-    hashes: Hashes
-    """Sorted."""
-    documents: NDArray[np.int64]
-    """How many documents hold each of them."""
-    home: Hashes
-    """The document whose copy stays where one is kept: the first 64 bits of the least SHA-256."""
-    holders: frozenset[int] = frozenset()
-    """Documents that may hold one, by the first 64 bits of their SHA-256."""
-
-    @functools.cached_property
-    def homes(self) -> frozenset[int]:
-        """The documents that are home to any of them."""
-        return frozenset(self.home.tolist())
-
-    def __len__(self) -> int:
-        return len(self.hashes)
 
 
 @dataclass(frozen=True)
@@ -95,6 +64,16 @@ class RepeatedText:
         found = self.find(every(before, report), self.sieve(every(before, report), size))
         return lambda document: self.strip(document, found)
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Counters, then windows (`lablib.data.dedup.rounds`)."""
+        return rounds.Sieving(self), rounds.Finding(self)
+
+    def informed(self, seen: Sequence[Path], known: Sequence[Path]) -> Callable[[Document], Edited]:
+        """`strip`, for the documents of a part."""
+        found = rounds.found(known[-1], seen[-1])
+        return lambda document: self.strip(document, found)
+
     def sieve(self, documents: Iterable[Document], size: float = SIEVE) -> NDArray[np.uint8]:
         """Counters (SIEVE,) of the documents with a window of each remainder, which no window's own count exceeds; fewer
         where the documents are known to have less than that `size` in bytes."""
@@ -108,24 +87,26 @@ class RepeatedText:
         """The repeated windows of a corpus; a `sieve` of the same documents changes what is kept in memory, not what is
         found. Memory: 24 bytes for each distinct window that the sieve lets through, at most twice that for a moment, and
         some 60 for each document with such a window."""
-        waiting, size = [Found(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64))], 0
+        return windows.shared(self.candidates(documents, sieve), self.spec.least)
+
+    def candidates(self, documents: Iterable[Document], sieve: NDArray[np.uint8] | None = None) -> Found:
+        """The distinct windows that the `sieve` lets through, however many documents hold each."""
         holders: set[int] = set()
-        for batch, windows in self._batches(documents):
-            if sieve is not None:
-                windows = _through(
-                    windows, sieve[windows.hashes & np.uint64(len(sieve) - 1)] >= min(self.spec.least, 255)
+
+        def told() -> Iterator[Found]:
+            for batch, seen in self._batches(documents):
+                if sieve is not None:
+                    enough = min(self.spec.least, 255)
+                    seen = _through(seen, sieve[seen.hashes & np.uint64(len(sieve) - 1)] >= enough)
+                found, counts = distinct(seen), np.diff(seen.offsets)
+                marks = np.array(
+                    [_mark(one) if many else 0 for one, many in zip(batch, counts, strict=True)], np.uint64
                 )
-            found, counts = distinct(windows), np.diff(windows.offsets)
-            marks = np.array([_mark(one) if many else 0 for one, many in zip(batch, counts, strict=True)], np.uint64)
-            holders.update(marks[counts > 0].tolist())
-            home = np.repeat(marks, np.diff(found.offsets))
-            waiting.append(Found(found.hashes, np.ones(len(home), np.int64), home))
-            size += len(home)
-            if size >= max(PENDING, len(waiting[0])):
-                waiting, size = [_folded(waiting)], 0
-        every_one = _folded(waiting)
-        many = every_one.documents >= self.spec.least
-        return Found(every_one.hashes[many], every_one.documents[many], every_one.home[many], frozenset(holders))
+                holders.update(marks[counts > 0].tolist())
+                home = np.repeat(marks, np.diff(found.offsets))
+                yield Found(found.hashes, np.ones(len(home), np.int64), home)
+
+        return replace(windows.folded(told()), holders=frozenset(holders))
 
     def strip(self, document: Document, found: Found) -> Edited:
         """The text of a document that `find` looked at, without the windows that it gave; what stays is unchanged, character
@@ -250,16 +231,3 @@ def _pieces_that_go(covered: NDArray[np.bool_], places: Ints, joined: bool) -> N
 
 def _mark(document: Document) -> np.uint64:
     return np.uint64(int(document.sha256[:16], 16))
-
-
-def _folded(parts: Sequence[Found]) -> Found:
-    """Counts of the same window added, and the least home kept."""
-    hashes, documents, home = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("hashes", "documents", "home")
-    )
-    if not len(hashes):
-        return Found(hashes, documents, home)
-    sort = np.argsort(hashes, kind="stable")
-    hashes, documents, home = hashes[sort], documents[sort], home[sort]
-    starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
-    return Found(hashes[starts], np.add.reduceat(documents, starts), np.minimum.reduceat(home, starts))

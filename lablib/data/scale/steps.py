@@ -1,7 +1,7 @@
 """Steps of the funnel on a corpus in parts: what a step decides of each document alone, it decides part by part.
 
 Near-duplicates need three rounds: signatures of each part, one gathering that decides, and the removal from each part.
-An edit looks at the whole corpus first, so one worker carries it out, part by part.
+So do edits that look at the whole corpus first (`lablib.data.scale.edits`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lablib.data import corpus, funnel
+from lablib.data import cache, corpus, funnel
 from lablib.data.contamination import Decontamination
 from lablib.data.contamination import Report as Contamination
 from lablib.data.corpus import Corpus
 from lablib.data.dedup import NearDuplicates, sketches, survivors
 from lablib.data.documents import Report, silent
 from lablib.data.editing import Edit, every
-from lablib.data.scale import corpora
+from lablib.data.scale import corpora, edits
 from lablib.data.scale.team import Job, Team
 from lablib.specs import digest, write_atomic
 from lablib.specs.dedup import Dedup
@@ -48,17 +48,19 @@ class _Decided:
 def refine(before: Corpus, step: Step, team: Team, report: Report = silent) -> Corpus:
     """The corpus that is left after a step, made in as many parts as the one before has."""
     key = digest([corpus.VERSION, before.identity, step.name, step.key()])
-    if Job("corpora", key, _whole).folder.is_dir():
-        return Corpus(Job("corpora", key, _whole).folder)
+    if cache.folder("corpora", key).is_dir():
+        return Corpus(cache.folder("corpora", key))
     parts = [part.folder for part in before.parts]
-    if len(parts) == 1 or isinstance(step, Edit):
-        return Corpus(team.one(Job("corpora", key, _whole, (before, step)), report))
+    if len(parts) == 1:
+        return Corpus(team.one(Job("corpora", key, _applied, (before.folder, step)), report))
     named = [
         digest([key, n, Corpus(part).facts]) for n, part in enumerate(parts)
     ]  # two without documents differ in counts
     if isinstance(step, NearDuplicates):
         verdicts = _near(before, step, key, team, report)
         jobs = [Job("parts", name, _removed, (part, step, verdicts)) for name, part in zip(named, parts, strict=True)]
+    elif isinstance(step, Edit):
+        jobs = edits.jobs(before, step, key, named, team, report)
     else:
         jobs = [Job("parts", name, _applied, (part, step)) for name, part in zip(named, parts, strict=True)]
     return Corpus(corpora.join(team.each(jobs, report), key, team))
@@ -69,19 +71,7 @@ def contamination(before: Corpus, step: Decontamination) -> Contamination:
     return Contamination.joined([step.report(part) for part in before.parts])
 
 
-def _whole(folder: Path, report: Report, before: Corpus, step: Step) -> None:
-    plan, parts = funnel.look(before, step, report), before.parts
-    if len(parts) == 1:
-        funnel.carry_out(plan, before, step, folder, report)
-        return
-    made = [folder / f"part-{number:05}" for number in range(len(parts))]
-    for part, to in zip(parts, made, strict=True):
-        to.mkdir()
-        funnel.carry_out(plan, part, step, to, report)
-    corpora.describe(folder, made)
-
-
-def _applied(folder: Path, report: Report, part: Path, step: funnel.Step) -> None:
+def _applied(folder: Path, report: Report, part: Path, step: Step) -> None:
     funnel.apply(Corpus(part), step, folder, report)
 
 
