@@ -126,11 +126,17 @@ def test_a_folder_that_is_no_run_is_refused_with_a_remedy(tmp_path: Path) -> Non
         Run.open(tmp_path)
 
 
-def test_waiting_for_another_run_is_not_work(run: Run) -> None:
+def test_waiting_for_another_run_is_not_work_and_preparing_data_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     recorder = Recorder(run.path)
     with recorder.working("waiting"):
-        time.sleep(0.4)
-        assert run.state is RunState.WAITING and run.seconds == 0.0
-        recorder.enter("running")
-        time.sleep(0.2)
-    assert 0.2 <= run.seconds < 0.4
+        now[0] += 500
+        assert run.state is RunState.WAITING and run.seconds == recorder.seconds == 0.0
+        for phase, seconds in (("running", 20), ("preparing data", 300), ("running", 4)):
+            recorder.enter(phase)
+            now[0] += seconds
+        recorder.enter("saving")
+        assert run.seconds == recorder.seconds == 324, "as a screen sees it, and as money is counted"
+    assert [event["seconds"] for event in run.events() if event["kind"] == "completed"] == [324]
