@@ -30,7 +30,8 @@ LONG = 1000
 TINY = ModelSpec(family="qwen3", layers=2, hidden=64, heads=2, kv_heads=2, ffn=128, vocab=512)
 
 
-def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 300.0) -> None:
+    """Patient: a machine of two cores may run other tests beside several ranks and Slurm."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -67,7 +68,7 @@ class Lab:
         return submit(self.recipe(layout or Parallelism(dp_shard=2, micro_batch_size=2), steps), where, root=self.root)
 
     def equals_the_undisturbed(self, run: Run) -> None:
-        until(lambda: run.state.finished, 300)
+        until(lambda: run.state.finished, 600)
         assert run.state is RunState.COMPLETED, (run.view, run.failure, kinds(run))
         assert losses(run) == pytest.approx(self.losses, rel=2e-5)
 
@@ -115,7 +116,7 @@ def test_a_rank_that_is_killed(lab: Lab) -> None:
 
 
 def test_a_stopped_rank_is_noticed_and_its_stacks_are_kept(lab: Lab) -> None:
-    run = lab.start(hang=12.0)
+    run = lab.start(hang=20.0, retries=4)  # a busy machine may be silent for as long while it begins
     until(lambda: steps(run))
     os.kill(run.pulses[1].pid, signal.SIGSTOP)
     lab.equals_the_undisturbed(run)
@@ -170,7 +171,7 @@ def test_requeued_by_an_administrator(lab: Lab) -> None:
     until(lambda: steps(run))
     assert run.held_by is not None
     query.command("scontrol", "requeue", run.held_by.job_id)
-    until(lambda: run.state is RunState.QUEUED)
+    until(lambda: run.state is RunState.QUEUED or resumed(run))
     lab.equals_the_undisturbed(run)
     assert resumed(run)
 
@@ -234,11 +235,11 @@ time.sleep(60)
 @pytest.mark.timeout(900)
 def test_stopped_on_request_and_by_its_budget(lab: Lab) -> None:
     asked, poor = lab.start(steps=10 * LONG), lab.start(steps=10 * LONG)
-    poor.order.replace(max_gpu_hours=60 / 3600).save(poor.path / "order.json")
-    until(lambda: steps(asked))
+    until(lambda: steps(asked) and steps(poor))
+    poor.order.replace(max_gpu_hours=2 * (poor.seconds + 5) / 3600).save(poor.path / "order.json")
     assert stop(asked) == 1
     for run, why in ((asked, "asked"), (poor, "budget")):
-        until(lambda run=run: run.state.finished, 200)
+        until(lambda run=run: run.state.finished)
         assert run.state is RunState.STOPPED, (run.view, run.failure)
         assert [event["why"] for event in run.events() if event["kind"] == "stopped"] == [why]
         assert 0 < steps(run)[-1] < 10 * LONG
