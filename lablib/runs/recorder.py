@@ -88,12 +88,12 @@ class Recorder:
         self._sought, file = time.monotonic(), self.path / orders.TRACE
         try:
             asked = documents.table(file, "steps")
-            file.unlink(missing_ok=True)
-            return 0 if asked is None else int(asked["steps"])
-        except (LabError, ValueError) as error:
+            return 0 if asked is None else max(0, documents.parsed(file, asked["steps"], int))
+        except LabError as error:
             self.event("trace_failed", reason=str(error))
-            file.unlink(missing_ok=True)
             return 0
+        finally:
+            file.unlink(missing_ok=True)
 
     @property
     def seconds(self) -> float:
