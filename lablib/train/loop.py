@@ -43,7 +43,8 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     """
     with collected_by_hand():
         finished = _train(recipe, run, parts)
-        parts.insight.end()
+        if finished:  # one that is asked to stop may have seconds left
+            parts.insight.end()
         return finished
 
 

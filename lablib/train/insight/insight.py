@@ -79,7 +79,7 @@ class Insight:
         self._tracer.stepped()
 
     def end(self) -> None:
-        """The loop is over. Every rank calls it."""
+        """The last step is done. Every rank calls it."""
         self._tracer.end()
 
     def report(self, step: int, meter: Meter, batches: Sequence[Batch], outcome: Outcome) -> dict[str, float]:
