@@ -212,6 +212,8 @@ def test_layouts_see_the_same_layers(looked: Path, spread: dict[str, Path]) -> N
 def test_the_largest_logit_is_that_of_the_whole_product(length: int) -> None:
     draw = torch.Generator().manual_seed(length)
     query, key = torch.randn(2, 4, length, 8, generator=draw), torch.randn(2, 2, length, 8, generator=draw)
+    query[:, :, -1] *= 30  # the largest is in the last block of queries
+    key[:, :, length // 2] *= 9  # and what is not to be seen is larger yet
     logits = np.einsum("bhqd,bhkd->bhqk", query.numpy(), key.repeat_interleave(2, 1).numpy()) * 0.5
     causal = np.tril(np.ones((length, length), bool))
     assert float(logit_max(query, key, None, 0.5)) == pytest.approx(logits[:, :, causal].max(), rel=1e-5)
