@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cluster import components
 from cluster.slurm import query
@@ -59,22 +61,26 @@ class Guard:
         return now - self._since > self.patience
 
     def wrong(self) -> str:
-        """Why the attempt must end ("component" where one ended, "hang"), left as an event too; empty where all is well."""
-        dead = components.ended(self.run)
+        """Why the attempt must end ("component" where one ended, "hang"), left as an event too; empty where all is well, or
+        where the folder cannot be read just now."""
+        try:
+            dead, hung = components.ended(self.run), self.hung()
+        except OSError:
+            return ""
         if dead:
-            jsonl.event(self.run.path, "component", name=dead)
-            return "component"
-        if self.hung():
-            self._report()
-            return "hang"
-        return ""
-
-    def _report(self) -> None:
-        silent = self._clock() - self._since
-        jsonl.event(self.run.path, "hang", seconds_silent=silent, stacks="logs/stacks-*.txt")
+            say(self.run, "component", name=dead)
+        elif hung:
+            say(self.run, "hang", seconds_silent=self._clock() - self._since, stacks="logs/stacks-*.txt")
+        return "component" if dead else "hang" if hung else ""
 
 
-def end(why: str, signal_ranks: Callable[[str], None]) -> None:
+def say(run: Run, kind: str, **details: Any) -> None:
+    """Leave an event, where it can be written: ranks that a full disk stopped must be ended all the same."""
+    with suppress(OSError):
+        jsonl.event(run.path, kind, **details)
+
+
+def end(why: str, signal_ranks: Callable[[str], object]) -> None:
     """End the ranks; those that hang are told by signal name to write their stacks first."""
     if why == "hang":
         signal_ranks("USR1")
@@ -86,18 +92,20 @@ def main(folder: str, job: str) -> None:
     """Watch the ranks, a Slurm job's first step after its components; the batch script ends this process with the job."""
     run = Run(Path(folder))
 
-    def signal_ranks(name: str) -> None:
-        step = f"{job}.{len(run.order.components)}"  # KILL to the whole job would cancel it
-        subprocess.run(["scancel", f"--signal={name}", step], check=False)
+    step = f"{job}.{len(run.order.components)}"  # KILL to the whole job would cancel it
+
+    def signal_ranks(name: str) -> bool:
+        return subprocess.run(["scancel", f"--signal={name}", step], check=False).returncode == 0
 
     guard, every = Guard(run), min(2.0 if run.order.components else 10.0, run.order.profile.hang / 10)
-    limit = Deadline(job, run.order.profile.signal_seconds)
+    limit, owed = Deadline(job, run.order.profile.signal_seconds), False
     while not (why := guard.wrong() or limit.passed()):
-        if limit.warns():
-            signal_ranks("USR2")
+        owed = (owed or limit.warns()) and not signal_ranks(
+            "USR2"
+        )  # the controller may restart, the step not be there yet
         time.sleep(min(every, max(0.5, limit.seconds)))
     if why == "overdue":
-        jsonl.event(run.path, "overdue", seconds_left=limit.reserve)
+        say(run, "overdue", seconds_left=limit.reserve)
     end(why, signal_ranks)
     while True:  # the step may not have heard: a scancel can fail while the controller restarts
         time.sleep(AGAIN)

@@ -4,7 +4,8 @@ All have the same corpus, tokenizer, windows and targets, models of equal size (
 same tuning: their own defaults, then the same random draws of learning rate, batch and warm-up, judged at one length. With the
 best of them each trains from every seed at lengths that double until a run, its schedule ended, is at or below the target;
 the seconds are read off between the last two lengths on logarithmic axes. Evaluation is not counted, and each is evaluated
-as it trained: the lab inside documents, the others across them. Results are kept by run, so that a race continues.
+as it trained: the lab inside documents, the others across them. Results are kept by run, model and torch, so that a race
+continues; remove them (``bench/results/race``) where the code has changed.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class Kept:
 
     def __call__(self, wanted: Iterable[Job]) -> list[dict[str, float]]:
         """The results, in order."""
-        jobs = {json.dumps(job): job for job in wanted}
+        jobs = {mark(self.size, job): job for job in wanted}
         with ProcessPoolExecutor(self.processes, get_context("spawn")) as pool:
             futures = {pool.submit(run, self.size, job, self.data): key for key, job in jobs.items() if key not in self.found}  # fmt: skip
             for future in as_completed(futures):
@@ -176,6 +177,11 @@ class Kept:
                 write_atomic(self.file, json.dumps(self.found, indent=1))
                 print(futures[future], future.result(), flush=True)
         return [self.found[key] for key in jobs]
+
+
+def mark(size: Size, job: Job) -> str:
+    """What a result is kept by."""
+    return json.dumps([torch.__version__, size.layers, size.hidden, *job])
 
 
 def trials(usual: Job, size: Size) -> list[Job]:

@@ -30,7 +30,7 @@ class Daemons:
             )  # fmt: skip
         write_atomic(self._file(name), f"{process.pid} {heartbeat.born(process.pid)}")
 
-    def wait_for(self, name: str, ready: Callable[[], bool], seconds: float = 30.0) -> None:
+    def wait_for(self, name: str, ready: Callable[[], bool], seconds: float = 90.0) -> None:
         """Return once `ready`. Raises `LabError` with the end of the daemon's log where it is not in time."""
         end = time.monotonic() + seconds
         while not ready():

@@ -48,12 +48,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _new(traced: Run, steps: int) -> list[Trace]:
-    before, known = {one.name for one in traces(traced)}, len(traced.events())
+    known = len(traced.events())
     trace(traced, steps)
     while True:
         finished = traced.state.finished
-        made = [one for one in traces(traced) if one.name not in before]
-        failed = [event for event in traced.events()[known:] if event["kind"] == "trace_failed"]
+        new = traced.events()[known:]
+        names = {event["name"] for event in new if event["kind"] == "artefact"}  # a step traced before has its old name
+        made = [one for one in traces(traced) if one.name in names]
+        failed = [event for event in new if event["kind"] == "trace_failed"]
         if failed:
             raise LabError(f"run {traced.id} could not keep its trace: {failed[0]['reason']}")
         if made:

@@ -116,9 +116,10 @@ def healed(events: list[dict[str, Any]]) -> list[str]:
 
 def kept_and_learned(heldout: list[dict[str, Any]]) -> list[str]:
     """What a run with replay has learned of its new mixture, and kept of the old one, since before its first step."""
-    if len(heldout) < 2 or "loss_old" not in heldout[0]:
+    known = [row for row in heldout if row.get("loss_old") is not None and row.get("loss_new") is not None]
+    if len(known) < 2:
         return []
-    told = (f"{name} mixture {heldout[0][key]:.3f} → {heldout[-1][key]:.3f}" for name, key in (("new", "loss_new"), ("old", "loss_old")))  # fmt: skip
+    told = (f"{name} mixture {known[0][key]:.3f} → {known[-1][key]:.3f}" for name, key in (("new", "loss_new"), ("old", "loss_old")))  # fmt: skip
     return [f"Held-out loss: {', '.join(told)}."]
 
 

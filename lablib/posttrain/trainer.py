@@ -66,7 +66,7 @@ def finish(trainer: Trainer, tokenizer: Any, run: Recorder) -> bool:
     trainer.add_callback(RunCallback(run))
     checkpoint = last_checkpoint(run.folder("checkpoints"))
     if checkpoint:
-        run.event("resumed", checkpoint=checkpoint.name)
+        run.event("resumed", at_step=int(checkpoint.name.rpartition("-")[2]), checkpoint=checkpoint.name)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < trainer.args.max_steps:
         return False

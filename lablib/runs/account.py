@@ -15,6 +15,8 @@ from lablib.runs import jsonl
 from lablib.runs.run import Run
 from lablib.runs.state import ENDED
 
+OUTSIDE = ("lost", "attempt", "resubmitted", "extended")
+"""Events that others write, perhaps long after the attempt."""
 PARTS = ("start", "restarts", "lost work", "checkpoints", "evaluation", "data", "other")
 """Loading before the first step of the first attempt and of later ones; steps done again; saving; evaluating; steps waiting for
 data; what is left (what was not logged before a kill, traces, the model's export)."""
@@ -91,11 +93,18 @@ class _Book:
         """Something that took time, or moved the run back."""
         kind, took = event["kind"], float(event.get("took", 0.0))
         if kind in ("resumed", "rewound"):
-            attempt.at = event["at_step" if kind == "resumed" else "to_step"]
+            attempt.at = _back_at(event)
             self.back_to(attempt.at)
         self.saving += took if kind == "checkpoint" else 0.0
         self.evaluating += took if kind == "evaluated" else 0.0
         attempt.aside += took
+
+
+def _back_at(event: dict[str, Any]) -> int:
+    """The step that a run resumed at or was rewound to; post-training runs once told only the checkpoint's name."""
+    if event["kind"] == "rewound":
+        return int(event["to_step"])
+    return int(event["at_step"] if "at_step" in event else event["checkpoint"].rpartition("-")[2])
 
 
 def account(run: Run) -> Account | None:
@@ -103,9 +112,10 @@ def account(run: Run) -> Account | None:
     rows = [
         row for row in jsonl.read(run.path / "metrics" / "train.jsonl") if row.get("step_seconds") and "time" in row
     ]
-    if not rows:
+    attempts = [_Attempt(begun, ended) for begun, ended in _attempts(run, rows)]
+    if not rows or not attempts:
         return None
-    book, attempts = _Book(), [_Attempt(begun, ended) for begun, ended in _attempts(run, rows)]
+    book = _Book()
     timeline = sorted([*rows, *(event for event in run.events() if "time" in event)], key=lambda entry: entry["time"])
     for attempt in attempts:
         for entry in timeline:
@@ -128,9 +138,11 @@ def _attempts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[float, flo
     """When each attempt that came to work began, and when it was last heard of."""
     events = [event for event in run.events() if "time" in event]
     starts = [event["time"] for event in events if event["kind"] == "started"]
-    for begun, following in zip(starts, [*starts[1:], float("inf")], strict=True):
+    for begun, following in pairwise([*starts, float("inf")]):
         own = [event for event in events if begun <= event["time"] < following]
         ended = [event["time"] for event in own if event["kind"] in ENDED and event["kind"] != "lost"]
-        heard = [entry["time"] for entry in [*own, *rows] if begun <= entry["time"] < following and entry.get("kind") != "lost"]  # fmt: skip
+        heard = [entry["time"] for entry in [*own, *rows] if begun <= entry["time"] < following and entry.get("kind") not in OUTSIDE]  # fmt: skip
         waited = [event["time"] for event in own if event["kind"] == "phase" and event.get("left") == "waiting"]
-        yield (waited[-1] if waited else begun), (ended[0] if ended else max(heard))
+        begun = waited[-1] if waited else begun
+        lived = [begun + event["seconds"] for event in own if event["kind"] == "lost"]
+        yield begun, (ended[0] if ended else min(following, max([*heard, *lived])))

@@ -88,12 +88,12 @@ class Recorder:
         self._sought, file = time.monotonic(), self.path / orders.TRACE
         try:
             asked = documents.table(file, "steps")
-            file.unlink(missing_ok=True)
-            return 0 if asked is None else int(asked["steps"])
-        except (LabError, ValueError) as error:
+            return 0 if asked is None else max(0, documents.parsed(file, asked["steps"], int))
+        except LabError as error:
             self.event("trace_failed", reason=str(error))
-            file.unlink(missing_ok=True)
             return 0
+        finally:
+            file.unlink(missing_ok=True)
 
     @property
     def seconds(self) -> float:
@@ -217,11 +217,11 @@ class Recorder:
         return self._heart
 
     def enter(self, phase: str) -> None:
-        """Say what the process is at ("waiting", "running"); time spent waiting does not count as the run's."""
-        if self._heart and phase != self._heart.pulse.phase:
-            self._since = time.monotonic()
-            left = self._heart.pulse.phase
-            self._heart.beat(phase=phase, started=time.time())
+        """Say what the process is at ("waiting", "preparing data", "running"); time spent waiting does not count as the run's."""
+        if self._heart and phase != (left := self._heart.pulse.phase):
+            if left == "waiting":
+                self._since = time.monotonic()
+            self._heart.beat(phase=phase, **({"started": time.time()} if left == "waiting" else {}))
             self.event("phase", phase=phase, left=left)
 
     def _worked(self) -> float:

@@ -14,7 +14,7 @@ from lablib.runs.run import Run
 from lablib.specs import LabError, write_atomic
 
 FOLDER, KIND, TOP = "traces", "trace", 20
-TRACED = ("pretrain",)
+TRACED = ("pretrain", "midtrain")
 """Stages whose loop looks for a request."""
 MOST = 100
 """Steps of one trace: a file of a gigabyte opens nowhere."""

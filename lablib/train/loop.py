@@ -42,7 +42,10 @@ def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
     back to an earlier checkpoint (`lablib.train.stability`). Raises `LabError` where that does not help.
     """
     with collected_by_hand():
-        return _train(recipe, run, parts)
+        finished = _train(recipe, run, parts)
+        if finished:  # one that is asked to stop may have seconds left
+            parts.insight.end()
+        return finished
 
 
 def _train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:

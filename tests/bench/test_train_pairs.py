@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.train.pairs import Setting, measure
-from bench.train.race import crossing
+from bench.train.race import SIZES, Job, crossing, mark
 from lablib.specs import ModelSpec
 
 TINY = Setting(
@@ -20,6 +20,13 @@ def test_every_side_trains_on_the_same() -> None:
     assert losses["lab"] == pytest.approx(losses["HF Trainer"], abs=2e-5)
     assert losses["lab"] == pytest.approx(losses["plain loop"], abs=2e-5)
     assert found["ratio"]["lab"] == [1, 1, 1] and all(seconds > 0 for seconds in found["cpu_seconds"].values())
+
+
+def test_a_result_is_of_one_run_of_one_model() -> None:
+    job, size = Job("lab", 1e-3, 8, 0.05, 4096), SIZES["quick"]
+    others = (size, job._replace(seed=1)), (size._replace(hidden=128), job), (size._replace(layers=3), job)
+    assert len({mark(*one) for one in ((size, job), *others)}) == 4
+    assert mark(size, job) == mark(size._replace(target=2.0, seeds=9), job), "a longer race begins with what is there"
 
 
 def test_a_race_is_read_off_between_two_lengths() -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cluster import child, control, guard, health, jobs, preflight, resume, settle, submit, submit_all
 from cluster.slurm import query
 from lablib.runs import Run, RunState, jsonl, orders
-from lablib.runs.orders import Record, View
+from lablib.runs.orders import Order, Record, View
 from lablib.specs import SFT, Cluster, Component, LabError, ModelSpec, Parallelism, Prepare, Pretrain, Profile, variants
 
 if TYPE_CHECKING:
@@ -302,6 +304,45 @@ def test_ranks_are_told_on_time_though_slurm_did_not_answer_at_first(monkeypatch
     assert limit.warns(), "what Slurm said before holds while it does not answer"
     now[0], said[0] = 40.0, "UNLIMITED"
     assert not limit.passed() and limit.seconds == math.inf
+
+
+def test_a_guard_goes_on_where_slurm_and_the_filesystem_do_not(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller restarts when ranks are to be told, the folder cannot be read at first, and the disk is full at the end."""
+    run = Run.create(Prepare(), runs)
+    Order(profile=Profile(hang=1000.0, signal_seconds=30)).save(run.path / "order.json")
+    now, sent, look = [0.0], list[tuple[float, str]](), guard.Guard.hung
+
+    class Over(Exception):
+        """The test has seen enough."""
+
+    def scancel(words: list[str], check: bool) -> Any:
+        sent.append((now[0], words[1].removeprefix("--signal=")))
+        if len(sent) == 4:
+            raise Over
+        return SimpleNamespace(returncode=int(len(sent) == 1))
+
+    def stale(self: guard.Guard) -> bool:
+        if now[0] < 20:
+            raise OSError(errno.ESTALE, "stale file handle")
+        return look(self)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(guard.subprocess, "run", scancel)
+    monkeypatch.setattr(guard.Guard, "hung", stale)
+    monkeypatch.setattr(guard.jsonl, "event", full)
+    monkeypatch.setattr(query, "seconds_left", lambda job: 100.0 - now[0])
+    with pytest.raises(Over):
+        guard.main(str(run.path), "7")
+    assert sent == [(70, "USR2"), (80, "USR2"), (85, "KILL"), (95, "KILL")]
+    patience = guard.Guard(run, lambda: now[0])
+    now[0] += 2000
+    assert patience.wrong() == "hang"
 
 
 def test_a_servers_node_is_paid_for_like_the_ranks() -> None:

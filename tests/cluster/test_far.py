@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -45,11 +46,22 @@ def login(tmp_path_factory: pytest.TempPathFactory, ports: Callable[[int], int])
     server = subprocess.Popen([sshd, "-D", "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL)
     before = os.environ.get("LAB_SSH_CONFIG")
     os.environ["LAB_SSH_CONFIG"] = str(folder / "config")
-    time.sleep(0.5)
+    _until_it_listens(port)
     yield folder
     os.environ.pop("LAB_SSH_CONFIG") if before is None else os.environ.update(LAB_SSH_CONFIG=before)
     server.terminate()
     server.wait()
+
+
+def _until_it_listens(port: int) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < end, "sshd did not begin to listen"
+            time.sleep(0.05)
 
 
 @pytest.fixture

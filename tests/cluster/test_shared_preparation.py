@@ -19,7 +19,7 @@ from lablib.runs import Recorder, Run, RunState
 from lablib.specs import Prepare, Profile
 
 
-def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

@@ -18,7 +18,7 @@ from lablib.runs import Run, RunState
 from lablib.specs import LabError, ModelSpec, Parallelism, Prepare, Pretrain
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -66,14 +66,16 @@ time.sleep(60)
 
 
 def test_the_jobs_environment_has_its_threads_and_nothing_of_a_foreign_job(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_CPU_BIND", "quiet,mask_cpu:0x1")
-    run = submit(prepare(corpus, threads=2))
+    blocker = Run.create(prepare(corpus), tmp_path / "runs")  # so that the process is there as long as it is looked at
+    run = submit(prepare(corpus, threads=2), after=blocker)
     until(lambda: bool(run.pulses))
     environment = Path(f"/proc/{run.pulses[0].pid}/environ").read_bytes().decode()
     assert "SLURM_CPU_BIND" not in environment and "OMP_NUM_THREADS=2" in environment
-    run.wait()
+    stop(run)
+    assert run.wait() is RunState.STOPPED
 
 
 def test_two_ranks_wait_for_the_run_they_refer_to_and_freeze_what_they_got(corpus: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ LONG = 1000
 TINY = ModelSpec(family="qwen3", layers=2, hidden=64, heads=2, kv_heads=2, ffn=128, vocab=512)
 
 
-def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 300.0) -> None:
+    """Patient: a machine of two cores may run other tests beside several ranks and Slurm."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -67,8 +69,8 @@ class Lab:
         return submit(self.recipe(layout or Parallelism(dp_shard=2, micro_batch_size=2), steps), where, root=self.root)
 
     def equals_the_undisturbed(self, run: Run) -> None:
-        until(lambda: run.state.finished, 300)
-        assert run.state is RunState.COMPLETED, (run.view, run.failure, [e["kind"] for e in run.events()])
+        until(lambda: run.state.finished, 600)
+        assert run.state is RunState.COMPLETED, (run.view, run.failure, kinds(run))
         assert losses(run) == pytest.approx(self.losses, rel=2e-5)
 
 
@@ -115,11 +117,11 @@ def test_a_rank_that_is_killed(lab: Lab) -> None:
 
 
 def test_a_stopped_rank_is_noticed_and_its_stacks_are_kept(lab: Lab) -> None:
-    run = lab.start(hang=12.0)
+    run = lab.start(hang=20.0, retries=4)  # a busy machine may be silent for as long while it begins
     until(lambda: steps(run))
     os.kill(run.pulses[1].pid, signal.SIGSTOP)
     lab.equals_the_undisturbed(run)
-    assert "hang" in [event["kind"] for event in run.events()]
+    assert "hang" in kinds(run)
     stacks = (run.path / "logs" / "stacks-0.txt").read_text()
     assert "lablib/train" in stacks and "Current thread" in stacks
 
@@ -138,13 +140,13 @@ def test_a_time_limit_shorter_than_the_training(lab: Lab) -> None:
     assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_a_rank_that_hangs_until_the_time_limit(lab: Lab) -> None:
     """The guard's patience is longer than what is left: the ranks are ended in time for the run to be queued again."""
-    run = lab.start(steps=120, time=60.0, signal_seconds=30, hang=600.0, retries=6)
+    run = lab.start(steps=120, time=60.0, signal_seconds=30, hang=600.0, retries=12)
     until(lambda: steps(run))
     pid = freeze(run, 1)
-    until(lambda: "overdue" in outcomes_of(run), 120)
+    until(lambda: "overdue" in kinds(run))
     os.waitpid(pid, 0)  # a traced process is nobody else's to bury
     until(lambda: run.state.finished, 600)
     assert run.state is RunState.COMPLETED, (run.view, run.failure, outcomes(run))
@@ -152,22 +154,28 @@ def test_a_rank_that_hangs_until_the_time_limit(lab: Lab) -> None:
 
 
 def freeze(run: Run, rank: int) -> int:
-    """Stop a rank as its tracer: the SIGCONT that Slurm sends along with its own warning does not wake this one."""
-    pid = next(one for one in run.pulses if one.rank == rank).pid
+    """Stop a rank, as soon as it lives, as its tracer: the SIGCONT that comes along with Slurm's own warning does not wake
+    this one."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     attach = 16
-    assert libc.ptrace(attach, pid, None, None) == 0, os.strerror(ctypes.get_errno())
-    return pid
+    frozen = list[int]()
+    until(lambda: frozen or frozen.extend(pid for pid in living(run, rank) if not libc.ptrace(attach, pid, None, None)))
+    return frozen[0]
 
 
 def stop_rank(run: Run, rank: int) -> None:
-    """SIGSTOP: alive, silent, deaf to every other signal but KILL and CONT."""
-    pulse = next(one for one in run.pulses if one.rank == rank)
-    os.kill(pulse.pid, signal.SIGSTOP)
+    """SIGSTOP, where it lives: alive, silent, deaf to every other signal but KILL and CONT."""
+    for pid in living(run, rank):
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGSTOP)
 
 
-def outcomes_of(run: Run) -> list[str]:
+def living(run: Run, rank: int) -> list[int]:
+    return [one.pid for one in run.pulses if one.rank == rank and one.exit is None and heartbeat.alive(one)]
+
+
+def kinds(run: Run) -> list[str]:
     return [event["kind"] for event in run.events()]
 
 
@@ -176,7 +184,7 @@ def test_requeued_by_an_administrator(lab: Lab) -> None:
     until(lambda: steps(run))
     assert run.held_by is not None
     query.command("scontrol", "requeue", run.held_by.job_id)
-    until(lambda: run.state is RunState.QUEUED)
+    until(lambda: run.state is RunState.QUEUED or resumed(run))
     lab.equals_the_undisturbed(run)
     assert resumed(run)
 
@@ -240,11 +248,11 @@ time.sleep(60)
 @pytest.mark.timeout(900)
 def test_stopped_on_request_and_by_its_budget(lab: Lab) -> None:
     asked, poor = lab.start(steps=10 * LONG), lab.start(steps=10 * LONG)
-    poor.order.replace(max_gpu_hours=60 / 3600).save(poor.path / "order.json")
-    until(lambda: steps(asked))
+    until(lambda: steps(asked) and steps(poor))
+    poor.order.replace(max_gpu_hours=2 * (poor.seconds + 5) / 3600).save(poor.path / "order.json")
     assert stop(asked) == 1
     for run, why in ((asked, "asked"), (poor, "budget")):
-        until(lambda run=run: run.state.finished, 200)
+        until(lambda run=run: run.state.finished)
         assert run.state is RunState.STOPPED, (run.view, run.failure)
         assert [event["why"] for event in run.events() if event["kind"] == "stopped"] == [why]
         assert 0 < steps(run)[-1] < 10 * LONG

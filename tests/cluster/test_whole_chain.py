@@ -47,7 +47,7 @@ def test_seven_stages_wait_for_each_other_and_the_last_one_reports(
         run.view is not None and run.view.state in ("COMPLETED", "COMPLETING", "RUNNING") for run in runs.values()
     )
     report = runs["evaluate"].path / "report" / "report.html"
-    end = time.monotonic() + 180
+    end = time.monotonic() + 500
     while not report.is_file() and time.monotonic() < end:  # the job writes it once the stage is done
         time.sleep(0.5)
     page = report.read_text(encoding="utf-8")

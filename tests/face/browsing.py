@@ -72,7 +72,7 @@ def browser() -> Iterator[Any]:
 def tab(made: Any, **options: Any) -> Iterator[Tab]:
     """A fresh page of its own context."""
     context = made.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
-    context.set_default_timeout(90_000)
+    context.set_default_timeout(180_000)
     yield Tab(context.new_page())
     context.close()
 

@@ -44,7 +44,7 @@ def writing(root: Path, pause: float = 0.1) -> Iterator[Run]:
         child.wait()
 
 
-def points(page: Any, least: int = 1, seconds: float = 60) -> int:
+def points(page: Any, least: int = 1, seconds: float = 180) -> int:
     """Points of the loss curve that is on the screen, once there are at least `least`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -62,7 +62,7 @@ def drawn(page: Any) -> str:
     return path
 
 
-def redrawn(page: Any, line: str, seconds: float = 90) -> bool:
+def redrawn(page: Any, line: str, seconds: float = 180) -> bool:
     """Whether the loss line becomes another one: the points are counted a moment before they are drawn."""
     deadline = time.monotonic() + seconds
     while drawn(page) == line and time.monotonic() < deadline:

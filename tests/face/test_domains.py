@@ -15,6 +15,7 @@ from lablib.charts.mixture import DRAWN, labels
 from lablib.data.mixing import WindowOrder
 from lablib.explorers import Monitor, View
 from lablib.explorers.domains import stack
+from lablib.explorers.monitor import kept_and_learned
 from lablib.report import export
 from lablib.runs import Recorder, Run
 from lablib.specs import Mixture, Prepare, Pretrain
@@ -127,3 +128,9 @@ def test_whatever_the_number_of_domains_the_stack_is_whole_and_every_label_has_a
     made = stack(shares, labels(list(shares)))
     assert sum(share for _, share, _ in made) == pytest.approx(1) and len(made) <= DRAWN + 1
     assert [place for _, _, place in made] == list(range(len(made)))
+
+
+def test_a_held_out_loss_that_is_no_number_breaks_no_screen() -> None:
+    rows = [{"loss_new": 4.0, "loss_old": 2.0}, {"loss_new": 3.0, "loss_old": 2.5}, {"loss_new": 3.0, "loss_old": None}]
+    assert kept_and_learned(rows) == ["Held-out loss: new mixture 4.000 → 3.000, old mixture 2.000 → 2.500."]
+    assert kept_and_learned(rows[1:]) == kept_and_learned([{"loss": 1.0}, {"loss": 1.0}]) == []

@@ -19,7 +19,7 @@ from widgets import show, watch
 from widgets.poller import Poller
 
 
-def until(condition: Any, seconds: float = 60.0) -> bool:
+def until(condition: Any, seconds: float = 180.0) -> bool:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -16,7 +16,7 @@ from lablib.specs import STAGES, Accelerator, Cluster, Parallelism, Prepare, Pre
 
 
 def lab(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "lab", *words], capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run([sys.executable, "-m", "lab", *words], capture_output=True, text=True, cwd=cwd, timeout=240)
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

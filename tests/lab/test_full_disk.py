@@ -16,7 +16,7 @@ def on_a_tiny_disk(folder: Path, size: str, command: str) -> subprocess.Complete
     """Run `command` where `folder` is a fresh file system of `size`, seen by nobody else and gone with it."""
     script = f"mount -t tmpfs -o size={size} tmpfs {folder} && {command}"
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-    return subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture

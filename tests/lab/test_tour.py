@@ -41,7 +41,7 @@ def ledger(root: Path) -> dict[str, Run]:
 
 
 def until_training(root: Path) -> None:
-    end = time.monotonic() + 200
+    end = time.monotonic() + 500
     while not (run := ledger(root).get("pretrain")) or len(run.rows()) < 2:
         assert time.monotonic() < end, "pretraining did not begin"
         time.sleep(0.1)
@@ -58,7 +58,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Any:
     until_training(root)
     os.killpg(first.pid, signal.SIGINT)
     interrupted = (
-        first.wait(120),
+        first.wait(300),
         first.stderr.read() if first.stderr else "",
         {k: r.state for k, r in ledger(root).items()},
     )

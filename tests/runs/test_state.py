@@ -31,7 +31,7 @@ def start(run: Run, body: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", WORK.format(body=body), str(run.path)], stderr=subprocess.DEVNULL)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -45,11 +45,13 @@ def run(tmp_path: Path) -> Run:
 
 def test_queued_then_running_then_completed(run: Run) -> None:
     assert run.state is RunState.QUEUED
-    job = start(run, "time.sleep(0.6)")
+    begun = time.monotonic()
+    job = start(run, "\n    while not (run.path / 'seen').exists(): time.sleep(0.02)")
     until(lambda: run.state is RunState.RUNNING)
+    (run.path / "seen").touch()
     job.wait()
     assert run.state is RunState.COMPLETED
-    assert 0.5 < run.seconds < 10
+    assert 0 < run.seconds < time.monotonic() - begun
 
 
 def test_an_exception_is_failed_and_shows_the_remote_traceback(run: Run) -> None:
@@ -126,11 +128,17 @@ def test_a_folder_that_is_no_run_is_refused_with_a_remedy(tmp_path: Path) -> Non
         Run.open(tmp_path)
 
 
-def test_waiting_for_another_run_is_not_work(run: Run) -> None:
+def test_waiting_for_another_run_is_not_work_and_preparing_data_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     recorder = Recorder(run.path)
     with recorder.working("waiting"):
-        time.sleep(0.4)
-        assert run.state is RunState.WAITING and run.seconds == 0.0
-        recorder.enter("running")
-        time.sleep(0.2)
-    assert 0.2 <= run.seconds < 0.4
+        now[0] += 500
+        assert run.state is RunState.WAITING and run.seconds == recorder.seconds == 0.0
+        for phase, seconds in (("running", 20), ("preparing data", 300), ("running", 4)):
+            recorder.enter(phase)
+            now[0] += seconds
+        recorder.enter("saving")
+        assert run.seconds == recorder.seconds == 324, "as a screen sees it, and as money is counted"
+    assert [event["seconds"] for event in run.events() if event["kind"] == "completed"] == [324]

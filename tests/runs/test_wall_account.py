@@ -175,8 +175,44 @@ def test_waiting_for_other_runs_is_not_the_runs_time(life: Life) -> None:
     assert found is not None and found.wall == pytest.approx(3.0) and found.parts["start"] == pytest.approx(2.0)
 
 
-def test_a_run_without_steps_has_no_account(life: Life) -> None:
+def test_what_is_written_after_a_kill_is_not_the_attempts_time(life: Life) -> None:
+    life.log_every = 4
+    life.begin(2.0)
+    for _ in range(6):
+        life.train(1.0, 0.0)
+    life.rest(7200)
+    for kind in ("lost", "attempt", "resubmitted", "extended"):  # all at the resumption, hours later
+        life.note(kind, **({"seconds": 7.5} if kind == "lost" else {}))
+    life.rest(0.5)
+    life.begin(3.0)
+    for _ in range(4):
+        life.train(1.0, 0.0)
+    life.note("completed", seconds=0.0)
+    found = account(Run(life.path))
+    assert found is not None and found.wall == pytest.approx(7.5 + 3 + 4) and found.between == pytest.approx(7201)
+    assert found.parts["other"] == pytest.approx(1.5), "the two steps that were not logged, as far as it was heard of"
+    assert found.parts["lost work"] == pytest.approx(4.0) and found.useful == pytest.approx(4.0)
+
+
+def test_a_post_training_run_of_before_resumes_where_its_checkpoint_says(life: Life) -> None:
+    life.begin(1.0)
+    for _ in range(5):
+        life.train(1.0, 0.0)
+    life.rest(1.0)
     life.note("started")
+    life.note("resumed", checkpoint="checkpoint-3")
+    life.back(3)
+    life.train(1.0, 0.0)
+    life.note("completed", seconds=0.0)
+    found = account(Run(life.path))
+    assert found is not None and found.parts["lost work"] == pytest.approx(2.0) and found.useful == pytest.approx(4.0)
+
+
+def test_a_run_without_steps_or_starts_has_no_account(life: Life) -> None:
+    life.note("started")
+    assert account(Run(life.path)) is None
+    (life.path / "events.jsonl").unlink()
+    life.train(1.0, 0.0)
     assert account(Run(life.path)) is None
 
 

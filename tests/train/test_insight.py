@@ -35,7 +35,7 @@ from lablib.report import export
 from lablib.runs import Recorder, Run, artefacts, recorder
 from lablib.runs.orders import TRACE
 from lablib.runs.traces import request, traces
-from lablib.specs import Accelerator, Cluster, LabError, Mixture, Optimizer, Parallelism, Pretrain, Ref
+from lablib.specs import Accelerator, Cluster, LabError, Midtrain, Mixture, Optimizer, Parallelism, Pretrain, Ref
 from lablib.specs.model import MoE
 from lablib.train.able import check
 from lablib.train.batches import Batches, collate
@@ -212,6 +212,8 @@ def test_layouts_see_the_same_layers(looked: Path, spread: dict[str, Path]) -> N
 def test_the_largest_logit_is_that_of_the_whole_product(length: int) -> None:
     draw = torch.Generator().manual_seed(length)
     query, key = torch.randn(2, 4, length, 8, generator=draw), torch.randn(2, 2, length, 8, generator=draw)
+    query[:, :, -1] *= 30  # the largest is in the last block of queries
+    key[:, :, length // 2] *= 9  # and what is not to be seen is larger yet
     logits = np.einsum("bhqd,bhkd->bhqk", query.numpy(), key.repeat_interleave(2, 1).numpy()) * 0.5
     causal = np.tril(np.ones((length, length), bool))
     assert float(logit_max(query, key, None, 0.5)) == pytest.approx(logits[:, :, causal].max(), rel=1e-5)
@@ -263,15 +265,18 @@ def test_a_trace_of_every_rank(spread: dict[str, Path], capsys: pytest.CaptureFi
 def test_somebody_asks_a_working_run(
     root: Path, data: Ref, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "LOOK", 0.01)
+    """For more steps than are left, and again what an earlier attempt traced: the run's end ends the trace."""
+    monkeypatch.setattr(recorder, "LOOK", 0.0)
     path = new_run(root, recipe(data))
-    asking = threading.Thread(target=main, args=(["trace", str(path), "--steps", "1"],), daemon=True)
+    artefacts.register(path, "trace-1", Recorder(path).folder("traces/step-00000001"), "trace")
+    asking = threading.Thread(target=main, args=(["trace", str(path), "--steps", "50"],), daemon=True)
     asking.start()
     while not (path / TRACE).exists():
         time.sleep(0.01)
     carry_out([(path, recipe(data), "")])
-    asking.join(60)
-    assert "aten::mm" in capsys.readouterr().out and not asking.is_alive()
+    asking.join(200)
+    shown = capsys.readouterr().out
+    assert "aten::mm" in shown and "trace-1," in shown and not asking.is_alive()
 
 
 def test_only_a_working_run_of_a_stage_that_can_is_traced(spread: dict[str, Path], data: Ref) -> None:
@@ -281,6 +286,19 @@ def test_only_a_working_run_of_a_stage_that_can_is_traced(spread: dict[str, Path
         request(Run.open(spread["sharded"]), 0)
     with pytest.raises(LabError, match="prepare"):
         request(Run.open(spread["sharded"].parent / data.run), 3)
+    further = Midtrain(
+        model=MODEL, start=data, tokens="1M", seq_len=32, batch_tokens=4096, mixture={"weights": {"odd": 1.0}}
+    )
+    run = Run.open(new_run(spread["sharded"].parent, further))
+    request(run, 3)
+    assert Recorder(run.path).trace_requested == 3 and not (run.path / TRACE).exists()
+
+
+@pytest.mark.parametrize("asked", ['{"steps": -3}', '{"steps": [3]}', '{"steps": "many"}', "{}", "[]", "{"])
+def test_a_damaged_request_stops_no_run(root: Path, data: Ref, asked: str) -> None:
+    run = Recorder(new_run(root, recipe(data)))
+    (run.path / TRACE).write_text(asked)
+    assert run.trace_requested == 0 and not (run.path / TRACE).exists()
 
 
 def test_a_collapsing_router_is_named(root: Path, data: Ref, well: Path) -> None:

@@ -58,7 +58,7 @@ class Insight:
         """Whether the run is to save and return before `step`, one answer on all ranks; a trace that was asked for begins."""
         steps = 0 if self._tracer.busy else self.run.trace_requested
         asked = torch.tensor([float(self.run.stop_requested), float(steps)], device=self.world.device)
-        stop, steps = (int(value) for value in self.world.sum(asked))
+        stop, steps = (int(value) for value in self.world.sum(asked).tolist())
         if steps and not stop:
             self._tracer.begin(steps, step)
         return bool(stop)
@@ -77,6 +77,10 @@ class Insight:
             for part in armed:
                 part.disarm()
         self._tracer.stepped()
+
+    def end(self) -> None:
+        """The last step is done. Every rank calls it."""
+        self._tracer.end()
 
     def report(self, step: int, meter: Meter, batches: Sequence[Batch], outcome: Outcome) -> dict[str, float]:
         """bits_per_byte, eta_seconds, with a price dollars, and with several ranks straggle (largest of their ratios) of the

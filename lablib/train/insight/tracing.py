@@ -31,7 +31,7 @@ class Tracer:
 
     def begin(self, steps: int, first: int) -> None:
         """Record the next `steps` steps, of which `first` is the number of the first. Every rank calls it."""
-        self._left, self._folder = steps, self.run.folder(f"{FOLDER}/step-{first:08d}")
+        self._left, self._folder = steps, self.run.path / FOLDER / f"step-{first:08d}"
         cuda = self.world.device.type == "cuda"
         if cuda:
             torch.cuda.memory._record_memory_history(max_entries=100_000)
@@ -40,10 +40,15 @@ class Tracer:
 
     def stepped(self) -> None:
         """A step has ended; after the last one the trace is written and registered. Every rank calls it."""
-        if self._left == 0:
-            return
-        self._left -= 1
-        if self._left == 0:
+        if self._left > 0:
+            self._left -= 1
+            if self._left == 0:
+                self._finish()
+
+    def end(self) -> None:
+        """The run's steps are over: a trace that is not whole is written as far as it came. Every rank calls it."""
+        if self._left > 0:
+            self._left = 0
             self._finish()
 
     def _finish(self) -> None:
@@ -55,6 +60,8 @@ class Tracer:
             self._write(recorded)
         except (OSError, RuntimeError) as error:  # a run does not end because its trace could not be kept
             problem = f"rank {self.world.rank}: {type(error).__name__}: {error}"
+        if self.world.device.type == "cuda":
+            torch.cuda.memory._record_memory_history(enabled=None)
         problems = [text for text in self.world.collect(problem) if text]
         if problems:
             self.run.event("trace_failed", reason=problems[0])
@@ -63,12 +70,12 @@ class Tracer:
             self.run.artefact(f"trace-{first}", self._folder, kind=KIND)
 
     def _write(self, recorded: Any) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         stem = self._folder / f"rank-{self.world.rank}"
         recorded.export_chrome_trace(f"{stem}.json.gz")
         write_atomic(stem.with_suffix(".ops.json"), json.dumps(operators(recorded), indent=1))
         if self.world.device.type == "cuda":
             torch.cuda.memory._dump_snapshot(f"{stem}.memory.pickle")
-            torch.cuda.memory._record_memory_history(enabled=None)
 
 
 def operators(recorded: Any) -> dict[str, Any]:
