@@ -22,10 +22,18 @@ often it turned in the trained length, and sharper attention (arXiv 2309.00071).
 class RopeScaling(Spec):
     """How transformers stretches a model's rotary positions over `factor` times the length of its pretraining."""
 
-    kind: Literal["linear", "yarn"]
+    kind: Literal["linear", "yarn", "llama3"]
+    """llama3: slow pairs of features divided by the factor, fast ones left, those between blended (Llama 3.1)."""
     factor: float = Field(ge=1)
     original: Count
     """Tokens of the sequences that the model was pretrained on."""
+    low_freq_factor: float = Field(default=1.0, gt=0)
+    """Of "llama3": pairs that turn less often in `original` tokens are the slow ones."""
+    high_freq_factor: float = Field(default=4.0, gt=0)
+    """Of "llama3": pairs that turn more often are the fast ones."""
+    mscale: float | None = None
+    """Of "yarn" in DeepSeek's models, which sharpen attention by it and `mscale_all_dim` (arXiv 2405.04434 §3.1.4)."""
+    mscale_all_dim: float | None = None
 
 
 def ntk_theta(theta: float, factor: float, head_dim: int) -> float:
@@ -45,6 +53,8 @@ def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, the
         raise LabError(
             f"family={model.family!r} has no rotary positions that the lab can stretch; train at seq_len={trained}"
         )
+    if model.rope_scaling and model.rope_scaling.kind == "llama3":
+        raise LabError(f"method={method!r}: the model's positions are stretched as Llama 3.1's; the lab trains it as it is, at up to {model.max_seq_len} tokens, and cannot stretch it further")  # fmt: skip
     if method in ("none", "ntk") and model.rope_scaling:
         raise LabError(f"method={method!r}: the model's positions are stretched by {model.rope_scaling.kind} already; go on with that")  # fmt: skip
     if method == "none" and theta is None:

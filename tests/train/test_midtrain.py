@@ -141,8 +141,9 @@ def _losses_around(made: Made, model: Any) -> tuple[float, float]:
 
 def test_other_positions_are_refused_unless_they_are_meant(made: Made) -> None:
     turned = made.parent.model.replace(rope_theta=5e5)
-    with pytest.raises(LabError, match="has rotary positions"):
-        made.train(anneal(made.parent, made.run.model, OLD, model=turned, tokens=256))
+    for from_step in (None, 20):
+        with pytest.raises(LabError, match="has rotary positions"):
+            made.train(anneal(made.parent, made.run.model, OLD, model=turned, from_step=from_step, tokens=256))
 
 
 def test_a_domain_without_held_out_text_is_refused(made: Made) -> None:
