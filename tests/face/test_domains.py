@@ -36,7 +36,8 @@ def read(run: Recorder) -> None:
         run.log(step, "train", **{**made.row(step), **taken})
         if step % 40 == 0:
             losses = {"loss.python": 2 + 1 / step, "loss.books": 4 + 1 / step, "loss.mail": 5.0}
-            run.log(step, "eval", loss=3.0, **losses)
+            sides = {"loss_new": 2 + 1 / step, "loss_old": 4 + 1 / step}
+            run.log(step, "eval", loss=3.0, **losses, **sides)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,15 @@ def test_they_are_drawn(view: View) -> None:
 
 def test_the_report_says_what_the_screen_says(run: Run, view: View) -> None:
     text = export(run).read_text(encoding="utf-8")
-    for words in ("What was read of each domain", "python has been read 4.7 times", "/mixture_read", "/domain_loss"):
+    kept = "Held-out loss: new mixture 2.025 → 2.005, old mixture 4.025 → 4.005."
+    assert kept in view.notes
+    for words in (
+        "What was read of each domain",
+        "python has been read 4.7 times",
+        "/mixture_read",
+        "/domain_loss",
+        kept,
+    ):
         assert words in text, words
 
 

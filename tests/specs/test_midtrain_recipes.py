@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Pretrain, Ref
+from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Pretrain, Ref, load_recipe
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
 from lablib.specs.rope import ntk_theta, stretched
@@ -82,6 +85,17 @@ def test_what_a_midtrain_refuses(fields: dict[str, object], said: str) -> None:
 def test_a_merge_of_nothing_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(LabError):
         Merge(**fields)
+
+
+def test_the_documented_files_are_recipes(tmp_path: Path) -> None:
+    """The one that is written by hand, and the one that Python writes of a run's checkpoints."""
+    text = (Path(__file__).parents[2] / "docs" / "midtraining.md").read_text(encoding="utf-8")
+    (by_hand,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "merge.json").write_text(by_hand)
+    assert load_recipe(tmp_path / "merge.json") == Merge(models=("runs/one/model", "runs/other/model"), average="ema", decay=0.5)  # fmt: skip
+    of_a_run = Merge(models=(RUN,), steps=(8000, 9000))
+    of_a_run.save(tmp_path / "merge.json")
+    assert load_recipe(tmp_path / "merge.json") == of_a_run
 
 
 @given(st.integers(2, 9), st.floats(0, 0.99))

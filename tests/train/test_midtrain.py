@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lablib.data import PackedDataset
 from lablib.data.loader import IGNORED
-from lablib.explorers.monitor import kept_and_learned
+from lablib.explorers.monitor import kept_and_learned, sides
 from lablib.models.merge import Shards
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Merge, Midtrain, Mixture, Optimizer, Parallelism
@@ -41,8 +41,10 @@ def test_replay_keeps_what_the_model_knew(made: Made) -> None:
     assert kept[0]["loss_old"] == lost[0]["loss_old"] == pytest.approx(made.run.rows("eval")[-1]["loss.old"], abs=1e-6)
     assert max(rows[-1]["loss_new"] - rows[0]["loss_new"] for rows in (kept, lost)) < -0.3
     assert lost[-1]["loss_old"] - lost[0]["loss_old"] > 4 * max(0.02, kept[-1]["loss_old"] - kept[0]["loss_old"])
-    assert kept_and_learned(kept)[0].startswith(f"Held-out loss: new mixture {kept[0]['loss_new']:.3f} → ")
-    assert not kept_and_learned(made.run.rows("eval"))
+    assert not sides(made.run.rows("eval"))
+    (new, old), (told,) = sides(kept).values(), kept_and_learned(sides(kept))
+    assert new == (kept[0]["loss_new"], kept[-1]["loss_new"])
+    assert told == f"Held-out loss: new mixture {new[0]:.3f} → {new[1]:.3f}, old mixture {old[0]:.3f} → {old[1]:.3f}."
     assert kept[-1]["loss_old"] == kept[-1]["loss.old"] and kept[-1]["loss_new"] == kept[-1]["loss.new"]
 
 
