@@ -37,6 +37,12 @@ class Start:
         """Whether the optimiser's state is there too."""
         return (self.folder / MARKER).is_file()
 
+    @property
+    def updates(self) -> int:
+        """Updates that the optimiser has made, those of its own start among them; 0 where it begins anew."""
+        marker = read_marker(self.folder) if self.is_checkpoint else {"step": 0}
+        return int(marker.get("updates", marker["step"]))
+
     def check(self, tokenizer: Path) -> None:
         """Raises `LabError` unless the model learned from the very tokenizer in the folder `tokenizer`."""
         expected = vocabulary(self.folder) if self.is_checkpoint else _config(self.folder).get("tokenizer_hash")
@@ -66,7 +72,7 @@ class Start:
             load_tensors(tensors_of(model, optimizer), self.folder)
         except (CheckpointException, RuntimeError, ValueError) as error:
             raise _another_shape(self.folder, f"or its optimizer.kind: {str(error).splitlines()[0]}") from None
-        set_step(optimizer, read_marker(self.folder)["step"])
+        set_step(optimizer, self.updates)
 
 
 def find_start(recipe: Pretrain, run: Recorder) -> str:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Pretrain, Ref, load_recipe
+from lablib.specs.batching import BatchRamp
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
+from lablib.specs.recipe import MuP
 from lablib.specs.rope import ntk_theta, stretched
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, head_dim=16, ffn=128, vocab=512, max_seq_len=64)
@@ -29,6 +31,26 @@ def test_annealing_takes_fifteen_percent_of_all_tokens_and_decays_over_all_of_it
     assert made.optimizer.learning_rate == PARENT.optimizer.learning_rate
     with pytest.raises(LabError, match="share=1"):
         anneal(PARENT, RUN, NEW, share=1)
+
+
+def test_a_checkpoint_inside_a_growing_batch_has_read_less_than_whole_batches() -> None:
+    """1,000 steps of which 489 read 1,024 tokens each and 245 read 2,048."""
+    ramped = PARENT.replace(batch_ramp=BatchRamp(start=1024, tokens=1_000_000))
+    read = 489 * 1024 + 245 * 2048 + 266 * 4096
+    assert anneal(ramped, RUN, NEW, from_step=1000).tokens == round(read * 0.15 / 0.85)
+
+
+def test_scaled_rates_stay_scaled() -> None:
+    tuned = MuP(hidden=32)
+    assert anneal(PARENT.replace(mup=tuned), RUN, NEW).mup == tuned
+
+
+def test_what_is_left_out_of_a_setting_is_as_its_kind_has_it() -> None:
+    common = {"model": MODEL, "start": RUN, "tokens": "1M", "seq_len": 64, "batch_tokens": 4096}
+    gentle = Midtrain(kind="continue", optimizer={"weight_decay": 0.05}, **common)
+    assert gentle.optimizer.learning_rate == pytest.approx(3e-5) and gentle.optimizer.weight_decay == 0.05
+    shaped = Midtrain(schedule={"shape": "1-sqrt"}, **common)
+    assert (shaped.schedule.shape, shaped.schedule.warmup, shaped.schedule.decay) == ("1-sqrt", 0, 1)
 
 
 def test_a_new_domain_takes_a_tenth_of_the_rate_and_a_fifth_of_the_old_mixture() -> None:

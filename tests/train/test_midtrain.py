@@ -61,6 +61,15 @@ def test_it_stops_and_goes_on_bit_for_bit(made: Made) -> None:
     assert read["tokens.old"] == 0.25 * 6 * BATCH * SEQ_LEN == read["tokens.new"] / 3
 
 
+def test_from_a_checkpoint_it_goes_on_bit_for_bit_too(made: Made) -> None:
+    """The optimiser has made more updates than this run: those count in its correction of young moments."""
+    wanted = anneal(made.parent, made.run.model, OLD.replace(max_epochs=50), from_step=20, tokens=6 * BATCH * SEQ_LEN)
+    whole, path = made.train(wanted), new_run(made.root, wanted)
+    attempt(Job(path, wanted, signal_after=(3, STOP)))
+    attempt(Job(path, wanted))
+    assert curve(path) == curve(whole.path)
+
+
 def test_annealing_goes_on_from_a_checkpoint(made: Made) -> None:
     """Its first batch is read by the weights of step 20 (put together and run by transformers alone), at the peak rate that
     the stable phase had, which then falls to nothing."""
