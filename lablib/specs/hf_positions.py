@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lablib.specs.errors import LabError
+from lablib.specs.families import FAMILIES, Traits
 from lablib.specs.rope import RopeScaling
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ _OWN: dict[str, tuple[str, ...]] = {
 """The settings of each kind that a `RopeScaling` carries."""
 _USUAL = {"beta_fast": 32, "beta_slow": 1, "truncate": True}
 """What others must be where they are given at all: transformers' defaults for YaRN."""
-_HALF = ("bamba", "nemotron", "glm4_moe")
-"""Families whose heads turn half of their features."""
 _LOCAL = {"rope_theta": 10000.0, "rope_type": "default"}
 """Gemma 3's windowed layers."""
 
@@ -49,7 +48,7 @@ def positions(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
 
 def _refuse_others(config: dict[str, Any], given: dict[str, Any], rope: dict[str, Any], kind: str) -> None:
     family = config.get("model_type")
-    usual = {**_USUAL, "partial_rotary_factor": 0.5 if family in _HALF else 1.0, "type": kind}
+    usual = {**_USUAL, "partial_rotary_factor": FAMILIES.get(str(family), Traits()).turned, "type": kind}
     told = {"partial_rotary_factor": config.get("partial_rotary_factor"), **rope}
     wrong = {
         name: value for name, value in told.items() if name not in _OWN[kind] and value not in (None, usual.get(name))
@@ -69,6 +68,6 @@ def rope_parameters(model: ModelSpec) -> dict[str, Any]:
         rope |= {"original_max_position_embeddings": scaling.original} if scaling.kind != "linear" else {}
         more = ((name, getattr(scaling, name)) for name in _OWN[scaling.kind][2:])
         rope |= {name: value for name, value in more if value is not None}
-    if model.family in _HALF:
-        rope["partial_rotary_factor"] = 0.5
+    if model.traits.turned < 1:
+        rope["partial_rotary_factor"] = model.traits.turned
     return {"full_attention": rope, "sliding_attention": dict(_LOCAL)} if model.family == "gemma3" else rope

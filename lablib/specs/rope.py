@@ -36,9 +36,9 @@ class RopeScaling(Spec):
     mscale_all_dim: float | None = None
 
 
-def ntk_theta(theta: float, factor: float, head_dim: int) -> float:
-    """theta·factor^(d / (d - 2)): the NTK-aware base (arXiv 2309.00071 §3.1) for d rotary features of a head."""
-    return float(theta * factor ** (head_dim / (head_dim - 2)))
+def ntk_theta(theta: float, factor: float, turned: int) -> float:
+    """theta·factor^(d / (d - 2)): the NTK-aware base (arXiv 2309.00071 §3.1) where d features of a head are `turned`."""
+    return float(theta * factor ** (turned / (turned - 2)))
 
 
 def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, theta: float | None = None) -> ModelSpec:
@@ -61,7 +61,7 @@ def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, the
         raise LabError("method='none' leaves positions as they were; give theta, a larger base, or another method")
     base = theta or model.rope_theta
     if method == "ntk":
-        base = ntk_theta(base, seq_len / trained, model.head_dim)
+        base = ntk_theta(base, seq_len / trained, round(model.head_dim * model.traits.turned))
     scaling = None
     if method in ("linear", "yarn"):
         original = model.rope_scaling.original if model.rope_scaling else trained

@@ -149,6 +149,11 @@ def test_ntk_is_transformers_dynamic_base_at_that_length() -> None:
     torch.testing.assert_close(frequencies(longer)[:-1], wanted)
     ends = plain(longer.rope_theta) / plain(MODEL.rope_theta)
     assert float(ends[0]) == pytest.approx(1) and float(ends[-1]) == pytest.approx(1 / 4)
+    half = ModelSpec(family="nemotron", layers=2, hidden=64, heads=2, ffn=128, vocab=512, max_seq_len=64)
+    config = half.to_hf()
+    config.rope_parameters = {**config.rope_parameters, "rope_type": "dynamic", "factor": 1.0}
+    wanted, _ = ROPE_INIT_FUNCTIONS["dynamic"](config, "cpu", seq_len=256)
+    torch.testing.assert_close(frequencies(stretched(half, 64, 256, "ntk"))[:-1], wanted)
     assert ntk_theta(1e4, 4, 16) == pytest.approx(1e4 * 4 ** (16 / 14))
 
 
