@@ -26,7 +26,7 @@ from lablib.runs import Recorder
 from lablib.specs import LabError, Merge, Ref
 
 FILE_BYTES = 2**30
-"""Largest safetensors file that is written; all of it is in memory once."""
+"""Largest safetensors file that is written, but for one larger tensor; all of it is in memory once."""
 _WEIGHT_FILES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
 _WEIGHTS = "model."
 """What a checkpoint's names of weights begin with; the optimiser's state has other names."""
@@ -70,7 +70,7 @@ def average(sources: Sources, like: Path, target: Path, heed: Callable[[], None]
     """Write Σ wᵢ·modelᵢ to the model folder `target`, with the config and tokenizer of the folder `like`.
 
     Sums are in fp64 and written in the type that was read; what is no floating-point number is the last source's. Memory
-    holds a file of at most `FILE_BYTES` and one tensor of two sources. `heed` is called before each tensor; what it raises ends
+    holds a file of at most `FILE_BYTES` (or one tensor), and of the tensor at hand the sum and one summand in fp64. `heed` is called before each tensor; what it raises ends
     the work. Raises `LabError` where names or shapes differ, or tokenizers.
     """
     if not sources.are_checkpoints:
