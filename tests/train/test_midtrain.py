@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,11 @@ from lablib.specs import LabError, Merge, Midtrain, Mixture, Optimizer, Parallel
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
 from lablib.stages import execute
+from lablib.train.distributed import joined
+from lablib.train.optimizer import set_learning_rate
+from lablib.train.pretrain import assemble
+from lablib.train.source import find_source
+from lablib.train.step import Stepper
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +74,32 @@ def test_from_a_checkpoint_it_goes_on_bit_for_bit_too(made: Made) -> None:
     attempt(Job(path, wanted, signal_after=(3, STOP)))
     attempt(Job(path, wanted))
     assert curve(path) == curve(whole.path)
+
+
+@pytest.mark.parametrize("from_step", [None, 20])
+def test_a_spike_before_the_first_checkpoint_goes_back_to_where_it_began(made: Made, from_step: int | None) -> None:
+    """Weights and the optimiser's state, its count of updates too."""
+    wanted = anneal(made.parent, made.run.model, OLD.replace(max_epochs=50), from_step=from_step, tokens=256)
+    run = Recorder(new_run(made.root, wanted))
+    with joined(1) as world:
+        source = find_source(wanted, run, world)
+        assert source is not None
+        parts = assemble(wanted, run, world, source)
+    held = partial(_held, parts.stepper)
+    before = held()
+    set_learning_rate(parts.stepper.optimizer, 1e-2)
+    parts.stepper(parts.batches.at(0))
+    assert not torch.equal(held()["lm_head.weight"], before["lm_head.weight"])
+    parts.restart()
+    after = held()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def _held(stepper: Stepper) -> dict[str, torch.Tensor]:
+    found = {name: weight.detach().clone() for name, weight in stepper.model.named_parameters()}
+    for number, state in enumerate(stepper.optimizer.state.values()):
+        found |= {f"{number}.{name}": tensor.clone() for name, tensor in state.items()}
+    return found
 
 
 def test_annealing_goes_on_from_a_checkpoint(made: Made) -> None:
