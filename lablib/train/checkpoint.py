@@ -51,13 +51,17 @@ class Position:
 
 def tensors_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
     """Weights, persistent buffers and the optimiser's state by name, as the live tensors; what is missing begins fresh."""
-    kept = set(model.state_dict())
-    weights = dict(model.named_parameters())
-    found: Tensors = {f"model.{name}": weight for name, weight in weights.items()}
-    found |= {f"model.{name}": buffer for name, buffer in model.named_buffers() if name in kept}
-    for name, weight in weights.items():
+    found = weights_of(model)
+    for name, weight in model.named_parameters():
         found |= {f"{moment}.{name}": tensor for moment, tensor in moments(optimizer, weight).items()}
     return found
+
+
+def weights_of(model: torch.nn.Module) -> Tensors:
+    """Weights and persistent buffers by their names in a checkpoint."""
+    kept = set(model.state_dict())
+    found: Tensors = {f"model.{name}": weight for name, weight in model.named_parameters()}
+    return found | {f"model.{name}": buffer for name, buffer in model.named_buffers() if name in kept}
 
 
 class _Unwritten(Exception):

@@ -14,11 +14,13 @@ from transformers import AutoModelForCausalLM
 from lablib.data.tokenizer import require
 from lablib.models.checkpoints import MARKER, checkpoint, read_marker, vocabulary
 from lablib.models.load import input_model
+from lablib.models.merge import Shards
+from lablib.models.seeded import skeleton
 from lablib.plan.resolve import model_of
 from lablib.runs import Recorder
 from lablib.specs import LabError, Midtrain, ModelSpec, Pretrain, Ref
 from lablib.specs.hf_positions import positions
-from lablib.train.checkpoint import tensors_of
+from lablib.train.checkpoint import tensors_of, weights_of
 from lablib.train.rules.base import set_step
 from lablib.train.sharded import load_tensors
 
@@ -87,6 +89,7 @@ def find_start(recipe: Pretrain, run: Recorder) -> str:
     parent = run.path.parent / recipe.start.run
     folder = checkpoint(parent, recipe.from_step, recipe.start.science)
     _check_positions(recipe, model_of(recipe.start, run.path.parent).to_hf().to_dict(), folder)
+    _check_names(recipe.model, folder)
     return str(run.input(folder))
 
 
@@ -95,6 +98,12 @@ def _check_positions(recipe: Midtrain, config: dict[str, Any], folder: Path) -> 
     own, wanted = _turns(config), _turns(recipe.model.to_hf().to_dict())
     if own != wanted and recipe.kind != "extend":
         raise LabError(f"model: {folder} has rotary positions {own}, the recipe's model {wanted}; give the model that it was made with (ModelSpec.from_hf), or kind='extend' to change them")  # fmt: skip
+
+
+def _check_names(spec: ModelSpec, folder: Path) -> None:
+    """A checkpoint gives what it is asked for: layers that it has beyond the recipe's would be lost in silence."""
+    if different := set(weights_of(skeleton(spec))) ^ set(Shards(folder).names()):
+        raise _another_shape(folder, min(different).removeprefix("model."))
 
 
 def _turns(config: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -143,9 +144,9 @@ def test_the_optimiser_comes_along_from_a_checkpoint(made: Made) -> None:
 
 
 def test_a_model_of_another_shape_is_refused(made: Made) -> None:
-    wider = made.parent.model.replace(ffn=192)
-    for from_step in (None, 20):
-        wanted = anneal(made.parent, made.run.model, OLD, model=wider, from_step=from_step, tokens=256)
+    wider, lower = made.parent.model.replace(ffn=192), made.parent.model.replace(layers=1)
+    for from_step, other in product((None, 20), (wider, lower)):
+        wanted = anneal(made.parent, made.run.model, OLD, model=other, from_step=from_step, tokens=256)
         with pytest.raises(LabError, match="has not the shape of the recipe's model"):
             made.train(wanted)
 
