@@ -78,9 +78,13 @@ def _item(wanted: Needle, length: int, tokenizer: Any, depth: float, number: int
 
 
 def find(model: PreTrainedModel, tokenizer: Any, items: list[Hidden], wanted: Needle, report: Callable[[int], None] = lambda done: None) -> list[str]:  # fmt: skip
-    """The model's greedy answers; `report` gets the number done."""
+    """The model's greedy answers; `report` gets the number done. Raises `LabError` for a model that has learned its positions one
+    by one and has no more of them."""
+    longest, known = max(len(item.ids) for item in items), getattr(model.config, "n_positions", None)
+    if known is not None and longest + wanted.max_new_tokens > known:
+        raise LabError(f"needle.lengths: {longest + wanted.max_new_tokens} tokens are more than the model's {known} learned positions; give shorter ones")  # fmt: skip
     settings = generation_settings(tokenizer, wanted.max_new_tokens)
-    batch = max(1, _TOKENS // max(len(item.ids) for item in items))
+    batch = max(1, _TOKENS // longest)
     return generate(model, tokenizer, [item.ids for item in items], settings, batch, report)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -92,7 +92,7 @@ class Monitor:
             tables=(*(() if read is None else (read,)), *self.wall(state)),
             notes=(
                 *healed(healing),
-                *kept_and_learned(heldout),
+                *kept_and_learned(sides(heldout)),
                 *domains.repeats(frames),
                 *_notes(run, state, frames),
                 *_spent(train),
@@ -114,13 +114,19 @@ def healed(events: list[dict[str, Any]]) -> list[str]:
     return [*told, f"Steps whose loss or gradient was not finite, and which made no update: {passed}."] if passed else told  # fmt: skip
 
 
-def kept_and_learned(heldout: list[dict[str, Any]]) -> list[str]:
-    """What a run with replay has learned of its new mixture, and kept of the old one, since before its first step."""
+def sides(heldout: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Held-out loss of a run with replay on its "new" and "old" mixture: at the first and the last time that both
+    were a number; {} for others."""
     known = [row for row in heldout if row.get("loss_old") is not None and row.get("loss_new") is not None]
     if len(known) < 2:
-        return []
-    told = (f"{name} mixture {known[0][key]:.3f} → {known[-1][key]:.3f}" for name, key in (("new", "loss_new"), ("old", "loss_old")))  # fmt: skip
-    return [f"Held-out loss: {', '.join(told)}."]
+        return {}
+    return {name: (known[0][f"loss_{name}"], known[-1][f"loss_{name}"]) for name in ("new", "old")}
+
+
+def kept_and_learned(losses: Mapping[str, Sequence[float]]) -> list[str]:
+    """What a run has learned of its new mixture, and kept of the old one (`sides`), in a sentence."""
+    told = (f"{name} mixture {before:.3f} → {after:.3f}" for name, (before, after) in losses.items())
+    return [f"Held-out loss: {', '.join(told)}."] if losses else []
 
 
 def _sentence(event: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from lablib.runs import Recorder
 from lablib.specs import LabError, Merge, Ref
 
 FILE_BYTES = 2**30
-"""Largest safetensors file that is written; all of it is in memory once."""
+"""Largest safetensors file that is written, but for one larger tensor; all of it is in memory once."""
+_WEIGHT_FILES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
 _WEIGHTS = "model."
 """What a checkpoint's names of weights begin with; the optimiser's state has other names."""
 
@@ -40,30 +41,51 @@ class Sources:
     are_checkpoints: bool = False
 
 
+class Stopped(Exception):
+    """The job was asked to stop; nothing is kept, the average begins again."""
+
+
 def merge(recipe: Merge, run: Recorder) -> None:
-    """Write the average as the artefact "model". Raises `LabError` where shapes or tokenizers differ, or an input is missing."""
+    """Write the average as the artefact "model"; where the run is asked to stop, between two tensors, it returns without one.
+    Raises `LabError` where shapes or tokenizers differ, or an input is missing."""
     torch.set_num_threads(recipe.threads)
     whole = [input_model(run, model) for model in recipe.models]
     folders = [run.input(folder) for folder in _checkpoints(recipe, run)] or whole
     target = run.path / "model"
-    average(Sources(tuple(folders), recipe.weights, bool(recipe.steps)), whole[-1], target)
+    try:
+        average(Sources(tuple(folders), recipe.weights, bool(recipe.steps)), whole[-1], target, lambda: _heed(run))
+    except Stopped:
+        run.event("stopping", at="merging")
+        return
     run.note(merge={"weights": list(recipe.weights), "of": [str(folder) for folder in folders]})
     run.artefact("model", target, kind="model")
 
 
-def average(sources: Sources, like: Path, target: Path) -> Path:
+def _heed(run: Recorder) -> None:
+    if run.stop_requested:
+        raise Stopped
+
+
+def average(sources: Sources, like: Path, target: Path, heed: Callable[[], None] = lambda: None) -> Path:
     """Write Σ wᵢ·modelᵢ to the model folder `target`, with the config and tokenizer of the folder `like`.
 
     Sums are in fp64 and written in the type that was read; what is no floating-point number is the last source's. Memory
-    holds a file of at most `FILE_BYTES` and one tensor of two sources. Raises `LabError` where names or shapes differ, or tokenizers.
+    holds a file of at most `FILE_BYTES` (or one tensor), and of the tensor at hand the sum and one summand in fp64. `heed` is called before each tensor; what it raises ends
+    the work. Raises `LabError` where names or shapes differ, or tokenizers.
     """
-    aside = target.with_name(f".{target.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(like, aside, ignore=shutil.ignore_patterns("*.safetensors", "*.index.json"))
     if not sources.are_checkpoints:
         _same_tokenizers(sources.folders)
-    _write(_averaged(sources), aside)
-    replace_folder(aside, target)
+    aside = target.with_name(f".{target.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        for file in like.iterdir():
+            if file.is_file() and file.suffix not in _WEIGHT_FILES and not file.name.endswith(".index.json"):
+                shutil.copy(file, aside)
+        _write(_averaged(sources, heed), aside)
+        replace_folder(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return target
 
 
@@ -80,7 +102,7 @@ def _same_tokenizers(folders: tuple[Path, ...]) -> None:
         raise LabError(f"models: {', '.join(map(str, folders))} learned from different tokenizers: their embeddings do not mean the same; merge models of one tokenizer")  # fmt: skip
 
 
-def _averaged(sources: Sources) -> Iterator[tuple[str, torch.Tensor]]:
+def _averaged(sources: Sources, heed: Callable[[], None]) -> Iterator[tuple[str, torch.Tensor]]:
     with ExitStack() as stack:
         opened: list[Tensors] = [
             Shards(folder) if sources.are_checkpoints else Files(folder, stack) for folder in sources.folders
@@ -90,6 +112,7 @@ def _averaged(sources: Sources) -> Iterator[tuple[str, torch.Tensor]]:
             if different := set(one.names()) ^ set(names):
                 raise LabError(f"models: {folder} and {sources.folders[-1]} differ in {sorted(different)[0]}; merge models of one shape")  # fmt: skip
         for name in names:
+            heed()
             yield name.removeprefix(_WEIGHTS) if sources.are_checkpoints else name, _mean(name, opened, sources)
 
 

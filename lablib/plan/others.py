@@ -186,10 +186,14 @@ def export(recipe: Export, machine: Machine, root: Path | None) -> Work:
 
 
 def merge(recipe: Merge, machine: Machine, root: Path | None) -> Work:
-    """Read every model, a tensor at a time, and write one; memory holds a file of the result."""
-    params = count(model_of(recipe.models[-1], root))
-    whole = 4 * params.total
-    parts = {"params": min(whole, MERGED_FILE) / GIB, "overhead": machine.efficiency.reserve_gib}
+    """Read every model, a tensor at a time, and write one; memory holds a file of the result, and a tensor's sum and one summand
+    in fp64."""
+    model = model_of(recipe.models[-1], root)
+    params = count(model)
+    experts = 2 * model.moe.experts * model.moe.expert_ffn if model.moe else 0
+    whole, largest = 4 * params.total, model.hidden * max(model.vocab, model.ffn, experts)
+    held = min(whole, max(MERGED_FILE, 4 * largest)) + 16 * largest
+    parts = {"params": held / GIB, "overhead": machine.efficiency.reserve_gib}
     return Work(
         steps=1,
         step_parts={"disk": (recipe.count + 1) * whole / work.DISK},

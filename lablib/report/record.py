@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lablib.explorers import Monitor
-from lablib.explorers.monitor import HEALING
+from lablib.explorers.monitor import HEALING, sides
 from lablib.explorers.planned import planned
 from lablib.report import contamination, scores, synthetic
 from lablib.runs import Run
@@ -47,6 +47,7 @@ def _run(run: Run) -> RunRecord:
         "planned": asdict(planned(run)),
         "outcome": asdict(run.outcome),
         "frames": dict(Monitor(run).view().frames),
+        "sides": sides(run.rows("eval")),
         "manifest": run.manifest,
         "artefacts": [asdict(item) for item in run.artefacts.values()],
         "events": [event for event in run.events() if event["kind"] in SHOWN_EVENTS],

@@ -22,6 +22,8 @@ class Traits(NamedTuple):
     """Which of moe, mla and ssm a member has."""
     gated: bool = True
     positions: Positions = "rope"
+    turned: float = 1.0
+    """Share of a head's features that rotary positions turn."""
     tied: bool = False
     bias: Literal["none", "free", "always"] = "free"
     """Whether attention's projections have biases; "free" leaves it to the model."""
@@ -54,12 +56,12 @@ FAMILIES: dict[str, Traits] = {
     "gemma3": Traits(tied=True, norms=4, qk_norm=True, windows="mixed"),
     "olmo2": Traits(qk_norm=True, qk_norm_wide=True),
     "gpt2": Traits(gated=False, positions="learned", tied=True, mlp_bias=True, norm_vectors=2),
-    "nemotron": Traits(gated=False, norm_vectors=2),
+    "nemotron": Traits(gated=False, turned=0.5, norm_vectors=2),
     "qwen3_moe": Traits(("moe",), qk_norm=True),
     "mixtral": Traits(("moe",), bias="none", windows="all"),
-    "glm4_moe": Traits(("moe",), output_bias=False, qk_norm_free=True, shared=True),
+    "glm4_moe": Traits(("moe",), turned=0.5, output_bias=False, qk_norm_free=True, shared=True),
     "deepseek_v3": Traits(("moe", "mla"), shared=True),
-    "bamba": Traits(("ssm",)),
+    "bamba": Traits(("ssm",), turned=0.5),
 }
 
 

@@ -13,7 +13,7 @@ from lablib.specs.recipe import Optimizer
 from lablib.specs.recipes import Pretrain
 from lablib.specs.rope import Stretch, stretched
 
-_PASSED_ON = ("model", "data", "mixture", "seq_len", "batch_tokens", "optimizer", "recompute", "precision", "compile",
+_PASSED_ON = ("model", "data", "mixture", "seq_len", "batch_tokens", "optimizer", "mup", "recompute", "precision", "compile",
               "cross_entropy", "z_loss", "offload", "reduce_dtype", "document_mask", "stability", "eval_tokens",
               "parallelism", "threads", "seed")  # fmt: skip
 
@@ -28,7 +28,7 @@ def anneal(parent: Pretrain, start: ModelInput, mixture: Mixture | Curriculum, s
     if not 0 < share < 1:
         raise LabError(f"share={share}: annealing takes a share between 0 and 1 of all tokens, usually {ANNEAL}")
     step = changes.get("from_step")
-    before = step * parent.step_tokens if step else parent.tokens
+    before = parent.cut.before(step) if step else parent.tokens
     tokens = max(1, round(before * share / (1 - share)))
     return _further(parent, {"kind": "anneal", "start": start, "mixture": mixture, "tokens": tokens, **changes})
 

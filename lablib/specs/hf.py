@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lablib.specs.errors import LabError
 from lablib.specs.families import FAMILIES
+from lablib.specs.hf_positions import positions, rope_parameters
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
-from lablib.specs.rope import RopeScaling
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -80,13 +80,14 @@ def from_hf(source: Any) -> ModelSpec:
     fields = {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
     if family == "gpt2":
         fields.setdefault("ffn", 4 * config["n_embd"])
+    theta, scaling = positions(config)
     return ModelSpec(
         family=family,
         **fields,
         **_windows(config, family),
         head_dim=_head_dim(config),
-        rope_theta=float(_rope(config).get("rope_theta") or config.get("rope_theta") or 10000.0),
-        rope_scaling=_rope_scaling(config),
+        rope_theta=theta,
+        rope_scaling=scaling,
         moe=_moe(config),
         mla=MLA(**{name: config.get(name) for name in _MLA}) if family == "deepseek_v3" else None,
         ssm=_ssm(config),
@@ -101,22 +102,6 @@ def _names(family: str) -> dict[str, str]:
     if FAMILIES[family].bias != "free":
         names.pop("attention_bias")
     return {**names, "qk_norm": "use_qk_norm"} if FAMILIES[family].qk_norm_free else names
-
-
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the rotary positions (of global layers), under both of the names that transformers has had for them."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return dict(rope.get("full_attention") or rope)
-
-
-def _rope_scaling(config: dict[str, Any]) -> RopeScaling | None:
-    rope = _rope(config)
-    kind = rope.get("rope_type") or rope.get("type")
-    if kind not in ("linear", "yarn") or config["model_type"] == "deepseek_v3":
-        return None
-    factor = float(rope["factor"])
-    original = rope.get("original_max_position_embeddings") or round(config["max_position_embeddings"] / factor)
-    return RopeScaling(kind=kind, factor=factor, original=original)
 
 
 def _windows(config: dict[str, Any], family: str) -> dict[str, int]:
@@ -210,20 +195,8 @@ def to_hf(model: ModelSpec) -> PretrainedConfig:
     if model.family == "gpt2":
         settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # transformers' default is GPT-2's 0.1
     else:
-        settings["rope_parameters"] = _rope_parameters(model)
+        settings["rope_parameters"] = rope_parameters(model)
     return AutoConfig.for_model(_MODEL_TYPES.get(model.family, model.family), **settings, **_special(model))
-
-
-def _rope_parameters(model: ModelSpec) -> dict[str, Any]:
-    rope: dict[str, Any] = {"rope_theta": model.rope_theta, "rope_type": "default"}
-    if scaling := model.rope_scaling:
-        rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
-        rope |= {"original_max_position_embeddings": scaling.original} if scaling.kind == "yarn" else {}
-    if model.family in ("bamba", "nemotron", "glm4_moe"):
-        rope["partial_rotary_factor"] = 0.5
-    if model.family == "gemma3":
-        return {"full_attention": rope, "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"}}
-    return rope
 
 
 def _refuse_what_cannot_be_built(model: ModelSpec) -> None:

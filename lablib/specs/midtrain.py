@@ -79,7 +79,9 @@ class Midtrain(Pretrain):
     @classmethod
     def _by_kind(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("kind", "anneal") in get_args(MidtrainKind):
-            return {**usual_settings(data.get("kind", "anneal")), **data}
+            usual = usual_settings(data.get("kind", "anneal"))
+            partly = {name: {**value, **data[name]} for name, value in usual.items() if isinstance(value, dict) and isinstance(data.get(name), dict)}  # fmt: skip
+            return {**usual, **data, **partly}
         return data
 
     @model_validator(mode="after")

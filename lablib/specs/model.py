@@ -132,8 +132,8 @@ class ModelSpec(Spec):
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs of features")
-        if self.rope_scaling and (self.positions != "rope" or self.mla):
-            raise ValueError(f"rope_scaling: family={self.family!r} has no rotary positions that the lab can stretch")
+        if self.rope_scaling and self.positions != "rope":
+            raise ValueError(f"rope_scaling: family={self.family!r} has no rotary positions to stretch")
         for part in ("moe", "mla", "ssm"):
             has, family = getattr(self, part) is not None, members(part)
             if has != (self.family in family):

@@ -30,6 +30,7 @@ OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion"
 LATER: dict[str, dict[str, Any]] = {
     "": {"z_loss": 0.0, "mup": None, "synthetic": None, "needle": None, "batch_ramp": None},
     "model": {"rope_scaling": None},
+    "model.rope_scaling": {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "mscale": None, "mscale_all_dim": None},
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},
     "clean": {"max_profanity": None},
@@ -79,7 +80,7 @@ class Recipe(Spec):
         """What `science_hash` is the hash of."""
         data: dict[str, Any] = _science(self.model_dump(mode="json", exclude=set(self.EXECUTION)))
         for place, (field, usual) in ((place, later) for place, fields in LATER.items() for later in fields.items()):
-            within = data if not place else data.get(place)
+            within = _within(data, place)
             if isinstance(within, dict) and field in within and within[field] == usual:
                 within.pop(field, None)
         return data
@@ -115,6 +116,12 @@ class Shared(Recipe):
             return [self]
         others = range(1, self.tasks)
         return [self, *(self.replace(task=number, name=f"{self.name}-task-{number}") for number in others)]
+
+
+def _within(data: Any, place: str) -> Any:
+    for name in filter(None, place.split(".")):
+        data = data.get(name) if isinstance(data, dict) else None
+    return data
 
 
 def _science(value: Any) -> Any:

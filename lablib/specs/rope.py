@@ -22,15 +22,23 @@ often it turned in the trained length, and sharper attention (arXiv 2309.00071).
 class RopeScaling(Spec):
     """How transformers stretches a model's rotary positions over `factor` times the length of its pretraining."""
 
-    kind: Literal["linear", "yarn"]
+    kind: Literal["linear", "yarn", "llama3"]
+    """llama3: slow pairs of features divided by the factor, fast ones left, those between blended (Llama 3.1)."""
     factor: float = Field(ge=1)
     original: Count
     """Tokens of the sequences that the model was pretrained on."""
+    low_freq_factor: float = Field(default=1.0, gt=0)
+    """Of "llama3": pairs that turn less often in `original` tokens are the slow ones."""
+    high_freq_factor: float = Field(default=4.0, gt=0)
+    """Of "llama3": pairs that turn more often are the fast ones."""
+    mscale: float | None = None
+    """Of "yarn" in DeepSeek's models, which sharpen attention by it and `mscale_all_dim` (arXiv 2405.04434 §3.1.4)."""
+    mscale_all_dim: float | None = None
 
 
-def ntk_theta(theta: float, factor: float, head_dim: int) -> float:
-    """theta·factor^(d / (d - 2)): the NTK-aware base (arXiv 2309.00071 §3.1) for d rotary features of a head."""
-    return float(theta * factor ** (head_dim / (head_dim - 2)))
+def ntk_theta(theta: float, factor: float, turned: int) -> float:
+    """theta·factor^(d / (d - 2)): the NTK-aware base (arXiv 2309.00071 §3.1) where d features of a head are `turned`."""
+    return float(theta * factor ** (turned / (turned - 2)))
 
 
 def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, theta: float | None = None) -> ModelSpec:
@@ -45,13 +53,15 @@ def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, the
         raise LabError(
             f"family={model.family!r} has no rotary positions that the lab can stretch; train at seq_len={trained}"
         )
+    if model.rope_scaling and model.rope_scaling.kind == "llama3":
+        raise LabError(f"method={method!r}: the model's positions are stretched as Llama 3.1's; the lab trains it as it is, at up to {model.max_seq_len} tokens, and cannot stretch it further")  # fmt: skip
     if method in ("none", "ntk") and model.rope_scaling:
         raise LabError(f"method={method!r}: the model's positions are stretched by {model.rope_scaling.kind} already; go on with that")  # fmt: skip
     if method == "none" and theta is None:
         raise LabError("method='none' leaves positions as they were; give theta, a larger base, or another method")
     base = theta or model.rope_theta
     if method == "ntk":
-        base = ntk_theta(base, seq_len / trained, model.head_dim)
+        base = ntk_theta(base, seq_len / trained, round(model.head_dim * model.traits.turned))
     scaling = None
     if method in ("linear", "yarn"):
         original = model.rope_scaling.original if model.rope_scaling else trained

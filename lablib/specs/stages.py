@@ -53,8 +53,8 @@ def load_recipe(path: str | Path) -> AnyRecipe:
     path = Path(path)
     if not path.is_file():
         raise LabError(f"There is no recipe file {path}; give the path of a .toml or .json recipe")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
         raise LabError(f"{path} cannot be read: {error}") from None

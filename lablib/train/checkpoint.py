@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,13 +51,17 @@ class Position:
 
 def tensors_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
     """Weights, persistent buffers and the optimiser's state by name, as the live tensors; what is missing begins fresh."""
-    kept = set(model.state_dict())
-    weights = dict(model.named_parameters())
-    found: Tensors = {f"model.{name}": weight for name, weight in weights.items()}
-    found |= {f"model.{name}": buffer for name, buffer in model.named_buffers() if name in kept}
-    for name, weight in weights.items():
+    found = weights_of(model)
+    for name, weight in model.named_parameters():
         found |= {f"{moment}.{name}": tensor for moment, tensor in moments(optimizer, weight).items()}
     return found
+
+
+def weights_of(model: torch.nn.Module) -> Tensors:
+    """Weights and persistent buffers by their names in a checkpoint."""
+    kept = set(model.state_dict())
+    found: Tensors = {f"model.{name}": weight for name, weight in model.named_parameters()}
+    return found | {f"model.{name}": buffer for name, buffer in model.named_buffers() if name in kept}
 
 
 class _Unwritten(Exception):
@@ -67,17 +72,25 @@ class Checkpoints:
     """The checkpoints of one run folder."""
 
     def __init__(
-        self, folder: Path, world: World, keep: int, back: int = 0, every: int | None = None, beside: bool = False
-    ) -> None:
-        """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`.
+        self, folder: Path, world: World, keep: int, back: int = 0, every: int | None = None, beside: bool = False, before: int = 0
+    ) -> None:  # fmt: skip
+        """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`;
+        `before` is updates that the optimiser has made before the first step.
 
         With `beside` the state is copied to the host and written in a thread while the training goes on, one checkpoint at a
         time; every rank builds this object then.
         """
-        self.folder, self.world, self.keep, self.back, self.every = folder, world, keep, back, every
+        self.folder, self.world, self.keep, self.back, self.every, self.before = (
+            folder,
+            world,
+            keep,
+            back,
+            every,
+            before,
+        )
         self._beside = Beside() if beside else None
         self._writers = world.apart() if beside else world
-        self._news: list[tuple[int, Path]] = []
+        self._news: deque[tuple[int, Path]] = deque()
         self._held: dict[int, float] = {}
         self._published = -1
         """Step of the newest checkpoint that this run stands on; later ones are torn or of a path that was left."""
@@ -99,7 +112,7 @@ class Checkpoints:
         tensors, random = settled(tensors_of(model, optimizer), copied=self._beside is not None), rng.capture()
 
         def write() -> None:
-            self._save(target, tensors, random, {**asdict(at), "layout": layout})
+            self._save(target, tensors, random, {**asdict(at), "updates": self.before + at.step, "layout": layout})
 
         write() if self._beside is None else self._beside.begin(write)
         self._held[at.step] = time.perf_counter() - begun
@@ -127,7 +140,7 @@ class Checkpoints:
 
     def news(self) -> list[tuple[int, Path, float]]:
         """(Step, folder, seconds that training waited) of each checkpoint published since the last call, in order."""
-        found, self._news = self._news, []
+        found = [self._news.popleft() for _ in range(len(self._news))]  # the thread may add one meanwhile
         return [(step, path, self._held.pop(step)) for step, path in found]
 
     def _agreed(self, work: Callable[[], T]) -> T:
@@ -231,7 +244,7 @@ class Checkpoints:
         if marker["science"] != science:
             raise LabError(f"{path} was written by another recipe (science hash {marker['science']}, this one is {science}); submit the changed recipe as a new run")  # fmt: skip
         load_tensors(tensors_of(model, optimizer), path)
-        set_step(optimizer, marker["step"])
+        set_step(optimizer, self.before + marker["step"])
         own = path / f"random-{self.world.rank}.safetensors"
         if marker["processes"] == self.world.size:
             rng.restore(load_file(own))

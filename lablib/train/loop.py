@@ -122,6 +122,7 @@ def resume(recipe: Pretrain, run: Recorder, parts: Parts, begun: bool = False) -
 def go_back(recipe: Pretrain, run: Recorder, parts: Parts, spike: Spike) -> Position:
     """Rewind as the guard decides, and take up the run from there. Raises `LabError` where it gives up."""
     guard, checkpoints = parts.guard, parts.checkpoints
+    settle(run, parts)  # the same step may be saved again on the new path
     guard.respond(spike, checkpoints.steps(guard.valid), parts.stepper.model, checkpoints.whole)
     return resume(recipe, run, parts, begun=True)
 

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from lablib.data.tokenizer import require
 from lablib.models.checkpoints import MARKER, checkpoint, read_marker, vocabulary
 from lablib.models.load import input_model
+from lablib.models.merge import Shards
+from lablib.models.seeded import skeleton
+from lablib.plan.resolve import model_of
 from lablib.runs import Recorder
 from lablib.specs import LabError, Midtrain, ModelSpec, Pretrain, Ref
-from lablib.train.checkpoint import tensors_of
+from lablib.specs.hf_positions import positions
+from lablib.train.checkpoint import tensors_of, weights_of
 from lablib.train.rules.base import set_step
 from lablib.train.sharded import load_tensors
 
@@ -34,6 +38,12 @@ class Start:
     def is_checkpoint(self) -> bool:
         """Whether the optimiser's state is there too."""
         return (self.folder / MARKER).is_file()
+
+    @property
+    def updates(self) -> int:
+        """Updates that the optimiser has made, those of its own start among them; 0 where it begins anew."""
+        marker = read_marker(self.folder) if self.is_checkpoint else {"step": 0}
+        return int(marker.get("updates", marker["step"]))
 
     def check(self, tokenizer: Path) -> None:
         """Raises `LabError` unless the model learned from the very tokenizer in the folder `tokenizer`."""
@@ -64,28 +74,44 @@ class Start:
             load_tensors(tensors_of(model, optimizer), self.folder)
         except (CheckpointException, RuntimeError, ValueError) as error:
             raise _another_shape(self.folder, f"or its optimizer.kind: {str(error).splitlines()[0]}") from None
-        set_step(optimizer, read_marker(self.folder)["step"])
+        set_step(optimizer, self.updates)
 
 
 def find_start(recipe: Pretrain, run: Recorder) -> str:
     """The verified folder that `recipe` begins from, "" where it begins from nothing. Raises `LabError`."""
     if not isinstance(recipe, Midtrain):
         return ""
-    if recipe.from_step is not None:
-        assert isinstance(recipe.start, Ref)
-        return str(run.input(checkpoint(run.path.parent / recipe.start.run, recipe.from_step, recipe.start.science)))
-    folder = input_model(run, recipe.start)
-    _check_positions(recipe, folder)
-    return str(folder)
+    if recipe.from_step is None:
+        folder = input_model(run, recipe.start)
+        _check_positions(recipe, _config(folder), folder)
+        return str(folder)
+    assert isinstance(recipe.start, Ref)
+    parent = run.path.parent / recipe.start.run
+    folder = checkpoint(parent, recipe.from_step, recipe.start.science)
+    _check_positions(recipe, model_of(recipe.start, run.path.parent).to_hf().to_dict(), folder)
+    _check_names(recipe.model, folder)
+    return str(run.input(folder))
 
 
-def _check_positions(recipe: Midtrain, folder: Path) -> None:
-    """A config may stretch its positions in ways that a ModelSpec cannot say: what is dropped would be lost in silence."""
-    found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    own, wanted = (getattr(config, "rope_parameters", None) or {} for config in (found, recipe.model.to_hf()))
-    known = own.get("rope_type", "default") in ("default", "linear", "yarn")
-    if own != wanted and not (recipe.kind == "extend" and known):
-        raise LabError(f"model: {folder} has rotary positions {own}, the recipe's model {wanted}; give ModelSpec.from_hf of that folder, or kind='extend' to change them")  # fmt: skip
+def _check_positions(recipe: Midtrain, config: dict[str, Any], folder: Path) -> None:
+    """What `folder` holds may stretch its positions in another way than the recipe's model: that would be lost in silence."""
+    own, wanted = _turns(config), _turns(recipe.model.to_hf().to_dict())
+    if own != wanted and recipe.kind != "extend":
+        raise LabError(f"model: {folder} has rotary positions {own}, the recipe's model {wanted}; give the model that it was made with (ModelSpec.from_hf), or kind='extend' to change them")  # fmt: skip
+
+
+def _check_names(spec: ModelSpec, folder: Path) -> None:
+    """A checkpoint gives what it is asked for: layers that it has beyond the recipe's would be lost in silence."""
+    if different := set(weights_of(skeleton(spec))) ^ set(Shards(folder).names()):
+        raise _another_shape(folder, min(different).removeprefix("model."))
+
+
+def _turns(config: dict[str, Any]) -> dict[str, Any]:
+    theta, scaling = positions(config)
+    found = {} if scaling is None else scaling.model_dump(exclude_none=True)
+    if found.get("kind") == "linear":
+        del found["original"]  # transformers' config does not keep it
+    return {"rope_theta": theta, **found}
 
 
 def _config(folder: Path) -> dict[str, Any]:

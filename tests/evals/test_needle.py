@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from lablib.evals import needle
 from lablib.evals.evaluate import evaluate
+from lablib.models.build import build_model
 from lablib.models.folder import load_tokenizer
 from lablib.runs import Recorder
-from lablib.specs import Evaluate, LabError, Needle
+from lablib.specs import Evaluate, LabError, ModelSpec, Needle
 
 WANTED = Needle(lengths=(768, 1024), depths=(0.0, 0.5, 1.0), repeats=2, max_new_tokens=12)
 
@@ -35,6 +37,20 @@ def test_a_text_has_the_length_and_one_needle_at_its_depth(tiny: Path, length: i
 def test_a_text_too_short_for_the_question_is_refused(tiny: Path) -> None:
     with pytest.raises(LabError, match=r"needle.lengths: 40 tokens"):
         needle.hide(WANTED, 40, load_tokenizer(tiny), seed=0)
+
+
+def test_learned_positions_that_end_are_refused(tiny: Path) -> None:
+    """GPT-2's; at its very end there is still an answer."""
+    words = load_tokenizer(tiny)
+    model = build_model(
+        ModelSpec(family="gpt2", layers=1, hidden=16, heads=2, ffn=32, vocab=len(words), max_seq_len=768), 0
+    )
+    wanted = WANTED.replace(repeats=1, depths=(0.5,))
+    (item,) = needle.hide(wanted, 768, words, seed=0)
+    full = replace(item, ids=[*item.ids, *[1] * (756 - len(item.ids))])
+    assert len(needle.find(model, words, [full], wanted)) == 1
+    with pytest.raises(LabError, match="more than the model's 768 learned"):
+        needle.find(model, words, needle.hide(wanted, 1024, words, seed=0), wanted)
 
 
 def test_before_and_after_are_compared_item_by_item(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip

@@ -15,7 +15,7 @@ from lablib.charts.mixture import DRAWN, labels
 from lablib.data.mixing import WindowOrder
 from lablib.explorers import Monitor, View
 from lablib.explorers.domains import stack
-from lablib.explorers.monitor import kept_and_learned
+from lablib.explorers.monitor import kept_and_learned, sides
 from lablib.report import export
 from lablib.runs import Recorder, Run
 from lablib.specs import Mixture, Prepare, Pretrain
@@ -37,7 +37,8 @@ def read(run: Recorder) -> None:
         run.log(step, "train", **{**made.row(step), **taken})
         if step % 40 == 0:
             losses = {"loss.python": 2 + 1 / step, "loss.books": 4 + 1 / step, "loss.mail": 5.0}
-            run.log(step, "eval", loss=3.0, **losses)
+            sides = {"loss_new": 2 + 1 / step, "loss_old": 4 + 1 / step}
+            run.log(step, "eval", loss=3.0, **losses, **sides)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,15 @@ def test_they_are_drawn(view: View) -> None:
 
 def test_the_report_says_what_the_screen_says(run: Run, view: View) -> None:
     text = export(run).read_text(encoding="utf-8")
-    for words in ("What was read of each domain", "python has been read 4.7 times", "/mixture_read", "/domain_loss"):
+    kept = "Held-out loss: new mixture 2.025 → 2.005, old mixture 4.025 → 4.005."
+    assert kept in view.notes
+    for words in (
+        "What was read of each domain",
+        "python has been read 4.7 times",
+        "/mixture_read",
+        "/domain_loss",
+        kept,
+    ):
         assert words in text, words
 
 
@@ -132,5 +141,5 @@ def test_whatever_the_number_of_domains_the_stack_is_whole_and_every_label_has_a
 
 def test_a_held_out_loss_that_is_no_number_breaks_no_screen() -> None:
     rows = [{"loss_new": 4.0, "loss_old": 2.0}, {"loss_new": 3.0, "loss_old": 2.5}, {"loss_new": 3.0, "loss_old": None}]
-    assert kept_and_learned(rows) == ["Held-out loss: new mixture 4.000 → 3.000, old mixture 2.000 → 2.500."]
-    assert kept_and_learned(rows[1:]) == kept_and_learned([{"loss": 1.0}, {"loss": 1.0}]) == []
+    assert kept_and_learned(sides(rows)) == ["Held-out loss: new mixture 4.000 → 3.000, old mixture 2.000 → 2.500."]
+    assert kept_and_learned(sides(rows[1:])) == kept_and_learned(sides([{"loss": 1.0}, {"loss": 1.0}])) == []

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from lablib.models import merge
 from lablib.models.build import build_model
 from lablib.models.merge import Sources, average
-from lablib.specs import LabError, ModelSpec, MoE
+from lablib.runs import Recorder, Run, RunState
+from lablib.specs import LabError, Merge, ModelSpec, MoE
 
 DENSE = ModelSpec(family="qwen3", layers=2, hidden=32, heads=2, kv_heads=1, head_dim=16, ffn=48, vocab=99)
 SHAPES = {
@@ -76,3 +77,38 @@ def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
         (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": number}, "merges": []}}))
     with pytest.raises(LabError, match="different tokenizers"):
         average(Sources(folders, (0.5, 0.5)), folders[-1], tmp_path / "mean")
+
+
+def test_what_lies_beside_the_weights_is_no_model(tmp_path: Path) -> None:
+    """A downloaded folder has a cache in it, and may have the same weights in other formats."""
+    folders = written(tmp_path, DENSE, 2)
+    (folders[-1] / ".cache").mkdir()
+    (folders[-1] / "pytorch_model.bin").write_bytes(b"old")
+    made = average(Sources(folders, (0.5, 0.5)), folders[-1], tmp_path / "mean")
+    assert {file.suffix for file in made.iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_merge_that_is_asked_to_stop_leaves_nothing_and_begins_again(tmp_path: Path) -> None:
+    folders = written(tmp_path, DENSE, 2)
+    wanted = Merge(models=tuple(map(str, folders)))
+    run = Recorder.create(tmp_path / "runs", wanted)
+    seen: list[str] = []
+
+    def read(self: merge.Files, name: str, then: Any = merge.Files.read) -> torch.Tensor:
+        seen.append(name)
+        run.request_stop()
+        return then(self, name)
+
+    with pytest.MonkeyPatch.context() as patch, run.working():
+        patch.setattr(merge.Files, "read", read)
+        merge.merge(wanted, run)
+    stopped = Run.open(run.path)
+    assert stopped.state == RunState.STOPPED and not stopped.artefacts and len(seen) == 2
+    assert not list(run.path.glob("*model*"))
+    again = Recorder(run.path)
+    with again.working():
+        merge.merge(wanted, again)
+    assert Run.open(run.path).state == RunState.COMPLETED
+    weights = (AutoModelForCausalLM.from_pretrained(each).lm_head.weight for each in (*folders, run.path / "model"))
+    one, other, mean = weights
+    torch.testing.assert_close(mean, (one + other) / 2)

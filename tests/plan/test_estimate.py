@@ -89,6 +89,14 @@ def test_every_stage_has_a_whole_plan_that_survives_json(recipe: Recipe, cluster
     assert recipe.stage in str(plan) and "<table>" in plan._repr_html_()
 
 
+def test_a_merge_of_large_models_needs_memory_for_their_largest_tensor() -> None:
+    """One in fp32 beside its sum and a summand in fp64: 20 bytes an element, as a merge of two 256 MiB tensors held 1,280 MiB."""
+    plan = estimate(Merge(models=("llama-3.1-70b", "llama-3.1-70b")), CPU)
+    assert plan.memory.parts["params"] == pytest.approx(20 * 128256 * 8192 / 2**30)
+    small = estimate(Merge(models=("qwen3-0.6b", "qwen3-0.6b")), CPU)
+    assert small.memory.parts["params"] == pytest.approx(1 + 16 * 151936 * 1024 / 2**30)
+
+
 def test_the_headline_numbers_are_the_definitions() -> None:
     recipe = pretrain()
     plan = estimate(recipe, H100)

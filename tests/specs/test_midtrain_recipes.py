@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Pretrain, Ref
+from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Pretrain, Ref, load_recipe
+from lablib.specs.batching import BatchRamp
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
+from lablib.specs.recipe import MuP
 from lablib.specs.rope import ntk_theta, stretched
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, head_dim=16, ffn=128, vocab=512, max_seq_len=64)
@@ -26,6 +31,26 @@ def test_annealing_takes_fifteen_percent_of_all_tokens_and_decays_over_all_of_it
     assert made.optimizer.learning_rate == PARENT.optimizer.learning_rate
     with pytest.raises(LabError, match="share=1"):
         anneal(PARENT, RUN, NEW, share=1)
+
+
+def test_a_checkpoint_inside_a_growing_batch_has_read_less_than_whole_batches() -> None:
+    """1,000 steps of which 489 read 1,024 tokens each and 245 read 2,048."""
+    ramped = PARENT.replace(batch_ramp=BatchRamp(start=1024, tokens=1_000_000))
+    read = 489 * 1024 + 245 * 2048 + 266 * 4096
+    assert anneal(ramped, RUN, NEW, from_step=1000).tokens == round(read * 0.15 / 0.85)
+
+
+def test_scaled_rates_stay_scaled() -> None:
+    tuned = MuP(hidden=32)
+    assert anneal(PARENT.replace(mup=tuned), RUN, NEW).mup == tuned
+
+
+def test_what_is_left_out_of_a_setting_is_as_its_kind_has_it() -> None:
+    common = {"model": MODEL, "start": RUN, "tokens": "1M", "seq_len": 64, "batch_tokens": 4096}
+    gentle = Midtrain(kind="continue", optimizer={"weight_decay": 0.05}, **common)
+    assert gentle.optimizer.learning_rate == pytest.approx(3e-5) and gentle.optimizer.weight_decay == 0.05
+    shaped = Midtrain(schedule={"shape": "1-sqrt"}, **common)
+    assert (shaped.schedule.shape, shaped.schedule.warmup, shaped.schedule.decay) == ("1-sqrt", 0, 1)
 
 
 def test_a_new_domain_takes_a_tenth_of_the_rate_and_a_fifth_of_the_old_mixture() -> None:
@@ -84,6 +109,17 @@ def test_a_merge_of_nothing_is_refused(fields: dict[str, object]) -> None:
         Merge(**fields)
 
 
+def test_the_documented_files_are_recipes(tmp_path: Path) -> None:
+    """The one that is written by hand, and the one that Python writes of a run's checkpoints."""
+    text = (Path(__file__).parents[2] / "docs" / "midtraining.md").read_text(encoding="utf-8")
+    (by_hand,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "merge.json").write_text(by_hand)
+    assert load_recipe(tmp_path / "merge.json") == Merge(models=("runs/one/model", "runs/other/model"), average="ema", decay=0.5)  # fmt: skip
+    of_a_run = Merge(models=(RUN,), steps=(8000, 9000))
+    of_a_run.save(tmp_path / "merge.json")
+    assert load_recipe(tmp_path / "merge.json") == of_a_run
+
+
 @given(st.integers(2, 9), st.floats(0, 0.99))
 def test_the_exponential_mean_by_its_recursion(count: int, decay: float) -> None:
     weights = Merge(models=(RUN,) * count, average="ema", decay=decay).weights
@@ -113,6 +149,11 @@ def test_ntk_is_transformers_dynamic_base_at_that_length() -> None:
     torch.testing.assert_close(frequencies(longer)[:-1], wanted)
     ends = plain(longer.rope_theta) / plain(MODEL.rope_theta)
     assert float(ends[0]) == pytest.approx(1) and float(ends[-1]) == pytest.approx(1 / 4)
+    half = ModelSpec(family="nemotron", layers=2, hidden=64, heads=2, ffn=128, vocab=512, max_seq_len=64)
+    config = half.to_hf()
+    config.rope_parameters = {**config.rope_parameters, "rope_type": "dynamic", "factor": 1.0}
+    wanted, _ = ROPE_INIT_FUNCTIONS["dynamic"](config, "cpu", seq_len=256)
+    torch.testing.assert_close(frequencies(stretched(half, 64, 256, "ntk"))[:-1], wanted)
     assert ntk_theta(1e4, 4, 16) == pytest.approx(1e4 * 4 ** (16 / 14))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,7 @@ BAD = [
     (lambda: parse_recipe({"stage": "dream"}), ["stage='dream'", "pretrain"]),
     (lambda: parse_recipe({"stage": "sft", "data": "x"}), ["model"]),
     (lambda: load_recipe("no/such.toml"), ["no/such.toml"]),
+    (lambda: load_recipe(sys.executable), ["cannot be read", "utf-8"]),
     (lambda: Pretrain.from_json("[1]"), ["JSON table"]),
     (lambda: Pretrain.from_toml("x = "), ["not TOML"]),
 ]  # fmt: skip

@@ -12,11 +12,15 @@ from unittest.mock import patch
 import pytest
 from launch import on_ranks
 from safetensors.torch import load_file
-from tiny import KILL, STOP, Job, attempt, curve, new_run, recipe
+from tiny import BATCH, KILL, STOP, Job, attempt, curve, new_run, recipe
 
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Parallelism, Pretrain, Ref
-from lablib.train import checkpoint, sharded
+from lablib.specs import LabError, Parallelism, Pretrain, Ref, Stability
+from lablib.train import checkpoint, loop, sharded
+from lablib.train.distributed import joined
+from lablib.train.pretrain import assemble
+from lablib.train.source import find_source
+from lablib.train.stability import Spike
 
 FSDP = Parallelism(dp_shard=2, micro_batch_size=2)
 
@@ -157,6 +161,30 @@ def test_two_processes_write_beside_and_one_goes_on(root: Path, data: Ref, at_on
     attempt(Job(alone, beside(data)))
     for found, wanted in zip(curve(alone), curve(at_once), strict=True):
         assert found == pytest.approx(wanted, rel=5e-6)
+
+
+def test_what_was_published_before_a_spike_is_told_before_the_run_goes_back(root: Path, data: Ref) -> None:
+    """Else step 1, saved again right after a rewind to step 0, would be told twice of one save."""
+    wanted = beside(data, checkpoint_every=1, stability=Stability(patience=1, window=16))
+    run, told = Recorder(new_run(root, wanted)), list[str]()
+    with joined(1) as world:
+        source = find_source(wanted, run, world)
+        assert source is not None
+        parts = assemble(wanted, run, world, source)
+    at = loop.resume(wanted, run, parts)
+    for _ in range(2):
+        at = loop.moved(at, at.sequences, parts.batches.per_step, parts.batches, updated=True)
+        loop.save(wanted, run, parts, at)
+    with patch.object(run, "event", lambda kind, **_: told.append(kind)):
+        again = loop.go_back(wanted, run, parts, Spike("planted", 2, 2, BATCH, 2 * BATCH))
+        loop.save(wanted, run, parts, loop.moved(again, again.sequences, BATCH, parts.batches, updated=True))
+        loop.settle(run, parts)
+    assert [kind for kind in told if kind in ("checkpoint", "rewound")] == [
+        "checkpoint",
+        "checkpoint",
+        "rewound",
+        "checkpoint",
+    ]
 
 
 def test_the_field_is_execution() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,13 +15,18 @@ from transformers import AutoModelForCausalLM
 
 from lablib.data import PackedDataset
 from lablib.data.loader import IGNORED
-from lablib.explorers.monitor import kept_and_learned
+from lablib.explorers.monitor import kept_and_learned, sides
 from lablib.models.merge import Shards
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Merge, Midtrain, Mixture, Optimizer, Parallelism
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
 from lablib.stages import execute
+from lablib.train.distributed import joined
+from lablib.train.optimizer import set_learning_rate
+from lablib.train.pretrain import assemble
+from lablib.train.source import find_source
+from lablib.train.step import Stepper
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +48,10 @@ def test_replay_keeps_what_the_model_knew(made: Made) -> None:
     assert kept[0]["loss_old"] == lost[0]["loss_old"] == pytest.approx(made.run.rows("eval")[-1]["loss.old"], abs=1e-6)
     assert max(rows[-1]["loss_new"] - rows[0]["loss_new"] for rows in (kept, lost)) < -0.3
     assert lost[-1]["loss_old"] - lost[0]["loss_old"] > 4 * max(0.02, kept[-1]["loss_old"] - kept[0]["loss_old"])
-    assert kept_and_learned(kept)[0].startswith(f"Held-out loss: new mixture {kept[0]['loss_new']:.3f} → ")
-    assert not kept_and_learned(made.run.rows("eval"))
+    assert not sides(made.run.rows("eval"))
+    (new, old), (told,) = sides(kept).values(), kept_and_learned(sides(kept))
+    assert new == (kept[0]["loss_new"], kept[-1]["loss_new"])
+    assert told == f"Held-out loss: new mixture {new[0]:.3f} → {new[1]:.3f}, old mixture {old[0]:.3f} → {old[1]:.3f}."
     assert kept[-1]["loss_old"] == kept[-1]["loss.old"] and kept[-1]["loss_new"] == kept[-1]["loss.new"]
 
 
@@ -57,6 +66,41 @@ def test_it_stops_and_goes_on_bit_for_bit(made: Made) -> None:
     assert curve(path) == curve(whole.path) and len(Run.open(path).rows("eval")) == 2
     read = whole.rows()[-1]
     assert read["tokens.old"] == 0.25 * 6 * BATCH * SEQ_LEN == read["tokens.new"] / 3
+
+
+def test_from_a_checkpoint_it_goes_on_bit_for_bit_too(made: Made) -> None:
+    """The optimiser has made more updates than this run: those count in its correction of young moments."""
+    wanted = anneal(made.parent, made.run.model, OLD.replace(max_epochs=50), from_step=20, tokens=6 * BATCH * SEQ_LEN)
+    whole, path = made.train(wanted), new_run(made.root, wanted)
+    attempt(Job(path, wanted, signal_after=(3, STOP)))
+    attempt(Job(path, wanted))
+    assert curve(path) == curve(whole.path)
+
+
+@pytest.mark.parametrize("from_step", [None, 20])
+def test_a_spike_before_the_first_checkpoint_goes_back_to_where_it_began(made: Made, from_step: int | None) -> None:
+    """Weights and the optimiser's state, its count of updates too."""
+    wanted = anneal(made.parent, made.run.model, OLD.replace(max_epochs=50), from_step=from_step, tokens=256)
+    run = Recorder(new_run(made.root, wanted))
+    with joined(1) as world:
+        source = find_source(wanted, run, world)
+        assert source is not None
+        parts = assemble(wanted, run, world, source)
+    held = partial(_held, parts.stepper)
+    before = held()
+    set_learning_rate(parts.stepper.optimizer, 1e-2)
+    parts.stepper(parts.batches.at(0))
+    assert not torch.equal(held()["lm_head.weight"], before["lm_head.weight"])
+    parts.restart()
+    after = held()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def _held(stepper: Stepper) -> dict[str, torch.Tensor]:
+    found = {name: weight.detach().clone() for name, weight in stepper.model.named_parameters()}
+    for number, state in enumerate(stepper.optimizer.state.values()):
+        found |= {f"{number}.{name}": tensor.clone() for name, tensor in state.items()}
+    return found
 
 
 def test_annealing_goes_on_from_a_checkpoint(made: Made) -> None:
@@ -100,9 +144,9 @@ def test_the_optimiser_comes_along_from_a_checkpoint(made: Made) -> None:
 
 
 def test_a_model_of_another_shape_is_refused(made: Made) -> None:
-    wider = made.parent.model.replace(ffn=192)
-    for from_step in (None, 20):
-        wanted = anneal(made.parent, made.run.model, OLD, model=wider, from_step=from_step, tokens=256)
+    wider, lower = made.parent.model.replace(ffn=192), made.parent.model.replace(layers=1)
+    for from_step, other in product((None, 20), (wider, lower)):
+        wanted = anneal(made.parent, made.run.model, OLD, model=other, from_step=from_step, tokens=256)
         with pytest.raises(LabError, match="has not the shape of the recipe's model"):
             made.train(wanted)
 
@@ -141,8 +185,9 @@ def _losses_around(made: Made, model: Any) -> tuple[float, float]:
 
 def test_other_positions_are_refused_unless_they_are_meant(made: Made) -> None:
     turned = made.parent.model.replace(rope_theta=5e5)
-    with pytest.raises(LabError, match="has rotary positions"):
-        made.train(anneal(made.parent, made.run.model, OLD, model=turned, tokens=256))
+    for from_step in (None, 20):
+        with pytest.raises(LabError, match="has rotary positions"):
+            made.train(anneal(made.parent, made.run.model, OLD, model=turned, from_step=from_step, tokens=256))
 
 
 def test_a_domain_without_held_out_text_is_refused(made: Made) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lablib.explorers import domains
-from lablib.explorers.monitor import figures
+from lablib.explorers.monitor import figures, kept_and_learned
 from lablib.explorers.wall import wall_table
 from lablib.report.markup import Markup, folded, join, table, tag
 from lablib.report.record import Record, RunRecord
@@ -36,9 +36,9 @@ def _stage(run: RunRecord, drawings: list[Drawing]) -> Markup:
 
 
 def _domains(run: RunRecord) -> list[Markup]:
-    """What was read often, and what of each domain."""
+    """What was kept and learned, what was read often, and what of each domain."""
     read = domains.table(run["frames"])
-    warned = [tag("p", words) for words in domains.repeats(run["frames"])]
+    warned = [tag("p", words) for words in (*kept_and_learned(run["sides"]), *domains.repeats(run["frames"]))]
     return warned if read is None else [*warned, table(read.columns, read.rows, f"{read.title}. {read.caption}")]
 
 

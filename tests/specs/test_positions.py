@@ -1,0 +1,85 @@
+"""Stretched rotary positions from published configs to a `ModelSpec` and back: the same logits beyond the first length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lablib.models.build import build_model
+from lablib.specs import LabError, ModelSpec, Pretrain
+from lablib.specs.rope import RopeScaling, stretched
+from lablib.train.start import _turns
+
+SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2,
+         "intermediate_size": 48, "vocab_size": 99}  # fmt: skip
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8,
+          "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+          "first_k_dense_replace": 1}  # fmt: skip
+LLAMA = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+         "rope_type": "llama3"}  # fmt: skip
+DEEPSEEK = {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.7, "mscale_all_dim": 1.0, "type": "yarn",
+            "original_max_position_embeddings": 32}  # fmt: skip
+"""As in the config.json of Llama 3.1 8B and of DeepSeek V3 (whose two mscales are 1), with a shorter first length."""
+PUBLISHED = {
+    "llama": {**SMALL, "rope_scaling": LLAMA, "rope_theta": 500000.0, "max_position_embeddings": 256},
+    "deepseek_v3": {**SMALL, **LATENT, "rope_scaling": DEEPSEEK, "max_position_embeddings": 1280},
+    "qwen3": {**SMALL, "head_dim": 16, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "max_position_embeddings": 64},
+    "gemma3_text": {**SMALL, "head_dim": 16, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window": 16,
+                    "rope_theta": 1e6, "num_hidden_layers": 6, "max_position_embeddings": 256},
+}  # fmt: skip
+TOKENS = torch.arange(200)[None] % 99
+
+
+def theirs(kind: str) -> Any:
+    return AutoConfig.for_model(kind, **{name: dict(v) if isinstance(v, dict) else v for name, v in PUBLISHED[kind].items()})  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_a_published_stretch_gives_the_same_logits_beyond_the_first_length(kind: str) -> None:
+    """From the raw config.json as well as from transformers' object of it; without the stretch they are others."""
+    raw = {**theirs(kind).to_dict(), **PUBLISHED[kind], "rope_parameters": None, "model_type": kind}
+    spec = ModelSpec.from_hf(raw)
+    assert spec == ModelSpec.from_hf(theirs(kind)) == ModelSpec.from_hf(spec.to_hf())
+    ours = build_model(spec, 0).eval()
+    with torch.no_grad():
+        logits = {}
+        for name, config in {"theirs": theirs(kind), "plain": spec.replace(rope_scaling=None).to_hf()}.items():
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+            model.load_state_dict(ours.state_dict())
+            logits[name] = model(input_ids=TOKENS, use_cache=False).logits
+        found = ours(input_ids=TOKENS, use_cache=False).logits
+    torch.testing.assert_close(found, logits["theirs"], rtol=0, atol=1e-6)
+    assert not torch.allclose(found, logits["plain"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rope", "said"),
+    [
+        ({"rope_type": "dynamic", "factor": 2.0}, "rope_type='dynamic'"),
+        ({"type": "longrope", "long_factor": [1.0]}, "rope_type='longrope'"),
+        ({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16}, "beta_fast=16"),
+        ({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5}, "attention_factor=1.5"),
+        ({"rope_type": "linear"}, "no factor"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.25}, "partial_rotary_factor=0.25"),
+    ],
+)
+def test_a_stretch_that_cannot_be_carried_is_refused(rope: dict[str, Any], said: str) -> None:
+    with pytest.raises(LabError, match=said):
+        ModelSpec.from_hf({**theirs("qwen3").to_dict(), "rope_parameters": None, "rope_scaling": rope})
+
+
+def test_llamas_stretch_is_kept_and_goes_no_further() -> None:
+    spec = ModelSpec.from_hf(theirs("llama"))
+    assert _turns(spec.to_hf().to_dict()) == _turns(theirs("llama").to_dict())
+    with pytest.raises(LabError, match=r"Llama 3\.1's"):
+        stretched(spec, 256, 512, "yarn")
+
+
+def test_yarn_recipes_of_before_are_the_same_experiment() -> None:
+    """The hash of a stretched recipe before its scaling had Llama's and DeepSeek's settings."""
+    model = ModelSpec(family="qwen3", layers=2, hidden=32, heads=2, head_dim=16, ffn=48, vocab=99,
+                      rope_scaling=RopeScaling(kind="yarn", factor=4.0, original=1024))  # fmt: skip
+    assert Pretrain(model=model, tokens="1M").science_hash == "4f23605f2d109156"
