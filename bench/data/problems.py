@@ -15,21 +15,70 @@ from statistics import median
 Question = tuple[str, str]
 """(Question, answer)."""
 
-PEOPLE = "Amara Bruno Chiyo Dmitri Elif Farid Greta Hamid Ingrid Jonas Kavya Leila Marcus Nadia Oscar Priya Quentin Rosa Stefan Tuva".split()
-TOWNS = "Aarhus Bergen Cádiz Dover Esbjerg Freiburg Girona Halifax Izmir Jaipur Kraków Lugano Malmö Nantes Ostrava Porto".split()
-GOODS = "bicycle,greenhouse,piano,sailing boat,lathe,harvester,telescope,kiln,printing press,caravan,milking robot,sauna".split(
-    ","
-)
+PEOPLE = [
+    "Amara",
+    "Bruno",
+    "Chiyo",
+    "Dmitri",
+    "Elif",
+    "Farid",
+    "Greta",
+    "Hamid",
+    "Ingrid",
+    "Jonas",
+    "Kavya",
+    "Leila",
+    "Marcus",
+    "Nadia",
+    "Oscar",
+    "Priya",
+    "Quentin",
+    "Rosa",
+    "Stefan",
+    "Tuva",
+]
+TOWNS = [
+    "Aarhus",
+    "Bergen",
+    "Cádiz",
+    "Dover",
+    "Esbjerg",
+    "Freiburg",
+    "Girona",
+    "Halifax",
+    "Izmir",
+    "Jaipur",
+    "Kraków",
+    "Lugano",
+    "Malmö",
+    "Nantes",
+    "Ostrava",
+    "Porto",
+]
+GOODS = [
+    "bicycle",
+    "greenhouse",
+    "piano",
+    "sailing boat",
+    "lathe",
+    "harvester",
+    "telescope",
+    "kiln",
+    "printing press",
+    "caravan",
+    "milking robot",
+    "sauna",
+]
 MONTHS = calendar.month_name[1:]
 
 
 def kinematics(rng: random.Random) -> Question:
     """Bodies that are thrown, slide or brake."""
     thing = rng.choice(
-        "brass ball,sandbag,wet sponge,hailstone,steel bolt,ripe melon,curling stone,toy rocket".split(",")
+        ["brass ball", "sandbag", "wet sponge", "hailstone", "steel bolt", "ripe melon", "curling stone", "toy rocket"]
     )
     place = rng.choice(
-        "a lighthouse,the rim of a quarry,a bridge over the gorge,a hot-air balloon,the crane's boom".split(",")
+        ["a lighthouse", "the rim of a quarry", "a bridge over the gorge", "a hot-air balloon", "the crane's boom"]
     )
     speed, height, time = rng.randint(3, 60), rng.randint(5, 240), rng.randint(2, 19)
     mass, mu = rng.randint(10, 950) / 10, rng.randint(5, 80) / 100
@@ -81,9 +130,14 @@ def dates(rng: random.Random) -> Question:
     day = date(rng.randint(1750, 2090), 1, 1) + timedelta(rng.randrange(365))
     apart, who = rng.randint(15, 999), rng.choice(PEOPLE)
     event = rng.choice(
-        "the lease on the workshop began,the comet was first seen,the bridge was closed,quarantine was lifted,the strike broke out,the archive opened".split(
-            ","
-        )
+        [
+            "the lease on the workshop began",
+            "the comet was first seen",
+            "the bridge was closed",
+            "quarantine was lifted",
+            "the strike broke out",
+            "the archive opened",
+        ]
     )
     other = day + timedelta(apart)
     return rng.choice([
@@ -96,8 +150,8 @@ def dates(rng: random.Random) -> Question:
 def program(rng: random.Random) -> Question:
     """A few lines of Python with constants."""
     name, total = (
-        rng.choice("total acc score level depth energy".split()),
-        rng.choice("items rows beans coins nodes".split()),
+        rng.choice(["total", "acc", "score", "level", "depth", "energy"]),
+        rng.choice(["items", "rows", "beans", "coins", "nodes"]),
     )
     a, b, c, n = rng.randint(2, 99), rng.randint(2, 99), rng.randint(3, 17), rng.randint(4, 40)
     values = [rng.randint(1, 99) for _ in range(rng.randint(4, 9))]
@@ -139,7 +193,7 @@ def solids(rng: random.Random) -> Question:
     """Figures and solids with measures, and points of the plane."""
     a, b, c = rng.randint(3, 85), rng.randint(3, 85), rng.randint(3, 85)
     x, y, u, v = (rng.randint(-40, 40) for _ in range(4))
-    stuff = rng.choice("oak,marble,beeswax,aluminium,ice,cork".split(","))
+    stuff = rng.choice(["oak", "marble", "beeswax", "aluminium", "ice", "cork"])
     return rng.choice([
         (f"A block of {stuff} is {a} cm long, {b} cm wide and {c} cm high. A hole with a square cross-section of side 2 cm is cut along its length. What volume of {stuff} is left?", str(a * (b * c - 4))),
         (f"A cone is turned from {stuff}. Its base has a radius of {a} mm and its slant height is {a + b} mm. Find the area of its curved surface in terms of π.", f"{a * (a + b)}π"),
@@ -151,9 +205,9 @@ def solids(rng: random.Random) -> Question:
 def recipe(rng: random.Random) -> Question:
     """Cooking for more people, with numerals in letters and fractions too."""
     dish = rng.choice(
-        "plum dumplings,fish soup,lentil stew,rye bread,saffron rice,walnut strudel,bean salad".split(",")
+        ["plum dumplings", "fish soup", "lentil stew", "rye bread", "saffron rice", "walnut strudel", "bean salad"]
     )
-    few, many = rng.choice("two three four five six eight".split()), rng.randint(9, 75)
+    few, many = rng.choice(["two", "three", "four", "five", "six", "eight"]), rng.randint(9, 75)
     flour, milk, half = 5 * rng.randint(10, 180), 5 * rng.randint(8, 150), rng.choice(["1/2", "3/4", "1 1/2", "2 1/3"])
     who = rng.choice(PEOPLE)
     people = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "eight": 8}[few]
@@ -184,7 +238,7 @@ def solution(rng: random.Random) -> Question:
 
 def urns(rng: random.Random) -> Question:
     """Chances with small numbers."""
-    first, second = rng.sample("amber,violet,striped,glass,wooden,chipped,silver,mottled".split(","), 2)
+    first, second = rng.sample(["amber", "violet", "striped", "glass", "wooden", "chipped", "silver", "mottled"], 2)
     a, b, n = rng.randint(2, 30), rng.randint(2, 30), rng.randint(2, 5)
     who = rng.choice(PEOPLE)
     n = min(n, a)
@@ -198,7 +252,7 @@ def timetable(rng: random.Random) -> Question:
     """Clock times and legs of a journey."""
     start, end = rng.sample(TOWNS, 2)
     leave, ride, wait = rng.randint(240, 1200), rng.randint(12, 400), rng.randint(3, 95)
-    kind, who = rng.choice("ferry,night train,coach,tram,post bus,hydrofoil".split(",")), rng.choice(PEOPLE)
+    kind, who = rng.choice(["ferry", "night train", "coach", "tram", "post bus", "hydrofoil"]), rng.choice(PEOPLE)
     clock = f"{leave // 60:02}:{leave % 60:02}"
     arrive = (leave + ride) % 1440
     return rng.choice([
