@@ -31,7 +31,7 @@ class Words(NamedTuple):
 
     def cut(self, at: slice) -> Words:
         """Some in a row."""
-        return Words(*(part[at] for part in self))
+        return Words(self.hashes[at], self.numbers[at], self.runs[at])
 
 
 class Aligned(NamedTuple):
