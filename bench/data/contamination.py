@@ -8,7 +8,8 @@ here. A variant of an item is put into the middle of a document that holds none.
 one core's time, indexes made before.
 
 Settings were chosen by `--half tune`; `--half report` has the other half of the public items, word problems of another
-seed, and other generators in the sets that are called unseen, whose results nobody looked at while choosing.
+seed, and other generators in the sets that are called unseen. Results of the unseen ones have been looked at since; the
+fresh problems (`problems`) were written afterwards, and nothing was chosen by them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 
 from scipy.stats import binomtest
 
+from bench.data import problems
 from lablib.data.contamination import registry
 from lablib.data.contamination.detector import Detector
 from lablib.data.contamination.index import build
@@ -78,6 +80,14 @@ def made_items(generator: str, count: int, seed: int = 0) -> list[BenchmarkItem]
     entries = reasoning_gym.create_dataset(generator, seed=seed, size=2 * count)
     found = {str(entry["question"]).strip(): str(entry["answer"]) for entry in entries}
     return [BenchmarkItem(f"{generator}-{at:05}", *pair) for at, pair in enumerate(list(found.items())[:count])]
+
+
+def fresh(count: int) -> dict[str, list[BenchmarkItem]]:
+    """`count` items of each kind of `problems`."""
+    made = {kind: problems.questions(kind, count) for kind in problems.KINDS}
+    return {
+        kind: [BenchmarkItem(f"{kind}-{at:05}", *one) for at, one in enumerate(found)] for kind, found in made.items()
+    }
 
 
 def half(every: Iterable[T], which: str) -> list[T]:
@@ -350,6 +360,7 @@ def main() -> None:
         "word problems": lambda: word_problems(chosen.items, GENERATORS, seed),
         "bare templates": lambda: word_problems(chosen.items, BARE, seed),
         "unseen problems": lambda: word_problems(chosen.items, UNSEEN[chosen.half]),
+        "fresh problems": lambda: fresh(chosen.items),
         "unseen templates": lambda: word_problems(chosen.items, half(UNSEEN_BARE, chosen.half)),
     }
     result: dict[str, Any] = {"documents": len(documents), "megabytes": sum(len(t.encode()) for t in documents) / 1e6}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lablib.data.contamination.grams import IN_WORDS
+from lablib.data.contamination.grams import DIGITS, LETTERS
 
 EQUAL, IN_PLACE = 10, 9
 """What a word or number that is the same counts in an alignment, and a number in another's place: less, so that
@@ -27,6 +27,11 @@ class Words(NamedTuple):
 
     hashes: NDArray[np.uint16]
     numbers: NDArray[np.uint8]
+    runs: NDArray[np.uint16]
+
+    def cut(self, at: slice) -> Words:
+        """Some in a row."""
+        return Words(self.hashes[at], self.numbers[at], self.runs[at])
 
 
 class Aligned(NamedTuple):
@@ -51,21 +56,24 @@ def aligned(item: Words, weights: NDArray[np.floating[Any]], passage: Words) -> 
     if not len(mine):
         return Aligned(0.0, 0.0, 1.0, 0, 0)
     same = item.hashes[mine] == passage.hashes[other]
-    number = (item.numbers[mine] > 0) & (_run(item)[mine] == _run(passage)[other]) & _held(mine, other, item)
-    shares = [_share(same[chosen], weights[mine[chosen]]) for chosen in (number & (item.numbers[mine] < IN_WORDS), number & (item.numbers[mine] >= IN_WORDS))]  # fmt: skip
-    weight = float(weights[mine[same]].sum() / max(float(weights.sum()), 1e-9))
-    return Aligned(weight, float(same.mean() * len(mine) / len(item.hashes)), min(shares), int(other[0]), int(other[-1]) + 1)  # fmt: skip
+    agree = same | (item.runs[mine] == passage.runs[other])
+    met = np.zeros(len(item.hashes), bool)
+    met[mine[same]] = True
+    run = np.cumsum(np.diff(item.numbers > 0, prepend=False))
+    met |= np.isin(run, run[mine[agree & ~same]])
+    held = _held(mine, other, item)
+    kinds = [held & (item.numbers[mine] == kind) for kind in (DIGITS, LETTERS)]
+    agreement = min(_share(agree[kind], weights[mine[kind]]) for kind in kinds)
+    return Aligned(_share(met, weights), float(met.mean()), agreement, int(other[0]), int(other[-1]) + 1)
 
 
 def _held(mine: Ints, other: Ints, item: Words) -> NDArray[np.bool_]:
-    """Which pairs are in an unbroken stretch with `HELD` words: what is around a passage has numbers too."""
-    broken = (np.diff(mine) != 1) | (np.diff(other) != 1)
+    """Which pairs are in a stretch with `HELD` words: what is around a passage has numbers too. One word in another's place
+    does not break a stretch."""
+    step = np.diff(mine)
+    broken = (step > 2) | (step != np.diff(other))
     stretch = np.append(0, np.cumsum(broken))
     return np.bincount(stretch, item.numbers[mine] == 0)[stretch] >= HELD
-
-
-def _run(words: Words) -> NDArray[np.uint8]:
-    return words.numbers % IN_WORDS
 
 
 def _share(same: NDArray[np.bool_], weights: NDArray[np.floating[Any]]) -> float:

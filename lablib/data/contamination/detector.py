@@ -90,7 +90,8 @@ class Detector:
             self._bound = np.minimum(self._bound, np.maximum(NEAR * self._evidence, NEAR_LEAST))
         self._answers = self._join(indexes, "answers", np.uint64)
         self._answer_words = self._join(indexes, "answer_words", np.int64)
-        self._tokens = Words(self._join(indexes, "tokens", np.uint16), self._join(indexes, "token_numbers", np.uint8))
+        kinds = {"tokens": np.uint16, "token_numbers": np.uint8, "token_runs": np.uint16}
+        self._tokens = Words(*(self._join(indexes, name, kind) for name, kind in kinds.items()))
         self._token_weights = self._join(indexes, "token_weights", np.float32)
         counts = [np.diff(index.arrays["token_offsets"]) for index in indexes]
         self._token_offsets = np.append(0, np.cumsum(np.concatenate([np.zeros(0, np.int64), *counts])))
@@ -248,9 +249,7 @@ class Detector:
         room = max(int(self._span[item]) - (end - begin), SLACK)
         first, passage = document.around(begin - room, end + room)
         owned = slice(self._token_offsets[item], self._token_offsets[item + 1])
-        found = aligned(
-            Words(self._tokens.hashes[owned], self._tokens.numbers[owned]), self._token_weights[owned], passage
-        )
+        found = aligned(self._tokens.cut(owned), self._token_weights[owned], passage)
         return found._replace(begin=min(begin, document.word(first + found.begin)), end=max(end, document.word(first + found.end - 1) + 1))  # fmt: skip
 
     def _passage(self, hits: _Hits, item: int) -> tuple[float, int, int]:
@@ -294,7 +293,7 @@ class _Document:
         """Tokens of the words from `begin` up to `end`, with the number of the first."""
         first = self._tokens.first
         low, high = int(first[max(begin, 0)]), int(first[min(end, len(first) - 1)])
-        return low, Words(self._tokens.hashes[low:high], self._tokens.numbers[low:high])
+        return low, Words(*self._tokens[:3]).cut(slice(low, high))
 
     def word(self, token: int) -> int:
         """The word that a token is in."""

@@ -30,6 +30,7 @@ _VALUES |= {word: 10 * value for value, word in enumerate(_TENS.split(), 1)} | {
 _IN_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(_VALUES, key=len, reverse=True))})\b")
 _DIGITS = re.compile(r"\d+")
 _SEAM = re.compile(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)")
+_LONGEST_NUMBER = 18
 _PIECE = 4000
 """Characters within which a word's place is looked for."""
 _PROBES = (
@@ -39,7 +40,8 @@ _PROBES = (
 )
 
 
-IN_WORDS, LONGEST_RUN = 128, 127
+DIGITS, LETTERS = 1, 2
+"""Kinds of numbers; a word is 0."""
 
 
 class Tokens(NamedTuple):
@@ -48,7 +50,10 @@ class Tokens(NamedTuple):
     hashes: NDArray[np.uint16]
     """16 bits of each word's hash: many words share them, so that no text can be read from an index of them."""
     numbers: NDArray[np.uint8]
-    """0 for a word; for a number how many stand in a row with it, and `IN_WORDS` more where it is written in letters."""
+    """0 for a word, `DIGITS` or `LETTERS` for a number, as it is written."""
+    runs: NDArray[np.uint16]
+    """The hash of the numbers in a row that a number is one of, written as one ("1 300" is "1300", "two hundred" "200"); 0 for
+    a word."""
     first: NDArray[np.int64]
     """The token at which each word of `words` begins, and the number of tokens."""
 
@@ -72,28 +77,50 @@ def tokens(text: str) -> Tokens:
     """A text's words as alignment sees them: letters and digits that touch are two ("4hour" is "4 hour"), and an English
     numeral is its digits."""
     plain = normalised(cleaned(text, "coverage"))
+    plain = plain.translate({ord(mark): None for mark in set(plain) if unicodedata.category(mark) == "Cf"})
     cuts = np.array([found.start() for found in _SEAM.finditer(plain)], np.int64)
     split = _SEAM.sub(" ", plain)
     digits = words_of([_IN_WORDS.sub(lambda found: str(_VALUES[found.group()]), split)])
     written, spelled = words_of([split]), words_of([_DIGITS.sub("0x0", split)])
     in_digits, in_words = written.hashes != spelled.hashes, written.hashes != digits.hashes
-    run = _runs(in_digits | in_words)
+    kinds = np.where(in_words, LETTERS, np.where(in_digits, DIGITS, 0)).astype(np.uint8)
+    ends = np.append(written.starts, len(split))
+    said = [split[ends[at] : ends[at + 1]] if kind else "" for at, kind in enumerate(kinds.tolist())]
     starts = written.starts - np.searchsorted(cuts + np.arange(len(cuts)), written.starts, side="right")
     first = words_of([plain]).starts
-    return Tokens(
-        (digits.hashes >> np.uint64(48)).astype(np.uint16),
-        (run + IN_WORDS * in_words).astype(np.uint8),
-        np.append(np.searchsorted(starts, first), len(starts)),
-    )
+    return Tokens(_short(digits.hashes), kinds, _runs(said), np.append(np.searchsorted(starts, first), len(starts)))
 
 
-def _runs(numbers: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each number how many numbers stand in a row with it, `LONGEST_RUN` at most; 0 for a word."""
-    edges = np.flatnonzero(np.diff(numbers, prepend=False, append=False))
-    lengths = edges[1::2] - edges[::2]
-    runs = np.zeros(len(numbers), np.int64)
-    runs[numbers] = np.repeat(np.minimum(lengths, LONGEST_RUN), lengths)
+def _short(hashes: Hashes) -> NDArray[np.uint16]:
+    return (hashes >> np.uint64(48)).astype(np.uint16)
+
+
+def _runs(said: list[str]) -> NDArray[np.uint16]:
+    """`Tokens.runs` of tokens of which only the numbers are given, a word being empty."""
+    edges = np.flatnonzero(np.diff([bool(one) for one in said], prepend=False, append=False))
+    spans = edges.reshape(-1, 2).tolist()
+    hashes = _short(words_of(["\n".join(_as_one(said[begin:end]) for begin, end in spans)]).hashes)
+    runs = np.zeros(len(said), np.uint16)
+    for (begin, end), run in zip(spans, hashes, strict=True):
+        runs[begin:end] = run
     return runs
+
+
+def _as_one(numbers: list[str]) -> str:
+    """Numbers in a row as one: their digits together, or where some are in letters, their value as English says it."""
+    values = [_VALUES.get("".join(re.findall(r"[^\W\d_]", one)), 0) for one in numbers]
+    digits = ["".join(re.findall(r"\d", one)) for one in numbers]
+    if not any(values):
+        return "".join(digits) or "0"
+    total = part = 0
+    for value, digit in zip(values, digits, strict=True):
+        if value < 100:
+            part += value or int(digit[:_LONGEST_NUMBER] or 0)
+        elif value == 100:
+            part = max(part, 1) * 100
+        else:
+            total, part = total + max(part, 1) * value, 0
+    return str(total + part)
 
 
 def ngrams(hashes: Hashes, size: int) -> Hashes:

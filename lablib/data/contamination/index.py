@@ -22,7 +22,7 @@ from lablib.data.dedup.shingles import Batch, Hashes
 from lablib.specs import LabError
 from lablib.specs.contamination import NGRAM
 
-VERSION = 2
+VERSION = 3
 """Raised when the file's form or the meaning of an array changes."""
 COMMON = 64
 """An n-gram that more items share than this proposes none of them, so that a document's frequent phrases cost nothing."""
@@ -31,7 +31,7 @@ LEAST_EVIDENCE = 2.5
 LONGEST_ANSWER = 12
 """Words of an answer that are looked for."""
 TYPES = {"hashes": "<u8", "weights": "<f4", "offsets": "<i8", "postings": "<i4", "words": "<i4", "evidence": "<f4",
-         "token_offsets": "<i8", "tokens": "<u2", "token_numbers": "u1", "token_weights": "<f4",
+         "token_offsets": "<i8", "tokens": "<u2", "token_numbers": "u1", "token_runs": "<u2", "token_weights": "<f4",
          "answers": "<u8", "answer_words": "<i4"}  # fmt: skip
 
 
@@ -41,7 +41,7 @@ class Index:
 
     ``hashes[g]`` is in the items ``postings[offsets[g] : offsets[g + 1]]`` and weighs ``weights[g]``, from 0 to 1.
     ``tokens`` [``token_offsets[i] : token_offsets[i + 1]``] are its words in order (`grams.Tokens`), 16 bits of each one's
-    hash, with ``token_numbers`` and ``token_weights``.
+    hash, with ``token_numbers``, ``token_runs`` and ``token_weights``.
     """
 
     name: str
@@ -146,6 +146,7 @@ def _tokens(items: list[BenchmarkItem], method: str) -> dict[str, NDArray[Any]]:
     return {
         "tokens": np.concatenate([one.hashes for one in found]),
         "token_numbers": np.concatenate([one.numbers for one in found]),
+        "token_runs": np.concatenate([one.runs for one in found]),
         "token_weights": np.concatenate(_in_context([one.hashes.astype(np.uint64) for one in found])),
         "token_offsets": np.cumsum([0] + [len(one.hashes) for one in found]),
     }

@@ -20,7 +20,7 @@ from lablib.data.documents import Report as Progress
 from lablib.specs import LabError, Task, digest
 from lablib.specs.contamination import Decontaminate
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings and indexes would decide otherwise."""
 AROUND = 160
 """Characters of context on each side of a match."""
