@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lablib.data import PackedDataset, editing, funnel, packages, prepare, shards, tokenizer
+from lablib.data import PackedDataset, funnel, packages, prepare, shards, tokenizer
 from lablib.data.catalogue import CORE
-from lablib.data.scale import corpora, sampling
+from lablib.data.scale import corpora, edits, sampling
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Mixture, Prepare, Scrub
+from lablib.specs import LabError, Mixture, Prepare, Repeats, Scrub
 
 
 def recipe(texts: Path, **changes: object) -> Prepare:
@@ -153,7 +153,10 @@ def test_stop_request_ends_it_and_loses_nothing(texts: Path, home: Path, tmp_pat
         (corpora, "_seen", 1),
         (corpora, "_once", 2),  # the first part has nothing that an earlier one has
         (sampling, "_drawn", 1),
-        (editing, "plan", 1),
+        (edits, "_seen", 1),
+        (edits, "_gathered", 1),
+        (edits, "_edited", 1),
+        (edits, "_settled", 1),
         (funnel, "carry_out", 1),
     ],
 )
@@ -164,7 +167,9 @@ def test_a_stop_request_is_heeded_inside_each_pass(
     (tmp_path / "mine").mkdir()
     for number in range(4):
         (tmp_path / "mine" / f"{number}.txt").write_text(f"a text that is not the same {number // 2} " * 9)
-    asked = Prepare(corpus=str(tmp_path / "mine"), vocab=300, heldout=1e-9, scrub=Scrub(), part_bytes=1)
+    asked = Prepare(
+        corpus=str(tmp_path / "mine"), vocab=300, heldout=1e-9, repeats=Repeats(), scrub=Scrub(), part_bytes=1
+    )
     run = Recorder.create(tmp_path / "runs", asked)
     real, ended = getattr(module, function), list[bool]()
 
