@@ -133,7 +133,7 @@ def plan_data(
     account += [
         Entry("core_hours", str(total), "sum of the steps", f"cores of {OTHER_CORES} times the measured speed", MEASURED),
         Entry("days", str(days), "core-hours / cores / share of them at work", f"{cores} cores, {TOGETHER}", "lablib/plan/preparing.py"),
-        Entry("dollars", str(dollars), "core-hours × price", f"${price} a core-hour", "given" if usd_per_core_hour else "lablib/plan/preparing.py, a guess"),
+        Entry("dollars", str(dollars), "core-hours × price", f"${price} a core-hour", "lablib/plan/preparing.py, a guess" if usd_per_core_hour is None else "given"),
         Entry("disk", f"{disk} bytes", "text × JSON lines of every step, signatures, ids of the shards", f"{JSON_LINES}, {SIGNATURES} bytes a byte, {TOKEN_BYTES} bytes an id", MEASURED),
     ]  # fmt: skip
     return DataPlan(tokens=tokens, cores=cores, steps=tuple(steps), core_hours=total, days=days, disk=disk, dollars=dollars, account=tuple(account))  # fmt: skip

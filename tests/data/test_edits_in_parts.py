@@ -103,3 +103,27 @@ def test_the_unedited_one_of_equal_texts_stays_else_that_of_the_least_name(tmp_p
     edits._settled(tmp_path / "equal", silent, folders)
     pairs = [sorted(np.load(tmp_path / "equal" / f"{number}.npy")[:, :, 0].tolist()) for number in range(2)]
     assert pairs == [[[8, 6], [9, 5]], [[1, 5]]]
+
+
+def test_another_cut_does_not_take_up_the_choice_of_a_killed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same documents in other parts have the same identity, and what was chosen lies by part."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    anna, carl, none = (Document("a", f"s/{n}", "MIT", f"{LINES[n]}, for more and more") for n in (3, 4, 0))
+    cuts = [[anna], [carl, none]], [[carl, none], [anna]]
+    joined = []
+    for number, cut in enumerate(cuts):
+        parts = [write(tmp_path / f"{number}-{n}", documents) for n, documents in enumerate(cut)]
+        joined.append(Corpus(corpora.join(parts, digest([number]), Team())))
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edits, "_written", killed)
+        with pytest.raises(KeyboardInterrupt):
+            steps.refine(joined[0], PersonalData(Scrub()), Team())
+    left = steps.refine(joined[1], PersonalData(Scrub()), Team())
+    assert joined[0].identity == joined[1].identity
+    assert sorted(one.text for one in left.documents("a")) == [none.text, anna.text.replace("anna.berg@example.org", "[EMAIL]")]  # fmt: skip

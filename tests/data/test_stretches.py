@@ -151,3 +151,17 @@ def test_a_corpus_of_stretches_is_the_corpus(
     assert list(other.documents("mine")) == list(one.documents("mine"))
     assert (other.index("mine") == one.index("mine")).all()
     assert (other.folder / "dropped.jsonl").read_text() == (one.folder / "dropped.jsonl").read_text()
+
+
+def test_a_file_that_two_sources_have_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second reading's rows are copies, not rows with ids that are taken."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    mine, plain = tmp_path / "mine", tmp_path / "plain"
+    mine.mkdir()
+    plain.mkdir()
+    rows = [json.dumps({"text": f"document {n} of some length, and a bit more", "id": n}) for n in range(40)]
+    (mine / "b.jsonl").write_text("\n".join(rows))
+    sources = [Files(mine), Files(mine / "b.jsonl")]
+    corpus.build(sources, plain, silent)
+    joined = Corpus(corpora.read(sources, "key", Team(), 500, silent))
+    assert joined.facts == Corpus(plain).facts and joined.facts["domains"]["b"]["duplicates"] == len(rows)

@@ -26,6 +26,12 @@ def test_a_source_that_needs_no_filter_by_hand() -> None:
     assert all(one.bytes_in == one.bytes_out for one in made.steps)
 
 
+def test_a_price_of_nothing_is_given_not_guessed() -> None:
+    for price, source in ((0.0, "given"), (0.05, "given"), (None, "lablib/plan/preparing.py, a guess")):
+        (told,) = [one.source for one in plan_data(1e12, usd_per_core_hour=price).account if one.name == "dollars"]
+        assert told == source
+
+
 def test_keep_rates_are_those_of_the_published_funnels() -> None:
     """Olmo 3 report §3.4.1 states -84.6 %, -67 % and -23 %; FineWeb 36 → 20 T; RedPajama-V2 100 → 30 → 20.8 B."""
     found = {name: one.share for name, one in keeps().items()}

@@ -50,7 +50,7 @@ def jobs(before: Corpus, step: Edit, key: str, names: Sequence[str], team: Team,
         for name, part, edit in zip(names, parts, informed, strict=True)
     ]
     rows = team.each(made, held(report))
-    equal = team.one(Job("equal", key, _settled, (rows,)), held(report))
+    equal = team.one(Job("equal", digest(["equal", *names]), _settled, (rows,)), held(report))
     return [
         Job("parts", name, _written, (part, edit, told, equal / f"{number}.npy"))
         for number, (name, part, edit, told) in enumerate(zip(names, parts, informed, rows, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +58,20 @@ def _scanned(folder: Path, report: Report, piece: Piece) -> None:
     write_atomic(folder / "rows.json", json.dumps(found.rows))
 
 
+def _files(pieces: Sequence[Piece]) -> list[list[int]]:
+    """The numbers of each file's pieces; a file that two sources have comes twice, and its rows begin again."""
+    found: list[list[int]] = []
+    for number, (_, stretch) in enumerate(pieces):
+        if not (stretch and stretch.begin):
+            found.append([])
+        found[-1].append(number)
+    return found
+
+
 def _before(folder: Path, report: Report, pieces: list[Piece], scans: list[Path]) -> None:
     """``rows.json``: the rows before each piece in its file; ``<n>.npy``: those of its ids that an earlier piece has."""
     before: list[int] = []
-    for _, several in groupby(range(len(pieces)), key=lambda n: pieces[n].path):
-        numbers = list(several)
+    for numbers in _files(pieces):
         counts = [int((scans[n] / "rows.json").read_text(encoding="utf-8")) for n in numbers]
         before += [0, *np.cumsum(counts).tolist()][: len(numbers)]
         found = [np.load(scans[n] / "ids.npy") for n in numbers]
