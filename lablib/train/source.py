@@ -10,7 +10,7 @@ import torch
 from lablib.data import shards
 from lablib.data.tokenizer import lengths, load, require
 from lablib.plan.reading import breach
-from lablib.runs import Recorder
+from lablib.runs import Recorder, Run
 from lablib.specs import Curriculum, LabError, Midtrain, Mixture, Prepare, Pretrain, Ref
 from lablib.specs.mixtures import load_mixture, mean, over
 from lablib.train.distributed import World
@@ -62,7 +62,7 @@ def _find(recipe: Pretrain, run: Recorder) -> tuple[str, str, str, str]:
     mixture = str(run.input(recipe.mixture)) if isinstance(recipe.mixture, Ref) else ""
     if isinstance(recipe.data, Ref):
         return str(run.input(recipe.data)), str(run.input(recipe.data.replace(artefact="tokenizer"))), mixture, start
-    if not (run.path / "data" / "manifest.json").is_file():
+    if not {"data", "tokenizer"} <= set(Run(run.path).artefacts):  # registered last: a folder alone may lack its card
         from lablib.data.prepare import prepare
 
         run.enter("preparing data")
