@@ -91,7 +91,6 @@ def end(why: str, signal_ranks: Callable[[str], object]) -> None:
 def main(folder: str, job: str) -> None:
     """Watch the ranks, a Slurm job's first step after its components; the batch script ends this process with the job."""
     run = Run(Path(folder))
-
     step = f"{job}.{len(run.order.components)}"  # KILL to the whole job would cancel it
 
     def signal_ranks(name: str) -> bool:
@@ -100,9 +99,8 @@ def main(folder: str, job: str) -> None:
     guard, every = Guard(run), min(2.0 if run.order.components else 10.0, run.order.profile.hang / 10)
     limit, owed = Deadline(job, run.order.profile.signal_seconds), False
     while not (why := guard.wrong() or limit.passed()):
-        owed = (owed or limit.warns()) and not signal_ranks(
-            "USR2"
-        )  # the controller may restart, the step not be there yet
+        # A warning stays owed where scancel fails: the controller may restart, the step not be there yet.
+        owed = (owed or limit.warns()) and not signal_ranks("USR2")
         time.sleep(min(every, max(0.5, limit.seconds)))
     if why == "overdue":
         say(run, "overdue", seconds_left=limit.reserve)

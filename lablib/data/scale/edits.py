@@ -44,12 +44,12 @@ class Informed:
 def jobs(before: Corpus, step: Edit, key: str, names: Sequence[str], team: Team, report: Report) -> list[Job]:
     """The parts that are left after an edit, by the `names` of their products; whatever they rest on is made first."""
     parts = [part.folder for part in before.parts]
-    informed = _informed(before, step, key, team, held(report))
+    informed = _informed(before, step, key, team, report)
     made = [
         Job("edits", digest(["edits", name]), _edited, (part, edit))
         for name, part, edit in zip(names, parts, informed, strict=True)
     ]
-    rows = team.each(made, held(report))
+    rows = team.each(made, report)
     equal = team.one(Job("equal", digest(["equal", *names]), _settled, (rows,)), held(report))
     return [
         Job("parts", name, _written, (part, edit, told, equal / f"{number}.npy"))

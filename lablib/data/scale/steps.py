@@ -53,9 +53,8 @@ def refine(before: Corpus, step: Step, team: Team, report: Report = silent) -> C
     parts = [part.folder for part in before.parts]
     if len(parts) == 1:
         return Corpus(team.one(Job("corpora", key, _applied, (before.folder, step)), report))
-    named = [
-        digest([key, n, Corpus(part).facts]) for n, part in enumerate(parts)
-    ]  # two without documents differ in counts
+    # Two parts without documents differ in their counts.
+    named = [digest([key, n, Corpus(part).facts]) for n, part in enumerate(parts)]
     if isinstance(step, NearDuplicates):
         verdicts = _near(before, step, key, team, report)
         jobs = [Job("parts", name, _removed, (part, step, verdicts)) for name, part in zip(named, parts, strict=True)]
