@@ -17,10 +17,10 @@ from lablib.data.contamination import Report as Contamination
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Source, file_sha256, held
 from lablib.data.editing import Edit
-from lablib.data.progress import Progress, Stopped
+from lablib.data.progress import Progress
 from lablib.data.scale import Job, Team, corpora, pieces, sampling, steps
 from lablib.data.sources.mail import MAIL
-from lablib.runs import Recorder
+from lablib.runs import Recorder, Stopped
 from lablib.specs import Clean, LabError, Prepare, Ref, TokenizerSpec, digest, paths, write_atomic
 from lablib.specs.synthetic import Synthetic, Written
 

@@ -19,10 +19,6 @@ TYPICAL = 60_000_000
 """Characters that a corpus is taken to have while it is read and its real size is not known."""
 
 
-class Stopped(Exception):
-    """The job was asked to stop; what is unfinished is thrown away, what is finished stays in the cache."""
-
-
 class Progress:
     """Tells the run how far the whole is, in percent."""
 
@@ -37,8 +33,7 @@ class Progress:
 
     def at(self, phase: str, done: float, total: float) -> None:
         """`done` of `total` in a phase. Raises `Stopped` where the run was asked to stop."""
-        if self._run.stop_requested:
-            raise Stopped
+        self._run.heed()
         begin, end = PHASES[phase]
         part = min(1.0, done / total) if total else 1.0
         self._run.progress(round(begin + (end - begin) * part, 2), 100, unit="%")

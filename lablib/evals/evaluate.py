@@ -13,7 +13,7 @@ from lablib.evals.scores import Scored, summarise
 from lablib.models.chat import encode_prompt, ready_to_answer
 from lablib.models.generate import generate, generation_settings
 from lablib.models.load import input_model, load_pair
-from lablib.runs import Recorder
+from lablib.runs import Recorder, Stopped
 from lablib.specs import Evaluate, Task, write_atomic
 
 ITEMS = "items.jsonl"
@@ -23,10 +23,6 @@ _SHOWN = 400
 """Characters kept of a long prompt's end."""
 _WARMTH = 0.8
 """Temperature of shown continuations; greedy text of a small model repeats itself."""
-
-
-class Stopped(Exception):
-    """The job was asked to stop; what is scored is kept, the task at hand begins again."""
 
 
 def evaluate(recipe: Evaluate, run: Recorder) -> None:
@@ -40,11 +36,6 @@ def evaluate(recipe: Evaluate, run: Recorder) -> None:
         run.event("stopping", at="evaluation")
 
 
-def _heed(run: Recorder) -> None:
-    if run.stop_requested:
-        raise Stopped
-
-
 def _evaluate(recipe: Evaluate, run: Recorder) -> None:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
@@ -52,7 +43,7 @@ def _evaluate(recipe: Evaluate, run: Recorder) -> None:
     found = Scored.read(folder / ITEMS)
     pieces = _pieces(recipe, run)
     for label in recipe.models:
-        _heed(run)
+        run.heed()
         _one_model(recipe, run, label, found, pieces)
     references = [{"task": task.name, "name": "most common answer", "value": _constant(task)} for task in recipe.tasks]
     write_atomic(folder / "scores.json", json.dumps(summarise(recipe, found, references), indent=1))
@@ -98,7 +89,7 @@ def _answer(recipe: Evaluate, run: Recorder, label: str, task: Task, model: Any,
     items = split_items(task, "test")
     prompts = [encode_prompt(tokenizer, item.prompt, item.is_chat) for item in items]
     settings = generation_settings(tokenizer, recipe.max_new_tokens)
-    said = generate(model, tokenizer, prompts, settings, recipe.batch_size, lambda _: _heed(run))
+    said = generate(model, tokenizer, prompts, settings, recipe.batch_size, run.heed)
     with Verifier(task) as verifier:
         verifier.check(items[:8])
         verdicts = verifier.score(items, said)
@@ -127,7 +118,7 @@ def _search(recipe: Evaluate, run: Recorder, label: str, task: tuple[str, int], 
     wanted = recipe.needle
     assert wanted is not None
     items = needle.hide(wanted, length, tokenizer, recipe.seed)
-    said = needle.find(model, tokenizer, items, wanted, lambda _: _heed(run))
+    said = needle.find(model, tokenizer, items, wanted, run.heed)
     return [
         {"model": label, "task": name, "index": index, "key": item.key, "prompt": item.prompt[-_SHOWN:], "right": item.number,
          "completion": text, "answer": text.strip(), "score": needle.right(item, text), "error": ""}
@@ -137,11 +128,11 @@ def _search(recipe: Evaluate, run: Recorder, label: str, task: tuple[str, int], 
 
 def _measure(recipe: Evaluate, run: Recorder, label: str, pieces: list[heldout.Piece], model: Any, tokenizer: Any) -> list[dict[str, Any]]:  # fmt: skip
     """Bits and bytes of each held-out piece, the first `recipe.samples` of them with a continuation to look at."""
-    totals, sizes = heldout.bits(model, tokenizer, pieces, recipe.batch_size, lambda _: _heed(run))
+    totals, sizes = heldout.bits(model, tokenizer, pieces, recipe.batch_size, run.heed)
     begun = [tokenizer(piece.text, add_special_tokens=False)["input_ids"][:_CONTEXT] for piece in pieces]
     settings = generation_settings(tokenizer, recipe.max_new_tokens, _WARMTH)
     torch.manual_seed(recipe.seed)
-    said = generate(model, tokenizer, begun[: recipe.samples], settings, recipe.batch_size, lambda _: _heed(run))
+    said = generate(model, tokenizer, begun[: recipe.samples], settings, recipe.batch_size, run.heed)
     said += [""] * (len(pieces) - len(said))
     rows = zip(pieces, begun, said, totals, sizes, strict=True)
     return [

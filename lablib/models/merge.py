@@ -22,7 +22,7 @@ from lablib.data.tokenizer import tokenizer_hash
 from lablib.models.checkpoints import checkpoint
 from lablib.models.folder import replace_folder
 from lablib.models.load import input_model
-from lablib.runs import Recorder
+from lablib.runs import Recorder, Stopped
 from lablib.specs import LabError, Merge, Ref
 
 FILE_BYTES = 2**30
@@ -41,10 +41,6 @@ class Sources:
     are_checkpoints: bool = False
 
 
-class Stopped(Exception):
-    """The job was asked to stop; nothing is kept, the average begins again."""
-
-
 def merge(recipe: Merge, run: Recorder) -> None:
     """Write the average as the artefact "model"; where the run is asked to stop, between two tensors, it returns without one.
     Raises `LabError` where shapes or tokenizers differ, or an input is missing."""
@@ -53,17 +49,12 @@ def merge(recipe: Merge, run: Recorder) -> None:
     folders = [run.input(folder) for folder in _checkpoints(recipe, run)] or whole
     target = run.path / "model"
     try:
-        average(Sources(tuple(folders), recipe.weights, bool(recipe.steps)), whole[-1], target, lambda: _heed(run))
+        average(Sources(tuple(folders), recipe.weights, bool(recipe.steps)), whole[-1], target, run.heed)
     except Stopped:
         run.event("stopping", at="merging")
         return
     run.note(merge={"weights": list(recipe.weights), "of": [str(folder) for folder in folders]})
     run.artefact("model", target, kind="model")
-
-
-def _heed(run: Recorder) -> None:
-    if run.stop_requested:
-        raise Stopped
 
 
 def average(sources: Sources, like: Path, target: Path, heed: Callable[[], None] = lambda: None) -> Path:

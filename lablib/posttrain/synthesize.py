@@ -18,7 +18,6 @@ import torch
 from lablib.data import lineage, synthetic
 from lablib.data.corpus import SHORTEST
 from lablib.data.documents import Report
-from lablib.data.progress import Stopped
 from lablib.data.scale import Job, Team
 from lablib.data.synthetic import Prompt
 from lablib.data.tasks import Verifier
@@ -30,7 +29,7 @@ from lablib.models.folder import replace_folder
 from lablib.models.generate import generate, generation_settings
 from lablib.models.load import input_model, load_pair
 from lablib.posttrain.rows import read_jsonl, write_jsonl
-from lablib.runs import Recorder, Run
+from lablib.runs import Recorder, Run, Stopped
 from lablib.specs import LabError, Ref, Synthesize, Task, digest, write_atomic
 
 VERSION = 1
@@ -96,14 +95,9 @@ def _shared(keys: list[str], recipe: Synthesize, run: Recorder, parts: Parts, wr
     told = digest([VERSION, recipe.science_hash, read, keys])
     wanted = [Job("written", f"{told}-{at}", make, (at,)) for _, at in parts]
     with Team(1, recipe.tasks, recipe.task) as team:
-        made = team.each(wanted, lambda *_: _heed(run))
+        made = team.each(wanted, run.heed)
     for (path, _), folder in zip([] if recipe.helps else parts, made, strict=False):
         write_jsonl(path, read_jsonl(folder / FILE))
-
-
-def _heed(run: Recorder) -> None:
-    if run.stop_requested:
-        raise Stopped
 
 
 def _depth(recipe: Synthesize, folder: Path, run: Recorder) -> int:
@@ -122,8 +116,8 @@ def _prompts(recipe: Synthesize, run: Recorder) -> list[Prompt]:
     path = run.input(data) if isinstance(data, Ref) else None
     if isinstance(data, Ref) and path is not None and (path / "shards").is_dir():
         words = run.input(data.replace(artefact="tokenizer"))
-        return synthetic.of_prepared(path, words, count, seed, longest, lambda: _heed(run))
-    return synthetic.of_corpus(str(path or data), count, seed, synthetic.CHARACTERS * longest, lambda: _heed(run))
+        return synthetic.of_prepared(path, words, count, seed, longest, run.heed)
+    return synthetic.of_corpus(str(path or data), count, seed, synthetic.CHARACTERS * longest, run.heed)
 
 
 @dataclass
@@ -171,7 +165,7 @@ class Writer:
 
     def _report(self, done: int) -> None:
         self.run.progress(done, self.total, "documents")
-        _heed(self.run)
+        self.run.heed()
 
     def _encoded(self, prompt: Prompt) -> list[int] | str:
         """Token ids, or why there are none."""

@@ -29,6 +29,10 @@ PROGRESS = 2.0
 """Seconds between two writings of ``progress.json``."""
 
 
+class Stopped(Exception):
+    """The job was asked to stop in the middle of work that begins again; what was finished is kept."""
+
+
 class Recorder:
     """One process's hand on a run folder. Rank 0 writes metrics, events, artefacts and the manifest."""
 
@@ -72,6 +76,11 @@ class Recorder:
             elif self.is_main and self._over_budget():
                 self.request_stop("budget")
         return self._stop.is_set()
+
+    def heed(self, *_: object) -> None:
+        """Raise `Stopped` where the job is to save and return; takes what a report of progress is called with."""
+        if self.stop_requested:
+            raise Stopped
 
     def request_stop(self, why: str = "asked") -> None:
         """Ask this job to save and return; `why` is "asked", "limit" (time or preemption), "signal" or "budget". A signal
