@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from cluster.control import resume
@@ -20,6 +21,7 @@ from lablib.runs import Run, RunState
 from lablib.specs import LabError, Mixture, Prepare, Pretrain, Profile, Recipe, Ref, Shared, digest
 from lablib.specs.hardware import LOCAL
 from lablib.specs.paths import runs_root
+from lablib.specs.synthetic import Synthetic
 
 Tell = Callable[[str], None]
 HEAT = 2.0
@@ -100,17 +102,20 @@ def learn_mixture(
     lab = Lab(profile, root, at_once, tell)
     recipe = recipe.replace(data=_data(recipe, lab))
     assert isinstance(recipe.data, Ref)
-    available = tokens_of(Run(lab.root / recipe.data.run).artefact_path("data"), recipe.seq_len)
+    folder = Run(lab.root / recipe.data.run).artefact_path("data")
+    available, models = tokens_of(folder, recipe.seq_len), Synthetic.of(folder)
+    written = models if models.caps else None  # the usual caps only warn
     if unknown := sorted(set(importance or {}) - set(available)):
         raise LabError(f"importance names {', '.join(unknown)}; this data has {', '.join(available)}")
     shares, tokens = natural(available), float(recipe.cut.tokens)
-    made = proxies(recipe, base or temperature(available, HEAT), count, seed, available)
+    made = proxies(recipe, base or temperature(available, HEAT), count, seed, available, written=written)
     runs = lab.run(made, "proxies")
     found = collect(runs, study.domains_of(runs))
     limit = recipe.mean_mixture.max_epochs
-    law, best = study.fit(found, shares, tokens, available, limit, importance)
+    law, best = study.fit(found, shares, tokens, available, limit, importance, written)
     plain = {LEARNED: best.mixture.weights, "uniform": dict.fromkeys(shares, 1 / len(shares)), "natural": shares}
-    tried = {name: _within(one, tokens, available, limit) for name, one in plain.items()}
+    keep = partial(constrain, tokens=tokens, available=available, max_epochs=limit, written=written)
+    tried = {name: _kept(keep(one), limit) for name, one in plain.items()}
     arms, checks = _check(recipe, tried, seeds, lab, law)
     result = Study(
         recipe=recipe.name,
@@ -121,7 +126,7 @@ def learn_mixture(
         predicted_range=best.gain_range,
         opinions=study.second_opinions(found, law, best.mixture, shares),
         arms=arms,
-        flops=sum(map(_flops, [*made, *checks])),
+        flops=sum(map(_flops, {one.science_hash: one for one in [*made, *checks]}.values())),
         target_flops=None if target is None else _flops(target),
     )
     result.save(kept(lab.root, recipe, count, base, seeds, seed, importance))
@@ -177,9 +182,8 @@ def _data(recipe: Pretrain, lab: Lab) -> Ref:
     return recipe.data
 
 
-def _within(shares: Shares, tokens: float, available: Mapping[str, float], limit: float) -> Mixture:
-    kept = constrain(shares, tokens=tokens, available=available, max_epochs=limit)
-    return Mixture(weights={name: share for name, share in kept.items() if share > 0}, max_epochs=limit)
+def _kept(shares: Shares, limit: float) -> Mixture:
+    return Mixture(weights={name: share for name, share in shares.items() if share > 0}, max_epochs=limit)
 
 
 def _check(recipe: Pretrain, tried: Mapping[str, Mixture], seeds: int, lab: Lab, law: study.MixingLaw) -> tuple[tuple[Arm, ...], list[Pretrain]]:  # fmt: skip

@@ -81,8 +81,8 @@ class MixturePlan(Explorer):
 
         `inputs` are fields that differ. Raises `LabError` where the run has made no data.
         """
-        rows, kept = shards.manifest(run.artefact_path("data"))["shards"], run.artefact_path("data") / Synthetic.FILE
-        models = Synthetic.load(kept) if kept.is_file() else Synthetic(domains={})
+        data = run.artefact_path("data")
+        rows, models = shards.manifest(data)["shards"], Synthetic.of(data)
         held = {row["domain"]: float(row["tokens"]) for row in rows if row["split"] == "train" and row["tokens"]}
         plan = Curriculum.of((round(sum(held.values())), Mixture(weights=natural(held))))
         made = {"plan": plan, "tokens": max(LEAST, plan.tokens), "available": held, "badges": cards.badges(run)}

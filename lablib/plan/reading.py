@@ -72,9 +72,9 @@ def breach(recipe: Recipe, root: Path | None = None) -> tuple[str, bool]:
     It is refused under caps that the data was prepared with; the usual ones only warn.
     """
     folder = _folder(recipe, root, None) if isinstance(recipe, Pretrain) else None
-    if folder is None or not (folder / Synthetic.FILE).is_file():
+    found = Synthetic.of(folder) if folder else Synthetic(domains={})
+    if not found.domains:
         return "", False
-    found = Synthetic.load(folder / Synthetic.FILE)
     why = found.against({one.domain: one.share for one in readings(recipe, root)})
     return why, bool(why) and found.caps is not None
 

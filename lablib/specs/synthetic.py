@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -59,6 +60,11 @@ class Synthetic(Spec):
     domains: dict[str, Written]
     caps: Caps | None = None
     """Those that its recipe sets; None: the usual ones, which only warn."""
+
+    @classmethod
+    def of(cls, data: Path) -> Self:
+        """What the folder says; without its file nothing in it is a model's. Raises `LabError` for a damaged file."""
+        return cls.load(data / cls.FILE) if (data / cls.FILE).is_file() else cls(domains={})
 
     def against(self, weights: Mapping[str, float]) -> str:
         """`Caps.against` under the recipe's caps or the usual ones."""

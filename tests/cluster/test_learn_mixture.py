@@ -21,6 +21,7 @@ from lablib.data.mixing.study import Arm, Study
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Mixture, ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Profile
 from lablib.specs.hardware import LOCAL
+from lablib.specs.synthetic import Caps, Synthetic
 from lablib.stages import execute
 
 LAW = MixingLaw(domains=("a", "b"), laws={"a": ExpLaw(c=0, b=0, t=(-1, 0))}, importance={"a": 1.0}, runs=9)
@@ -150,6 +151,28 @@ def test_an_unknown_domain_is_said_before_a_proxy_and_settings_name_the_study(
     small = proxy(corpus)
     others: list[dict[str, Any]] = [{}, {"base": {"odd": 1.0}}, {"seeds": 3}, {"seed": 1}, {"importance": {"odd": 1.0}}]
     assert len({kept(tmp_path, small, count, **other) for count in (6, 7) for other in others}) == 10
+
+
+def test_proxies_and_arms_keep_the_caps_on_synthetic_text(
+    here: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A uniform mixture would be half synthetic; under a cap of .3 each run keeps it, and equal arms are counted once."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(mixing.study, "refits", lambda proxies, law, count: refits(proxies, law, 3))
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(40)]
+    rows = [{"text": " ".join(draw.choices(words, k=40)) + f" {n}", "domain": "people" if n % 4 else "model", "generation": 0 if n % 4 else 1} for n in range(300)]  # fmt: skip
+    (tmp_path / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare = Prepare(corpus=str(tmp_path / "made.jsonl"), vocab=300, synthetic=Caps(corpus=0.3))
+    made = mixing.submit_all([prepare], LOCAL, tmp_path / "runs")[0]
+    found = learn_mixture(proxy(tmp_path).replace(data=made.data), 4, root=tmp_path / "runs", seeds=1)
+    known = Synthetic.of(made.artefact_path("data"))
+    runs = [Run.open(tmp_path / "runs" / run) for run in {*found.proxies, *(run for arm in found.arms for run in arm.runs)}]  # fmt: skip
+    mixtures = [run.recipe.mixture for run in runs if isinstance(run.recipe, Pretrain)]
+    shares = [one.weights.get("model", 0.0) for one in mixtures if isinstance(one, Mixture)]
+    assert known.against({"model": 0.5, "people": 0.5}) and max(shares) == pytest.approx(0.3)
+    assert not any(map(known.against, [one.weights for one in mixtures if isinstance(one, Mixture)]))
+    assert found.flops == pytest.approx(len(runs) * mixing._flops(runs[0].recipe))  # type: ignore[arg-type]
 
 
 def test_a_profile_far_away_is_refused(corpus: Path, tmp_path: Path) -> None:

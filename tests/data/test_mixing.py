@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from lablib.data import order
 from lablib.data.mixing import (
@@ -33,6 +34,7 @@ from lablib.data.mixing.shares import unimax_tokens
 from lablib.plan.repeats import DECAY_EPOCHS
 from lablib.specs import LabError, Mixture
 from lablib.specs.mixtures import Curriculum, curriculum
+from lablib.specs.synthetic import Caps, Synthetic, Written
 
 POOLS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(1, 1e12), min_size=1)
 WEB, CODE = Mixture(weights={"web": 0.8, "code": 0.2}), Mixture(weights={"code": 0.5, "math": 0.5})
@@ -121,6 +123,43 @@ class TestLimits:
         assert most_tokens({"big": 0.5, "small": 0.5}, pool, 4) == 80
         with pytest.raises(LabError, match="fewer tokens"):
             constrain({"big": 0.5, "small": 0.5}, tokens=5000, available=pool, max_epochs=4)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.3, 1), st.floats(0, 1)), min_size=2, max_size=6),
+        st.floats(0.05, 1),
+    )
+    def test_a_cap_on_synthetic_text_holds_or_is_said_to_be_impossible(
+        self, rows: list[tuple[float, float, float]], cap: float
+    ) -> None:
+        """Whether shares under it exist is asked of SciPy's linear programme."""
+        names = tuple(f"d{i}" for i in range(len(rows)))
+        wanted, most, parts = np.array(rows).T
+        wanted = wanted / wanted.sum()
+        written = Synthetic(domains={n: Written(share=p, generation=1) for n, p in zip(names, parts, strict=True) if p}, caps=Caps(corpus=cap))  # fmt: skip
+        least = linprog(parts, A_eq=[np.ones(len(rows))], b_eq=[1], bounds=[(0, top) for top in most])
+        weights, high = dict(zip(names, wanted, strict=True)), dict(zip(names, most, strict=True))
+        if least.status == 2 or least.fun > cap + 1e-6:
+            with pytest.raises(LabError, match=r"never 1|cannot take all|synthetic\.corpus"):
+                constrain(weights, high=high, written=written)
+        elif least.fun < cap - 1e-6:
+            found = constrain(weights, high=high, written=written)
+            assert sum(found.values()) == pytest.approx(1, abs=1e-9) and written.against(found) == ""
+            assert all(0 <= found[name] <= high[name] + 1e-12 for name in names)
+
+    def test_under_a_cap_it_is_still_the_nearest(self) -> None:
+        """Against many random mixtures; a domain too deep gets nothing."""
+        weights = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05}
+        models = {"a": Written(share=0.9, generation=1), "c": Written(share=0.2, generation=1)}
+        written = Synthetic(domains=models, caps=Caps(corpus=0.25))
+        found, wanted = np.array(list(constrain(weights, written=written).values())), np.array(list(weights.values()))
+        draws = np.random.default_rng(0).dirichlet(np.ones(4), 20_000)
+        inside = draws[draws @ [0.9, 0, 0.2, 0] <= 0.25]
+        apart = (inside * np.log(inside / wanted)).sum(1)
+        assert len(inside) > 300 and (found * np.log(found / wanted)).sum() <= apart.min()
+        assert found @ [0.9, 0, 0.2, 0] == pytest.approx(0.25) and written.against(weights)
+        deep = Synthetic(domains={"a": Written(share=1, generation=2)}, caps=Caps())
+        assert constrain(weights, written=deep)["a"] == 0
 
     def test_a_weight_of_nothing_stays_nothing(self) -> None:
         assert constrain({"a": 0.9, "b": 0.1, "c": 0.0}, high={"a": 0.5})["c"] == 0

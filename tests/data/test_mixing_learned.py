@@ -17,6 +17,7 @@ from lablib.data.mixing.learned import MixingLaw, Proxies, compare, learn, opini
 from lablib.data.mixing.proxies import collect, drawn, proxies
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Mixture, ModelSpec, Parallelism, Pretrain
+from lablib.specs.synthetic import Caps, Synthetic, Written
 
 BASE = {"web": 0.6, "code": 0.25, "books": 0.1, "notes": 0.05}
 TRUTH = {
@@ -157,6 +158,20 @@ class TestOptimum:
         assert law.objective(law.array(best.weights)) <= law.objective(inside).min() + 1e-6
         with pytest.raises(LabError, match="fewer tokens"):
             optimise(law, BASE, tokens=1e12, available=dict.fromkeys(BASE, 1e6))
+
+    def test_a_cap_on_synthetic_text_binds_where_it_costs_least(self) -> None:
+        """Against every mixture of a grid that keeps it."""
+        law, parts = learn(measured(24, 0.0)), {"code": 0.9, "notes": 0.5}
+        models = {name: Written(share=part, generation=1) for name, part in parts.items()}
+        cap = 0.6 * sum(part * optimise(law, BASE).mixture.weights.get(name, 0.0) for name, part in parts.items())
+        written = Synthetic(domains=models, caps=Caps(corpus=cap))
+        best = optimise(law, BASE, written=written).mixture.weights
+        spent = sum(part * best.get(name, 0.0) for name, part in parts.items())
+        assert spent == pytest.approx(cap, rel=1e-3) and written.against(best) == ""
+        tried = grid()
+        kept = tried[tried @ [parts.get(name, 0.0) for name in law.domains] <= cap]
+        kept = kept[((kept >= law.lowest) & (kept <= law.highest)).all(1)]
+        assert len(kept) > 20 and law.objective(law.array(best)) <= min(law.objective(row) for row in kept) + 1e-6
 
     def test_importance_moves_it(self) -> None:
         for target, domain in (("prose", "web"), ("code", "code")):

@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from lablib.data.mixing.laws import Array, ExpLaw, Fitter, fit_exponential, fitters
-from lablib.data.mixing.shares import Shares, fit_into, limits
+from lablib.data.mixing.limits import Limits
+from lablib.data.mixing.shares import Shares
 from lablib.specs import LabError, Mixture, Spec
+from lablib.specs.synthetic import Synthetic
+
+FLOOR = 1e-6
+"""A smaller share is none."""
 
 
 @dataclass(frozen=True)
@@ -170,25 +175,26 @@ def optimise(
     tokens: float | None = None,
     available: Mapping[str, float] | None = None,
     max_epochs: float = 4.0,
+    written: Synthetic | None = None,
     again: list[MixingLaw] | None = None,
     extrapolate: bool = False,
 ) -> Optimum:
-    """The mixture with the least predicted loss under a box and an epoch cap (SLSQP from several starts).
+    """The mixture with the least predicted loss under `Limits` (SLSQP from several starts).
 
     `baseline` (natural or uniform shares) is one start and what the gain is against; `again` are `refits`. Each share stays
     between the least and the greatest that a proxy had, unless `extrapolate`: a law with a positive exponent bends any
     way outside its runs. Raises `LabError` where no mixture keeps the limits.
     """
-    box = limits(law.domains, low, high, tokens, available, max_epochs)
+    limits = Limits.of(law.domains, low, high, tokens, available, max_epochs, written)
     if law.highest and not extrapolate:
-        box = _tried(law, *box)
+        limits = _tried(law, limits)
     start = law.array(baseline)
-    best = _least(law, start, *box)
+    best = _least(law, start, limits)
     gains: list[float] = []
     shares: list[Array] = []
     for other in again or []:
         gains.append(float(other.objective(start) - other.objective(best)))
-        shares.append(_least(other, best, *box, starts=1))
+        shares.append(_least(other, best, limits, starts=1))
     spread = np.percentile(shares, (10, 90), axis=0).T.tolist() if shares else []
     return Optimum(
         Mixture(weights=_named(law, best), max_epochs=max_epochs),
@@ -200,12 +206,12 @@ def optimise(
     )
 
 
-def _tried(law: MixingLaw, least: Array, most: Array) -> tuple[Array, Array]:
-    """The box cut to the shares that proxies had."""
-    top = np.minimum(most, np.maximum(law.highest, least))
-    if top.sum() < 1 - 1e-9:
-        raise LabError(f"under these limits no mixture lies among what the {law.runs} proxies tried; run proxies there, or set extrapolate=True")  # fmt: skip
-    return np.maximum(least, np.minimum(law.lowest, top)), top
+def _tried(law: MixingLaw, limits: Limits) -> Limits:
+    """The limits cut to the shares that proxies had."""
+    try:
+        return limits.within(np.array(law.lowest), np.array(law.highest))
+    except LabError as why:
+        raise LabError(f"under these limits no mixture lies among what the {law.runs} proxies tried; run proxies there, or set extrapolate=True ({why})") from None  # fmt: skip
 
 
 def opinions(proxies: Proxies, law: MixingLaw, mixture: Mapping[str, float], baseline: Mapping[str, float],
@@ -223,29 +229,31 @@ def opinions(proxies: Proxies, law: MixingLaw, mixture: Mapping[str, float], bas
 
 
 def _named(law: MixingLaw, weights: Array) -> Shares:
-    kept = {name: float(weight) for name, weight in zip(law.domains, weights, strict=True) if weight > 1e-6}
+    kept = {name: float(weight) for name, weight in zip(law.domains, weights, strict=True) if weight > FLOOR}
     whole = sum(kept.values())
     return {name: weight / whole for name, weight in kept.items()}
 
 
-def _least(law: MixingLaw, start: Array, least: Array, most: Array, starts: int = 8) -> Array:
+def _least(law: MixingLaw, start: Array, limits: Limits, starts: int = 8) -> Array:
     """The best end of SLSQP from `start` and from random mixtures, put exactly into the limits."""
     from scipy.optimize import minimize
 
     draw = np.random.default_rng(0)
     begins = [start, *draw.dirichlet(np.ones(len(start)), size=starts - 1)]
-    one = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
+    kept = [{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}]
+    if limits.cap < 1:
+        kept.append({"type": "ineq", "fun": lambda w: limits.cap - w @ limits.synthetic, "jac": lambda w: -limits.synthetic})  # fmt: skip
     scale = max(float(np.abs(law.slope(start)).max()), 1e-12)
     ends = []
     for begin in begins:
         found = minimize(
             lambda w: float(law.objective(w)) / scale,
-            fit_into(np.maximum(begin, 1e-9), least, most),
+            limits.nearest(np.maximum(begin, 1e-9)),
             jac=lambda w: law.slope(w) / scale,
-            bounds=list(zip(least, most, strict=True)),
-            constraints=[one],
+            bounds=list(zip(limits.least, limits.most, strict=True)),
+            constraints=kept,
             method="SLSQP",
             options={"maxiter": 300, "ftol": 1e-10},
         )
-        ends.append(fit_into(np.maximum(found.x, 0) + 1e-12, least, most))
+        ends.append(limits.nearest(np.where(found.x > FLOOR, found.x, 0.0) + 1e-12))
     return min(ends, key=lambda w: float(law.objective(w)))

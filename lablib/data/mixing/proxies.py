@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lablib.data.mixing.laws import Array
 from lablib.data.mixing.learned import Proxies
-from lablib.data.mixing.shares import constrain
+from lablib.data.mixing.shares import Shares, constrain
 from lablib.runs import Run
 from lablib.specs import LabError, Mixture, Pretrain
+from lablib.specs.synthetic import Synthetic
 
 STRENGTH = (0.25, 8.0)
 """Range of the Dirichlet's concentration: small ones go far from the base, large ones stay near it."""
+
+LIFT = 1e-3
+"""Part of the base that joins a draw which cannot keep its limits."""
 
 
 def drawn(
@@ -46,20 +51,30 @@ def proxies(
     seed: int = 0,
     available: Mapping[str, float] | None = None,
     strength: tuple[float, float] = STRENGTH,
+    written: Synthetic | None = None,
 ) -> list[Pretrain]:
     """`count` variants of a small pretraining, alike but for the mixture: base itself first, then `drawn` ones.
 
-    Where `available` tokens are given, each draw is brought inside the recipe's epoch limit for its own token count, so
-    that no proxy fails when it starts. Three to five proxies a domain are usual. Raises `LabError`.
+    Where `available` tokens are given, each draw is brought inside the recipe's epoch limit for its own token count, and
+    where models wrote some of them (`written`) inside its caps, so that no proxy is refused. Three to five proxies a domain are usual. Raises `LabError`.
     """
     limit = recipe.mean_mixture.max_epochs
     made = []
     for number, weights in enumerate([dict(base), *_rows(base, count - 1, seed, strength)]):
         if available is not None:
-            weights = constrain(weights, tokens=recipe.cut.tokens, available=available, max_epochs=limit)  # fmt: skip
+            keep = partial(constrain, tokens=recipe.cut.tokens, available=available, max_epochs=limit, written=written)
+            weights = _inside(weights, base, keep)
         mixture = Mixture(weights={name: w for name, w in weights.items() if w > 0}, max_epochs=limit)
         made.append(recipe.replace(mixture=mixture, name=f"{recipe.name[:72]}-mix{number:03}"))
     return made
+
+
+def _inside(weights: Shares, base: Mapping[str, float], keep: Callable[[Shares], Shares]) -> Shares:
+    """`keep`, `constrain` under a run's limits; a draw whose few domains cannot take all tokens is given a little of every one first."""
+    try:
+        return keep(weights)
+    except LabError:
+        return keep({name: weight + LIFT * base[name] for name, weight in weights.items()})
 
 
 def _rows(base: Mapping[str, float], count: int, seed: int, strength: tuple[float, float]) -> list[dict[str, float]]:

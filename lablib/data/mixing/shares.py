@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lablib.data.mixing.limits import Limits
 from lablib.specs import LabError
+from lablib.specs.synthetic import Synthetic
 
 Shares = dict[str, float]
 
@@ -80,30 +81,6 @@ def most_tokens(weights: Mapping[str, float], available: Mapping[str, float], ma
     return max_epochs * min(available.get(name, 0.0) / weight for name, weight in weights.items() if weight > 0)
 
 
-def limits(
-    names: tuple[str, ...],
-    low: Mapping[str, float] | None = None,
-    high: Mapping[str, float] | None = None,
-    tokens: float | None = None,
-    available: Mapping[str, float] | None = None,
-    max_epochs: float = 4.0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(Least, greatest) share of each name, each (names,): the box, and `max_epochs` passes over what is available.
-
-    Raises `LabError` where no shares keep them, with what the limits come to.
-    """
-    least = np.array([(low or {}).get(name, 0.0) for name in names])
-    most = np.array([(high or {}).get(name, 1.0) for name in names])
-    if tokens is not None and available is not None:
-        most = np.minimum(most, [max_epochs * available.get(name, 0.0) / tokens for name in names])
-    for name, bottom, top in zip(names, least, most, strict=True):
-        if not 0 <= bottom <= top + 1e-12:
-            raise LabError(f"{name}: a share of at least {bottom:.3g} and at most {top:.3g} cannot be; lower `low`, raise `high` or max_epochs, or train on fewer tokens")  # fmt: skip
-    if most.sum() < 1 - 1e-9 or least.sum() > 1 + 1e-9:
-        raise LabError(f"the limits allow shares that sum to between {least.sum():.3g} and {most.sum():.3g}, never 1; {'train on fewer tokens, add data or raise max_epochs' if most.sum() < 1 else 'lower `low`'}")  # fmt: skip
-    return np.minimum(least, most), most
-
-
 def constrain(
     weights: Mapping[str, float],
     low: Mapping[str, float] | None = None,
@@ -111,33 +88,18 @@ def constrain(
     tokens: float | None = None,
     available: Mapping[str, float] | None = None,
     max_epochs: float = 4.0,
+    written: Synthetic | None = None,
 ) -> Shares:
-    """The shares nearest to `weights` (in Kullback-Leibler divergence) that keep a box and an epoch cap.
+    """The shares nearest to `weights` (in Kullback-Leibler divergence) that keep `Limits`: a box, an epoch cap, and caps on
+    synthetic text.
 
-    They are clip(λ·weight, low, high) with the λ at which they sum to one: what a cap takes from one domain goes to the
-    others in proportion. Raises `LabError` where nothing keeps the limits.
+    What a limit takes from one domain goes to the others in proportion. Raises `LabError` where nothing keeps the limits.
     """
     names = tuple(weights)
-    least, most = limits(names, low, high, tokens, available, max_epochs)
+    limits = Limits.of(names, low, high, tokens, available, max_epochs, written)
     wanted = np.array([weights[name] for name in names])
-    if np.where(wanted > 0, most, least).sum() < 1 - 1e-9:
-        raise LabError("the domains with a weight cannot take all tokens under their limits; give another domain a weight")  # fmt: skip
-    return dict(zip(names, fit_into(wanted, least, most).tolist(), strict=True))
-
-
-def fit_into(wanted: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`constrain` on arrays (names,), for limits that can be kept."""
-    low, high = 0.0, 1.0
-    while np.clip(high * wanted, least, most).sum() < 1 - 1e-12 and high < 1e300:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.clip(middle * wanted, least, most).sum() < 1 else (low, middle)
-    return _whole(np.clip(high * wanted, least, most), least, most)
-
-
-def _whole(shares: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The last digits of the sum, put where there is room."""
-    for index in np.argsort(-(most - shares), kind="stable"):
-        shares[index] = np.clip(shares[index] + 1 - shares.sum(), least[index], most[index])
-    return shares
+    try:
+        limits.within(limits.least, np.where(wanted > 0, limits.most, limits.least))
+    except LabError as why:
+        raise LabError(f"the domains with a weight cannot take all tokens under their limits; give another domain a weight ({why})") from None  # fmt: skip
+    return dict(zip(names, limits.nearest(wanted).tolist(), strict=True))

@@ -12,6 +12,7 @@ from lablib.data.mixing.proxies import measured
 from lablib.data.mixing.shares import Shares
 from lablib.runs import Run
 from lablib.specs import LabError, Mixture, Spec
+from lablib.specs.synthetic import Synthetic
 
 LEARNED = "learned"
 COLUMN = "bits_per_byte."
@@ -76,7 +77,7 @@ class Study(Spec):
     """Runs that the law was fitted on."""
     law: MixingLaw
     mixture: Mixture
-    """The best by the law, within the epoch limit of the proxies."""
+    """The best by the law, within the proxies' epoch limit and caps on synthetic text."""
     predicted_gain: float
     """On natural proportions, in bits a byte."""
     predicted_range: tuple[float, float] | None
@@ -123,11 +124,12 @@ def domains_of(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def fit(proxies: Proxies, natural: Shares, tokens: float, available: Mapping[str, float], max_epochs: float,
-        importance: Mapping[str, float] | None = None, refit: int = 30) -> tuple[MixingLaw, Optimum]:  # fmt: skip
-    """(The exponential law, its best mixture within the epoch limit against natural shares). Raises `LabError`."""
-    law = learn(proxies, importance)
-    limits = {"tokens": tokens, "available": available, "max_epochs": max_epochs}
-    return law, optimise(law, natural, **limits, again=refits(proxies, law, refit))  # type: ignore[arg-type]
+        importance: Mapping[str, float] | None = None, written: Synthetic | None = None,
+        refit: int = 30) -> tuple[MixingLaw, Optimum]:  # fmt: skip
+    """(The exponential law, its best mixture against natural shares, within the epoch limit and the caps on synthetic text).
+    Raises `LabError`."""
+    law, limits = learn(proxies, importance), {"tokens": tokens, "available": available, "max_epochs": max_epochs}
+    return law, optimise(law, natural, **limits, written=written, again=refits(proxies, law, refit))  # type: ignore[arg-type]
 
 
 def second_opinions(proxies: Proxies, law: MixingLaw, mixture: Mixture, natural: Shares) -> tuple[Opinion, ...]:
