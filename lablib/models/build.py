@@ -35,8 +35,8 @@ def give_memory(model: PreTrainedModel, device: Any) -> None:
 
 def tied(model: Any) -> bool:
     """Whether embedding and head are one matrix."""
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    return bool(model.config.tie_word_embeddings) and ends[0].weight is ends[1].weight
+    ends = [getattr(end, "weight", None) for end in (model.get_input_embeddings(), model.get_output_embeddings())]
+    return bool(model.config.tie_word_embeddings) and ends[0] is not None and ends[0] is ends[1]
 
 
 def initialise(model: torch.nn.Module, spec: ModelSpec, seed: int) -> None:

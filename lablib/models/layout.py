@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch.distributed import all_reduce, broadcast_object_list, get_rank, recv, send
+from torch.distributed import (
+    P2POp,
+    all_reduce,
+    batch_isend_irecv,
+    broadcast_object_list,
+    get_rank,
+    irecv,
+    isend,
+    recv,
+    send,
+)
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -254,6 +264,30 @@ def sum_partial_gradients(model: torch.nn.Module, partial: tuple[str, ...], link
         gradient = weights[name].grad
         if gradient is not None:
             all_reduce(gradient.to_local() if isinstance(gradient, DTensor) else gradient, group=links.tp)
+
+
+def tied_end(model: Any, links: Links) -> torch.nn.Parameter | None:
+    """The matrix that the first and the last pipeline stage both hold, a head tied to its embedding; None on other ranks."""
+    if links.pp is None or not model.config.tie_word_embeddings or 0 < links.pp.rank() < links.pp.size() - 1:
+        return None
+    return cast(torch.nn.Parameter, model.get_input_embeddings().weight)
+
+
+@torch.no_grad()
+def sum_tied_gradients(model: Any, links: Links) -> None:
+    """Complete the gradient of `tied_end` on both of its stages, once a step: the sum is the same on both, bit for bit, and
+    so are the updates that follow."""
+    weight, group = tied_end(model, links), links.pp
+    if group is None or weight is None or weight.grad is None:
+        return
+    if isinstance(weight.grad, DTensor) and isinstance(weight, DTensor):  # an embedding's may be whole under TP
+        weight.grad = weight.grad.redistribute(placements=weight.placements)
+    own = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
+    other, peer = torch.empty_like(own), 0 if group.rank() else group.size() - 1
+    swap = [P2POp(kind, held, group=group, group_peer=peer) for kind, held in ((isend, own), (irecv, other))]
+    for work in batch_isend_irecv(swap):
+        work.wait()
+    own += other
 
 
 @torch.no_grad()

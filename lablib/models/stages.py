@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from lablib.models.build import tied
 from lablib.specs import LabError, Parallelism
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def cut(model: PreTrainedModel, rank: int, parallelism: Parallelism) -> list[Pre
 
     A stage is the whole model's forward pass without the layers of other stages; the first takes `input_ids`, the others
     `inputs_embeds`, and all but the last give hidden states where the last gives logits. Parameter names stay those of the
-    whole model. Raises `LabError` where the architecture is no plain stack of layers.
+    whole model. A head that is tied to its embedding is on the first stage and on the last, under the embedding's name
+    (`lablib.models.layout.sum_tied_gradients`). Raises `LabError` where the architecture is no plain stack of layers.
     """
     parts = getattr(model.config, "base_model_pp_plan", None) or {}
     if not {"embed_tokens", "layers", "norm"} <= set(parts) or set(model._modules) != {"model", "lm_head"}:
@@ -109,7 +111,7 @@ def _keep(model: PreTrainedModel, layers: set[int], first: bool, last: bool) -> 
     inner = cast(nn.Module, model.model)
     gone = []
     inner.layers = Layers(cast(nn.ModuleList, inner.layers), layers)
-    if not first:
+    if not (first or (last and tied(model))):
         inner.embed_tokens = nn.Identity()
         gone.append("model.embed_tokens")
     if not last:

@@ -84,8 +84,6 @@ def _check_stages(model: ModelSpec, one: Parallelism) -> None:
     stages = one.pp * one.virtual_stages
     if model.layers < stages:
         raise LabError(f"parallelism.pp={one.pp} × virtual_stages={one.virtual_stages} is more than the model's layers={model.layers}; lower one of them")  # fmt: skip
-    if model.tied_embeddings:
-        raise LabError(f"parallelism.pp={one.pp}: tied_embeddings=True puts one matrix on the first and on the last stage; set tied_embeddings=False, or pp=1")  # fmt: skip
     if model.ssm or model.sliding_window:
         raise LabError(f"parallelism.pp={one.pp}: stages are cut from models whose layers are all alike, this one has windows or Mamba layers; set pp=1")  # fmt: skip
     if one.pp_schedule == "zero-bubble" and one.dp * one.cp > 1:

@@ -35,14 +35,19 @@ def _whole(norm: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def clip_gradients(
-    parameters: Iterable[torch.nn.Parameter], limit: float, stages: ProcessGroup | None = None
+    parameters: Iterable[torch.nn.Parameter],
+    limit: float,
+    stages: ProcessGroup | None = None,
+    elsewhere: torch.nn.Parameter | None = None,
 ) -> torch.Tensor:
     """Scale all gradients in place so that their global norm is at most `limit`; returns the norm before that.
 
-    `stages` are the ranks that hold the other parameters of the model (pipeline parallelism).
+    `stages` are the ranks that hold the other parameters of the model (pipeline parallelism); `elsewhere` is one that another
+    of them counts.
     """
-    gradients = [weight.grad for weight in parameters if weight.grad is not None]
-    norm = global_norm(gradients)
+    moved = [weight for weight in parameters if weight.grad is not None]
+    gradients = [weight.grad for weight in moved if weight.grad is not None]
+    norm = global_norm(weight.grad for weight in moved if weight.grad is not None and weight is not elsewhere)
     if stages is not None:
         square = norm.square()
         all_reduce(square, group=stages)

@@ -13,7 +13,15 @@ import torch
 from torch.distributed import all_reduce
 
 from lablib.models.context import context_mask, own_slice
-from lablib.models.layout import ALONE, Links, Place, share_gradients, sum_partial_gradients
+from lablib.models.layout import (
+    ALONE,
+    Links,
+    Place,
+    share_gradients,
+    sum_partial_gradients,
+    sum_tied_gradients,
+    tied_end,
+)
 from lablib.train.batches import Batch
 from lablib.train.clip import clip_gradients
 from lablib.train.distributed import World
@@ -108,7 +116,9 @@ class Stepper:
         scale = gradient_scale(targets, self.place.dp * self.place.cp).float()
         losses = self._backward(batches, scale)
         sum_partial_gradients(self.model, self.partial, self.links)
-        norm = clip_gradients(self.model.parameters(), self.grad_clip, self.links.pp)
+        sum_tied_gradients(self.model, self.links)
+        counted = None if self.place.pp_rank == 0 else tied_end(self.model, self.links)
+        norm = clip_gradients(self.model.parameters(), self.grad_clip, self.links.pp, elsewhere=counted)
         mean, length, own = torch.stack([self.summed(losses) / targets, norm.double(), losses]).tolist()
         return mean, length, own
 

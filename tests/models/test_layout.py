@@ -45,7 +45,6 @@ def test_accepted() -> None:
 @pytest.mark.parametrize(
     ("changes", "layout", "message"),
     [
-        ({"tied_embeddings": True}, Parallelism(pp=2), r"parallelism.pp=2: tied_embeddings=True.*pp=1"),
         ({"sliding_window": 8}, Parallelism(cp=2), r"parallelism.cp=2: only layers of full attention"),
         ({"sliding_window": 8}, Parallelism(pp=2), r"parallelism.pp=2: stages are cut from models"),
     ],

@@ -27,6 +27,7 @@ TWO = {
     "cp": Case("tied", P(cp=2, micro_batch_size=2)),
     "ep": Case("moe", P(dp_shard=2, ep=2, micro_batch_size=2)),
     "pp": Case("uneven", P(pp=2, micro_batch_size=2)),
+    "pp, tied": Case("tied", P(pp=2, micro_batch_size=2)),
     "pp, recomputed": Case("dense", P(pp=2, micro_batch_size=2), recompute="full"),
     "pp, interleaved": Case("dense", P(pp=2, virtual_stages=2)),
     "pp, zero bubble": Case("dense", P(pp=2, micro_batch_size=2, pp_schedule="zero-bubble")),
@@ -39,6 +40,8 @@ PLANTED = [
     ("cp", "no gradient to other slices' keys"),
     ("ep", "expert gradients not averaged"),
     ("pp", "norm of own stage only"),
+    ("pp, tied", "head and embedding apart"),
+    ("pp, tied", "tied matrix counted twice"),
     ("sp", "norm gradients never summed"),
 ]
 FOUR = {
@@ -62,6 +65,10 @@ FOUR = {
     "pp cp": Case("dense", P(pp=2, cp=2)),
     "pp interleaved dp": Case("dense", P(pp=2, dp_shard=2, virtual_stages=2)),
     "pp interleaved zero bubble tp": Case("dense", P(pp=2, tp=2, virtual_stages=2, pp_schedule="zero-bubble")),
+    "pp interleaved tied dp": Case("tied", P(pp=2, dp_shard=2, virtual_stages=2)),
+    "pp tied tp": Case("tied", P(pp=2, tp=2)),
+    "pp tied sp": Case("tied", P(pp=2, tp=2, sequence_parallel=True)),
+    "pp4 tied zero bubble": Case("tied", P(pp=4, pp_schedule="zero-bubble")),
     "ep4": Case("moe", P(dp_shard=4, ep=4)),
     "ep dp": Case("moe", P(dp_shard=4, ep=2)),
     "ep ddp": Case("moe", P(dp_shard=2, dp_replicate=2, ep=2)),

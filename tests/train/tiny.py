@@ -26,7 +26,16 @@ from lablib.train import clip, step
 from lablib.train.pretrain import pretrain
 
 MODEL = ModelSpec(
-    family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=160, vocab=300, max_seq_len=64
+    family="qwen3",
+    layers=2,
+    hidden=64,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    ffn=160,
+    vocab=300,
+    tied_embeddings=True,
+    max_seq_len=64,
 )
 SEQ_LEN, BATCH = 32, 8
 ONE = Parallelism(micro_batch_size=4)
@@ -164,6 +173,8 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "tensor ranks read other data": [(Place, "of", classmethod(lambda cls, rank, p: cls(rank % p.dp, p.dp, p.tp)))],
         "norm of own shards only": [(clip, "global_norm", _local_norm)],
         "norm of own stage only": [(clip, "all_reduce", do_nothing)],
+        "head and embedding apart": [(step, "sum_tied_gradients", do_nothing)],
+        "tied matrix counted twice": [(step, "tied_end", do_nothing)],
         "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
         "every rank its own draw": [(seeded, "_key", _key_of_rank)],
         "expert gradients not averaged": [(FSDPModule, "set_gradient_divide_factor", do_nothing)],
