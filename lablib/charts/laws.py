@@ -13,9 +13,9 @@ def laws(name: str, title: str, unit: str) -> Figure:
     """Frames `name` (x, y, law, held), y in `unit` at x FLOP, `held` "fitted" or "beyond", and ``<name>_here`` (x, y)."""
     exponent = alt.Axis(format=".0e", tickCount=5, grid=False)
     x = alt.X("x:Q", title="FLOP of the training", scale=alt.Scale(type="log", nice=False), axis=exponent)
-    place = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleY": -8, "titleX": 0}
-    small = {"labelExpr": COUNT} if "token" in unit else {"format": ".0e"}
-    y = alt.Y("y:Q", title=unit, scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=4, **place, **small))
+    numbers = {"labelExpr": COUNT} if "tokens" in unit else {"format": ".0e"}
+    decades = alt.Axis(values=[10.0**power for power in range(-6, 10)], **numbers)
+    y = alt.Y("y:Q", title=None, scale=alt.Scale(type="log"), axis=decades)
     held = alt.Scale(domain=["fitted", "beyond"], range=[[1, 0], [2, 4]])
     tooltip = ["law:N", "held:N", alt.Tooltip("x:Q", format=".2~e", title="FLOP"), alt.Tooltip("y:Q", format=".3~g", title=unit)]  # fmt: skip
     lines = (
@@ -30,5 +30,5 @@ def laws(name: str, title: str, unit: str) -> Figure:
         )
     )
     dot = alt.Chart(alt.NamedData(f"{name}_here")).mark_point(color=theme.ORANGE, filled=True, size=120, opacity=1)
-    words = "At the recipe's tokens a parameter. Dotted: beyond what a law was fitted on. Orange: the recipe."
+    words = f"Upwards the {unit}, at the recipe's tokens a parameter. Dotted: beyond what a law was fitted on. Orange: the recipe."
     return Figure(name, title, words, lines + dot.encode(x=x, y=y), (name, f"{name}_here"))
