@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from lablib.plan.scaling import LAWS, TIMESCALE, HyperLaw, Scale, batch_tokens, learning_rate
+from bench.planner import scores
+from lablib.plan.scaling import LAWS, TIMESCALE, Scale, batch_tokens, learning_rate
 from lablib.specs import Parallelism, Pretrain, catalog
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -64,28 +65,40 @@ def decay(row: Row) -> float:
 
 
 def errors() -> Iterator[dict[str, Any]]:
-    """One entry a law and kind of row: how many rows, median and worst factor, median ratio law / row."""
-    made = rows()
+    """One entry a law and kind of row: how many rows, median and worst factor, median ratio law / row, and rows and median
+    factor inside the range that the law was fitted on (of what is suggested: 0 and NaN)."""
     for kind in KINDS:
-        alike = [row for row in made if row.kind == kind]
+        alike = [row for row in rows() if row.kind == kind]
         for law in LAWS:
             if law.quantity != "critical_batch_tokens":
-                yield _entry(kind, law.quantity, law.name, [(law.value(row.scale), own) for row in alike if (own := _own(row, law)) and law.value(row.scale) > 0])  # fmt: skip
-        yield _entry(kind, "learning_rate", "as suggested", [(learning_rate(row.scale), row.learning_rate) for row in alike])  # fmt: skip
-        yield _entry(kind, "batch_tokens", "as suggested", [(batch_tokens(row.scale.tokens), row.batch_tokens) for row in alike if row.batch_tokens])  # fmt: skip
-    runs = [row for row in made if row.kind == "run" and row.weight_decay and row.batch_tokens]
-    yield _entry("run", "weight_decay", TIMESCALE.name, [(decay(row), row.weight_decay or 0.0) for row in runs])
+                yield _entry(kind, law.quantity, law.name, [(law.value(row.scale), own, not law.outside(row.scale)) for row, own in _owned(alike, law.quantity)])  # fmt: skip
+        yield _entry(kind, "learning_rate", "as suggested", [(learning_rate(row.scale), own, False) for row, own in _owned(alike, "learning_rate")])  # fmt: skip
+        yield _entry(kind, "batch_tokens", "as suggested", [(batch_tokens(row.scale.tokens), own, False) for row, own in _owned(alike, "batch_tokens")])  # fmt: skip
+    runs = [row for row in rows() if row.kind == "run" and row.batch_tokens]
+    yield _entry("run", "weight_decay", TIMESCALE.name, [(decay(row), own, not TIMESCALE.outside(row.scale)) for row, own in _owned(runs, "weight_decay")])  # fmt: skip
 
 
-def _own(row: Row, law: HyperLaw) -> float | None:
-    own: float | None = getattr(row, law.quantity)
-    return own
+def _owned(made: list[Row], quantity: str) -> list[tuple[Row, float]]:
+    """The rows that say the quantity, each with it."""
+    return [(row, own) for row in made if (own := getattr(row, quantity))]
 
 
-def _entry(kind: str, quantity: str, law: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:
-    off = [factor(*pair) for pair in pairs]
-    ratio = median(said / own for said, own in pairs)
-    return {"kind": kind, "quantity": quantity, "law": law, "rows": len(pairs), "median_factor": median(off), "worst_factor": max(off), "median_ratio": ratio}  # fmt: skip
+def _entry(kind: str, quantity: str, law: str, said: list[tuple[float, float, bool]]) -> dict[str, Any]:
+    """`said` has what the law says, what the row says and whether the law was fitted there."""
+    said = [one for one in said if one[0] > 0]
+    off = [factor(value, own) for value, own, _ in said]
+    inside = [factor(value, own) for value, own, held in said if held]
+    return {
+        "kind": kind,
+        "quantity": quantity,
+        "law": law,
+        "rows": len(off),
+        "median_factor": median(off),
+        "worst_factor": max(off),
+        "median_ratio": median(value / own for value, own, _ in said),
+        "inside": len(inside),
+        "inside_median_factor": median(inside) if inside else float("nan"),
+    }
 
 
 def main() -> None:
@@ -93,13 +106,15 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m bench.planner.hyperparameters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     if parser.parse_args().json:
-        print(json.dumps(list(errors()), indent=1))
+        print(json.dumps(scores.plain(list(errors())), indent=1))
         return
-    print("| rows | quantity | law | n | median factor | worst | law over row |\n|---|---|---|---|---|---|---|")
+    print("| rows | quantity | law | n | median factor | worst | law over row | n in range | median factor |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for one in errors():
+        inside = f"{one['inside']} | {one['inside_median_factor']:.2f}" if one["inside"] else "– | –"
         print(
             f"| {one['kind']} | {one['quantity']} | {one['law']} | {one['rows']} | {one['median_factor']:.2f} | "
-            f"{one['worst_factor']:.1f} | {one['median_ratio']:.2f} |"
+            f"{one['worst_factor']:.1f} | {one['median_ratio']:.2f} | {inside} |"
         )
 
 

@@ -26,8 +26,7 @@ Quantity = Literal["learning_rate", "batch_tokens", "critical_batch_tokens", "we
 LIKE_ADAM: tuple[OptimizerKind, ...] = ("adamw", "adamw-8bit", "adamw-bf16", "muon", "soap")
 """Rules that take AdamW's rates; of the others no law is known here."""
 FAR = 4.0
-"""Factor beyond all laws from which a plan warns. No published dense run since 2023 in bench/planner/hyperparameters.csv is so
-far off; the broad optimum of arXiv 2503.04715 Figure 1 spans about a factor of two either way."""
+"""Factor beyond all laws from which a plan warns. Of the 34 runs in bench/planner/hyperparameters.csv one, GPT-3 6.7B, is so far off."""
 
 
 class Scale(NamedTuple):
@@ -88,18 +87,20 @@ STEP = {"params": (5.9e7, 1.1e9), "tokens": (2e9, 1e11)}
 DEEPSEEK = {"flops": (1e17, 9e23)}
 """Fitted on 1e17 to 2e19 (from memory) and used by its authors for their 67B model, 8.7e23."""
 LAWS: tuple[HyperLaw, ...] = (
-    HyperLaw("Step Law", "learning_rate", "1.79 · N^-0.713 · D^0.307", lambda s: 1.79 * s.params**-0.713 * s.tokens**0.307, STEP, "arXiv 2503.04715 eq. 1"),
+    HyperLaw("Step Law", "learning_rate", "1.79 · N^-0.713 · D^0.307", lambda s: 1.79 * s.params**-0.713 * s.tokens**0.307, STEP, "arXiv 2503.04715"),
     HyperLaw("DeepSeek LLM", "learning_rate", "0.3118 · C^-0.1250", lambda s: 0.3118 * s.flops**-0.1250, DEEPSEEK, "arXiv 2401.02954 eq. 1"),
     HyperLaw("Kaplan", "learning_rate", "0.003239 - 0.0001395 · ln N", lambda s: 0.003239 - 0.0001395 * log(s.params),
-             {"params": (768, 1.5e9), "tokens": (2.2e7, 1.3e11)}, "arXiv 2001.08361 App. D.6, at batches of 0.5M tokens", extends=False),
-    HyperLaw("Step Law", "batch_tokens", "0.58 · D^0.571", lambda s: 0.58 * s.tokens**0.571, STEP, "arXiv 2503.04715 eq. 1"),
+             {"params": (768, 1.5e9), "tokens": (2.2e7, 1.3e11)}, "arXiv 2001.08361 App. D.6, at batches of 0.5M tokens; ranges from memory", extends=False),
+    HyperLaw("Step Law", "batch_tokens", "0.58 · D^0.571", lambda s: 0.58 * s.tokens**0.571, STEP, "arXiv 2503.04715"),
     HyperLaw("DeepSeek LLM", "batch_tokens", "0.2920 · C^0.3271", lambda s: 0.2920 * s.flops**0.3271, DEEPSEEK, "arXiv 2401.02954 eq. 1"),
     HyperLaw("Power Lines", "batch_tokens", "2048 · 0.0306 · D^0.383", lambda s: 2048 * 0.0306 * s.tokens**0.383,
              {"params": (1.1e8, 3.3e9), "tokens": (2e9, 1e11)}, "arXiv 2505.13738; the factor and the tokens' range from memory"),
     HyperLaw("Zhang", "critical_batch_tokens", "512 · 22.91 · (D/10⁶)^0.47", lambda s: 512 * 22.91 * (s.tokens / 1e6) ** 0.47,
              {"params": (8.5e7, 1.2e9), "tokens": (1.7e9, 2.5e10)}, "arXiv 2410.21676: above it a fifth more tokens are needed for the same loss"),
 )  # fmt: skip
-"""Compared with transcriptions of the papers and with `step-law/steplaw`'s own fits, but for what is said to be from memory."""
+"""Step Law's constants are those of step-law/steplaw's own fits, DeepSeek's agree with its authors' two runs, Kaplan's with a
+transcription; Zhang's units (millions of tokens, sequences of 512) follow from the paper's published step counts, which the
+tests repeat. What is said to be from memory could not be looked up."""
 TIMESCALE = HyperLaw("AdamW timescale", "weight_decay", "B / (η · τ · D), τ = 1.084 · (D/N)^-0.527", lambda s: 1.084 * (s.tokens / s.params) ** -0.527,
                      {"params": (1.1e8, 3.3e9), "tokens": (2e9, 1e11)}, "arXiv 2505.13738; constants and the tokens' range from memory")  # fmt: skip
 """τ, the share of a run that AdamW averages its updates over: they last 1/(η·λ) steps (arXiv 2405.13698), so τ = B/(η·λ·D). The
@@ -187,10 +188,11 @@ def table(said: Iterable[Said]) -> list[list[str]]:
 
 
 def words(recipe: Pretrain) -> str:
-    """What `suggested` would take, in a sentence."""
-    better = suggested(recipe)
+    """What `suggested` would take, in a sentence, and whether that is an extrapolation of every law."""
+    better, said = suggested(recipe), advice(recipe)
     rate = f"learning_rate={better.optimizer.learning_rate:g} (the lower of Step Law and DeepSeek LLM) and " if _rated(recipe) else ""  # fmt: skip
-    return f"Suggested: {rate}batch_tokens={better.batch_tokens:,} (Step Law, in whole micro-batches)."
+    beyond = " No law was fitted at this scale: these are extrapolations." if all(one.outside for one in said) else ""
+    return f"Suggested: {rate}batch_tokens={better.batch_tokens:,} (Step Law, in whole micro-batches).{beyond}"
 
 
 def _show(quantity: Quantity, value: float) -> str:
@@ -203,14 +205,14 @@ def cautions(recipe: Recipe) -> Iterator[str]:
     if type(recipe) is not Pretrain:
         return
     scale, rate = Scale.of(recipe), recipe.optimizer.learning_rate
-    if _rated(recipe) and (ends := _far("learning_rate", rate, scale)):
+    if _rated(recipe) and (ends := far("learning_rate", rate, scale)):
         yield _caution("optimizer.learning_rate", rate, ends, learning_rate(scale))
-    if ends := _far("batch_tokens", recipe.step_tokens, scale):
+    if ends := far("batch_tokens", recipe.step_tokens, scale):
         yield _caution("batch_tokens", recipe.step_tokens, ends, batch_tokens(scale.tokens))
 
 
-def _far(quantity: Quantity, own: float, scale: Scale) -> tuple[float, float] | None:
-    """The lowest and highest that the laws say, where `own` is far from both; None where it is not or no law holds."""
+def far(quantity: Quantity, own: float, scale: Scale) -> tuple[float, float] | None:
+    """The lowest and highest that the laws say, where `own` is `FAR` outside; None where it is not or no law was fitted."""
     laws = [law for law in LAWS if law.quantity == quantity]
     if all(law.outside(scale) for law in laws):
         return None

@@ -16,7 +16,7 @@ from lab.__main__ import main
 from lablib import Cluster, plan_for
 from lablib.explorers import BudgetPlan
 from lablib.plan import estimate
-from lablib.plan.scaling import LAWS, Scale, advice, batch_tokens, cautions, learning_rate, suggested
+from lablib.plan.scaling import LAWS, Scale, advice, batch_tokens, cautions, far, learning_rate, suggested, words
 from lablib.plan.search import find_layouts
 from lablib.specs import Optimizer, Parallelism, Pretrain, catalog
 from lablib.specs.recipe import MuP
@@ -65,8 +65,14 @@ def test_what_is_suggested_is_near_the_optima_of_a_grid_that_no_law_was_fitted_o
 
 
 def test_published_runs_are_not_called_wrong() -> None:
-    """Of 34, GPT-3 6.7B alone trained more than four times below all laws; its hundredfold would be caught."""
+    """Of 34, GPT-3 6.7B alone trained more than four times below all laws; rates a hundredfold are caught where a law holds."""
     runs = [row for row in ROWS if row.kind == "run"]
+    assert [row.run for row in runs if far("learning_rate", row.learning_rate, row.scale)] == ["GPT-3 6.7B"]
+    assert not [row.run for row in runs if row.batch_tokens and far("batch_tokens", row.batch_tokens, row.scale)]
+    caught = [row for row in runs if far("learning_rate", 100 * row.learning_rate, row.scale)]
+    assert {row.run for row in runs} - {row.run for row in caught} == {
+        row.run for row in runs if row.scale.flops > 9e23
+    }
     assert median(factor(learning_rate(row.scale), row.learning_rate) for row in runs) < 1.6
     assert median(factor(batch_tokens(row.scale.tokens), row.batch_tokens) for row in runs if row.batch_tokens) < 1.6
     decays = [factor(decay(row), row.weight_decay) for row in runs if row.weight_decay and row.batch_tokens]
@@ -116,12 +122,13 @@ def test_where_no_law_speaks_nothing_is_filled_in() -> None:
 
 def test_a_far_rate_or_batch_is_named_in_the_plan_and_only_where_a_law_holds() -> None:
     cluster = Cluster(accelerator="h100-sxm")
-    far = recipe(optimizer=Optimizer(learning_rate=3e-2), batch_tokens=2048 * 8)
-    said = [warning for warning in estimate(far, cluster).warnings if "published laws" in warning]
+    far_off = recipe(optimizer=Optimizer(learning_rate=3e-2), batch_tokens=2048 * 8)
+    said = [warning for warning in estimate(far_off, cluster).warnings if "published laws" in warning]
     assert [warning.partition("=")[0] for warning in said] == ["optimizer.learning_rate", "batch_tokens"]
-    assert not any("published laws" in warning for warning in estimate(suggested(far), cluster).warnings)
-    tiny = far.replace(tokens=10**6)
+    assert not any("published laws" in warning for warning in estimate(suggested(far_off), cluster).warnings)
+    tiny = far_off.replace(tokens=10**6)
     assert all(one.outside for one in advice(tiny)) and not list(cautions(tiny))
+    assert "extrapolations" in words(tiny) and "extrapolations" not in words(far_off)
 
 
 def test_what_the_planners_make_carries_the_law() -> None:
