@@ -59,7 +59,8 @@ def _(mo):
 
     **What you should see:** at 256 H100 an 8B model on 1T tokens takes days and tens of thousands of dollars. Doubling
     the accelerators halves the days and leaves the bill nearly as it is, until communication shows. A longer sequence or
-    more sequences at a time fill the memory: the dashed line is where it ends.
+    more sequences at a time fill the memory: the dashed line is where it ends. The last two charts draw published laws of
+    learning rate and batch through the recipe: they differ by factors of two to five, and dotted parts are extrapolations.
     """)
     return
 

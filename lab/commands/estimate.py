@@ -8,6 +8,7 @@ lab estimate pretrain.toml sft.toml dpo.toml --accelerator h100-sxm      a chain
 lab estimate recipe.toml --accelerator h100-sxm --providers              at every provider's price, cheapest first
 lab estimate recipe.toml --accelerator h100-sxm --contexts               what longer sequences cost
 lab estimate recipe.toml --accelerator h100-sxm --grids                  what its electricity emits, country by country
+lab estimate recipe.toml --laws                        its learning rate, batch and weight decay beside published laws
 """
 
 from __future__ import annotations
@@ -39,12 +40,16 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--contexts", action="store_true", help="price the same tokens in sequences of 8K, 32K and 128K"
     )
     command.add_argument("--grids", action="store_true", help="carbon on each listed country's grid, cleanest first")
+    command.add_argument("--laws", action="store_true", help="published laws of learning rate, batch and weight decay")
     command.add_argument("--json", action="store_true", help="print the whole estimate as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
     """Estimate and show."""
     recipes = [load_recipe(path) for path in args.recipes]
+    if args.laws:
+        _laws(recipes, args.json)
+        return
     cluster = _cluster(args, max(recipe.gpus for recipe in recipes))
     if args.providers:
         _providers(recipes, cluster, args.json)
@@ -60,6 +65,22 @@ def run(args: argparse.Namespace) -> None:
         _grids(plan, args.json)
         return
     emit(args.json, plan.to_json(), str(plan))
+
+
+def _laws(recipes: Sequence[AnyRecipe], as_json: bool) -> None:
+    from lablib.plan import scaling
+
+    (recipe,) = recipes if len(recipes) == 1 else (None,)
+    if type(recipe) is not Pretrain:
+        raise LabError("--laws compares the settings of one pretrain recipe, from scratch; give that one")
+    said, better = scaling.advice(recipe), scaling.suggested(recipe)
+    if as_json:
+        rows = [{**one.model_dump(mode="json"), "ratio": one.ratio} for one in said]
+        print(json.dumps({"laws": rows, "suggested": json.loads(better.to_json())}, indent=1, ensure_ascii=False))
+        return
+    columns = ["", "law", "says", "recipe", "recipe / law", "beyond what it was fitted on"]
+    console.print(table(columns, scaling.table(said), words=("law", columns[-1])))
+    console.print(scaling.words(recipe), markup=False, highlight=False)
 
 
 def _cluster(args: argparse.Namespace, gpus: int) -> Cluster:

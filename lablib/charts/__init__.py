@@ -9,6 +9,7 @@ from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric,
 from lablib.charts.figure import Figure
 from lablib.charts.funnel import funnel, rules
 from lablib.charts.heat import cells, heat
+from lablib.charts.laws import laws
 from lablib.charts.mixture import epochs_by_domain, loss_by_domain, mixture_over_training, mixture_read
 from lablib.charts.s_curve import edit_curve, s_curve
 from lablib.charts.sample import Frame, columns, series, smooth, thin, to_rows
@@ -34,6 +35,7 @@ __all__ = [
     "generations",
     "grad_norm",
     "heat",
+    "laws",
     "learning_rate",
     "loss",
     "loss_by_domain",

@@ -8,11 +8,12 @@ from pydantic import field_validator
 
 from lablib import charts
 from lablib.charts import Figure, Frame
-from lablib.explorers import show
+from lablib.explorers import hyper, show
 from lablib.explorers.explorer import Explorer, catalogued, knob
 from lablib.explorers.planned import Span
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, Range, estimate
+from lablib.plan.scaling import suggested
 from lablib.specs import Cluster, LabError, ModelSpec, Parallelism, Pretrain, catalog
 from lablib.specs.fabric import FABRICS
 from lablib.specs.recipe import Optimizer, OptimizerKind
@@ -66,8 +67,9 @@ class BudgetPlan(Explorer):
 
     @property
     def recipe(self) -> Pretrain:
-        """The pretraining that the knobs describe. Raises `LabError` where they do not go together."""
-        return self._recipe(self.gpus)
+        """The pretraining that the knobs describe, at the learning rate that published laws suggest. Raises `LabError` where
+        they do not go together."""
+        return suggested(self._recipe(self.gpus), batch=False)
 
     def _recipe(self, gpus: int) -> Pretrain:
         fixed = self.tensor_parallel * self.pipeline_parallel * self.context_parallel * self.replicas
@@ -105,16 +107,17 @@ class BudgetPlan(Explorer):
         )
 
     def view(self) -> View:
-        """Headlines, memory of one device, the parts of a step, and time and money over the number of accelerators."""
+        """Headlines, memory of one device, the parts of a step, time and money over the number of accelerators, and the
+        laws of learning rate and batch."""
         recipe, cluster = self.recipe, self.cluster
         plan = estimate(recipe, cluster)
         return View(
             title=f"{self.model} on {show_count(self.tokens)} tokens",
             subtitle=f"{show_count(plan.params.total)} parameters, {show_count(self.tokens / plan.params.total)} tokens each · {recipe.parallelism}",
             headlines=_headlines(plan),
-            charts=FIGURES,
-            frames={**_memory(plan), **_step(plan), **self._sweep()},
-            tables=(_table(plan),),
+            charts=(*FIGURES, *hyper.FIGURES),
+            frames={**_memory(plan), **_step(plan), **self._sweep(), **hyper.frames(recipe)},
+            tables=(hyper.table(recipe), _table(plan)),
             notes=tuple(plan.warnings),
         )
 

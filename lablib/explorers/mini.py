@@ -10,7 +10,7 @@ from lablib.explorers import show
 from lablib.explorers.explorer import Explorer, knob
 from lablib.explorers.planned import Span
 from lablib.explorers.view import Headline, View
-from lablib.plan import count_params, estimate, forecast
+from lablib.plan import count_params, estimate, forecast, scaling
 from lablib.specs import Cluster, ModelSpec, Optimizer, Parallelism, Pretrain, Ref, Schedule
 from lablib.specs.units import show_count, show_seconds
 
@@ -97,7 +97,7 @@ class MiniPlan(Explorer):
             ),
             charts=figures,
             frames={"band": band, "parts": memory, "limit": {"gib": [plan.memory.capacity_gib]}},
-            notes=(*plan.warnings, *((f"Forecast: {curve.basis}",) if curve else ())),
+            notes=(*plan.warnings, *((f"Forecast: {curve.basis}",) if curve else ()), scaling.words(recipe)),
         )
 
 

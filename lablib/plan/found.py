@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lablib.plan import flops, reasons, thumb
+from lablib.plan import flops, reasons, scaling, thumb
 from lablib.plan.candidates import FIELDS
 from lablib.plan.params import count
 from lablib.plan.sweep import CAUSES, Settings
@@ -72,10 +72,10 @@ class Candidate:
 
     def recipe(self, tokens: int | str | None = None, name: str = "") -> Pretrain:
         """The pretraining that was priced: what is submitted is what was searched. `tokens` defaults to twenty a
-        parameter."""
+        parameter, and the learning rate is `scaling.suggested`'s."""
         found, one = self.found, self.settings
         model = found.model
-        return Pretrain(
+        priced = Pretrain(
             name=name,
             model=model.reaching(found.seq_len),
             tokens=CHINCHILLA * count(model).total if tokens is None else tokens,
@@ -91,6 +91,7 @@ class Candidate:
             reduce_dtype=one.reduce_dtype,
             expert_imbalance=one.expert_imbalance,
         )
+        return scaling.suggested(priced, batch=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from lablib.plan import efficiency as constants
-from lablib.plan import goodput
+from lablib.plan import goodput, scaling
 from lablib.plan.efficiency import Efficiency
 from lablib.plan.estimate import estimate
 from lablib.plan.family import shapes
@@ -32,8 +32,6 @@ SPEND = (1.0, 0.5, 0.25)
 """Shares of the budget that are tried: what less money buys belongs to the choice."""
 LEAST = 1.0
 """Fewest tokens a parameter that a plan may have: no law was fitted on fewer."""
-BATCH = (0.58, 0.571)
-"""The batch of least loss, tokens: 0.58 · D^0.571 (Step Law, arXiv 2503.04715 abstract)."""
 BATCHES = (65_536, 16_777_216)
 """Smallest and largest batch, tokens: Llama 3 405B ends at 16M (arXiv 2407.21783 §3.4.1)."""
 GUESS = 0.35
@@ -148,8 +146,9 @@ class Size:
         )
         hours = min(given.limits.gpu_hours, given.limits.wall_hours * given.cluster.gpus)
         tokens = min(given.max_tokens, hours * 3600 * peak * GUESS / (6 * self.parameters))
-        best = BATCH[0] * max(tokens, 1.0) ** BATCH[1]
-        return int(np.clip(2.0 ** round(np.log2(best)), max(BATCHES[0], given.seq_len), BATCHES[1]))
+        return int(
+            np.clip(2.0 ** round(np.log2(scaling.batch_tokens(tokens))), max(BATCHES[0], given.seq_len), BATCHES[1])
+        )
 
     @cached_property
     def raced(self) -> Raced:
@@ -222,7 +221,7 @@ def settled(draft: Draft, given: Search) -> Option | None:
 
 def _recipe(draft: Draft, given: Search, tokens: float) -> Pretrain:
     layout = draft.layout
-    return Pretrain(
+    planned = Pretrain(
         name="planned",
         model=draft.run.model,
         tokens=max(layout.step_tokens, int(tokens // layout.step_tokens * layout.step_tokens)),
@@ -233,6 +232,7 @@ def _recipe(draft: Draft, given: Search, tokens: float) -> Pretrain:
         recompute=layout.settings.recompute,
         compile=layout.settings.compile,
     )
+    return scaling.suggested(planned, batch=False)
 
 
 def _impossible(runs: Sequence[Size], given: Search) -> LabError:
