@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from lablib.plan.data_rates import PAGES
 from lablib.plan.synthesizing import written_bytes
 from lablib.specs import Prepare, Ref, Synthesize, parse_recipe
-from lablib.specs.paths import runs_root
+from lablib.specs.paths import matched, runs_root
 from lablib.specs.units import show_count
 
 CORE_BYTES = 59_000_000
@@ -58,17 +57,10 @@ def _held(corpus: Ref | str, root: Path | None) -> Held | None:
         file = (root or runs_root()) / corpus.run / "recipe.json"
         writer = parse_recipe(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
         return Held(written_bytes(writer)) if isinstance(writer, Synthesize) else None
-    path = Path(corpus)
     if corpus == "core":
         return Held(CORE_BYTES)
-    if not path.exists():
-        return None
-    files = [_file(file) for file in _files(path)]
-    return Held(sum(one.text for one in files), sum(one.pages for one in files))
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return (file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    files = [_file(file) for file in matched(corpus)]
+    return Held(sum(one.text for one in files), sum(one.pages for one in files)) if files else None
 
 
 def _file(path: Path) -> Held:

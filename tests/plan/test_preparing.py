@@ -153,5 +153,6 @@ def test_compressed_files_are_counted_as_what_they_unpack_to(tmp_path: Path) -> 
     )
     assert warc.pages == 4600 and warc.text == pytest.approx(170.2)
     assert rows == code == (2700, 0, ()) and plain == (1000, 0, ())
+    assert held(Prepare(corpus=str(tmp_path / "rows.*"))).text == 2700 + 1000
     both = held(Prepare(corpus=(str(tmp_path), "hf:a/b", "core")))
     assert both.text == pytest.approx(170.2 + 5400 + 1000 + 1e9 + 59e6) and len(both.assumed) == 2
