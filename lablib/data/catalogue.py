@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lablib.data.documents import Source
 from lablib.data.sources.books import BOOKS
 from lablib.data.sources.code import CODE
@@ -15,7 +13,7 @@ from lablib.data.sources.hub import Hub
 from lablib.data.sources.machine import INSTALLED, STDLIB
 from lablib.data.sources.mail import MAIL
 from lablib.data.sources.reference import REFERENCE
-from lablib.specs import LabError
+from lablib.specs import LabError, paths
 
 CORE: tuple[Source, ...] = (DIALOGUE, CODE, REFERENCE, BOOKS, GUIDES)
 """Pinned by version and SHA-256: the same documents on every machine. 48 MB to download, 59 MB of text."""
@@ -33,7 +31,7 @@ def sources_of(corpus: str, max_bytes: int | None = None) -> tuple[Source, ...]:
     """The sources that a recipe's `corpus` means.
 
     A name, several joined by ``+`` (``core+mail``), ``local`` (every extra that this machine can have), a folder or file
-    of any form that `lablib.data.sources.formats` reads, or ``hf:<data set>[:<config>[:<split>]]``. Raises `LabError` where it is none of these, or
+    of any form that `lablib.data.sources.formats` reads, a pattern of files (``crawl/*.warc.gz``), or ``hf:<data set>[:<config>[:<split>]]``. Raises `LabError` where it is none of these, or
     where an extra was named that this machine cannot have.
     """
     if corpus.startswith("hf:"):
@@ -41,11 +39,11 @@ def sources_of(corpus: str, max_bytes: int | None = None) -> tuple[Source, ...]:
     words = corpus.split("+")
     if all(word in NAMES for word in words):
         return tuple(dict.fromkeys(source for word in words for source in _named(word)))
-    path = Path(corpus).expanduser()
-    if path.exists():
-        return (Files(path),)
+    path, pattern = paths.rooted(corpus)
+    if any(path.glob(pattern)) if pattern else path.exists():
+        return (Files(path, pattern),)
     raise LabError(
-        f"corpus={corpus!r} is not one of {', '.join(NAMES)} (join names with +), nor a folder or file here; "
+        f"corpus={corpus!r} is not one of {', '.join(NAMES)} (join names with +), nor a folder, file or pattern of files here; "
         "write hf:<data set> for a data set of the hub"
     )
 

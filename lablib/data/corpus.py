@@ -23,7 +23,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lablib.data.documents import PROVENANCE, Document, Report, Source, Unreadable, silent
+from lablib.data.documents import PROVENANCE, Document, Readable, Report, Source, Unreadable, silent
 from lablib.data.samples import EXCERPT, Samples, dropped
 from lablib.specs import LabError, digest, write_atomic
 
@@ -65,7 +65,7 @@ def key(sources: Sequence[Source], limit: int | None = None) -> str:
     return digest([VERSION, limit, *(source.fingerprint() for source in sources)])
 
 
-def build(sources: Sequence[Source], folder: Path, report: Report = silent, part: bool = False) -> None:
+def build(sources: Sequence[Readable], folder: Path, report: Report = silent, part: bool = False) -> None:
     """Read all sources into `folder`. Where two documents are equal, the first in order of sources stays.
 
     What could not be read is counted by domain and reason, with samples in ``dropped.jsonl``. Raises `LabError` where a
@@ -175,7 +175,7 @@ def _index(hashes: bytearray, lengths: array[int]) -> Index:
     return made
 
 
-def _kept(sources: Sequence[Source], funnels: dict[str, Funnel], samples: Samples, part: bool) -> Iterator[Document]:
+def _kept(sources: Sequence[Readable], funnels: dict[str, Funnel], samples: Samples, part: bool) -> Iterator[Document]:
     seen: set[bytes] = set()
     for document in (document for source in sources for document in _readable(source, funnels, samples, part)):
         funnel = funnels.setdefault(document.domain, Funnel())
@@ -190,7 +190,7 @@ def _kept(sources: Sequence[Source], funnels: dict[str, Funnel], samples: Sample
             yield document
 
 
-def _readable(source: Source, funnels: dict[str, Funnel], samples: Samples, part: bool) -> Iterator[Document]:
+def _readable(source: Readable, funnels: dict[str, Funnel], samples: Samples, part: bool) -> Iterator[Document]:
     """A source's documents; what it could not read is counted. Raises `LabError` where it could read nothing."""
     aside: list[Unreadable] = []
     read = False

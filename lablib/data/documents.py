@@ -74,8 +74,15 @@ class Unreadable:
         return self.reason.partition(" [")[0]
 
 
-class Source(Protocol):
-    """A supply of documents that is identified before it is read; ``str`` of it is what an error calls it."""
+class Readable(Protocol):
+    """What yields documents; ``str`` of it is what an error calls it."""
+
+    def documents(self) -> Iterator[Document | Unreadable]:
+        """All documents in a fixed order, and between them whatever could not be read."""
+
+
+class Source(Readable, Protocol):
+    """A supply of documents that is identified before it is read."""
 
     @property
     def download_bytes(self) -> int:
@@ -89,9 +96,6 @@ class Source(Protocol):
 
     def fingerprint(self) -> str:
         """Changes exactly when the documents may: of checksums, never of times. Call it after `fetch`."""
-
-    def documents(self) -> Iterator[Document | Unreadable]:
-        """All documents in a fixed order, and between them whatever could not be read."""
 
 
 def decode(data: bytes) -> str:

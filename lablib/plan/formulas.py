@@ -133,7 +133,7 @@ def of_step(part: str, job: Job | None, machine: Machine) -> Words | None:
     """How a cause's seconds come about, with the machine's rates; None for causes that are no training step's."""
     if part in ALL:
         return (
-            "bytes of text / rate / (processes × tasks)",
+            f"bytes of {'pages' if part == 'html' else 'text'} / rate / (processes × tasks)",
             f"{ALL[part].mb_per_second:g} MB a CPU-second",
             ALL[part].source,
         )

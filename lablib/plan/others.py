@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lablib.plan import flops, sampling, work
+from lablib.plan import corpora, flops, sampling, work
 from lablib.plan.data_rates import ALL
 from lablib.plan.flops import Flops
 from lablib.plan.job import Job
@@ -15,14 +14,9 @@ from lablib.plan.memory import GIB, Memory
 from lablib.plan.params import count
 from lablib.plan.ranges import Range
 from lablib.plan.resolve import model_of
-from lablib.plan.synthesizing import written_bytes
 from lablib.plan.work import Work
-from lablib.specs import Evaluate, Export, Merge, ModelSpec, Parallelism, Prepare, Ref, Synthesize, parse_recipe
-from lablib.specs.paths import runs_root
+from lablib.specs import Evaluate, Export, Merge, ModelSpec, Parallelism, Prepare
 
-CORE_BYTES = 59_000_000
-"""Raw text of the ``core`` corpus (58,963,197 bytes, docs/data.md)."""
-HUB_BYTES = 1_000_000_000
 PIECE_TOKENS = 256
 """Longest held-out piece (`lablib.evals.heldout.PIECE`); a batch of them is scored at once."""
 LOGIT_BYTES = 12
@@ -37,49 +31,25 @@ PROBE_GIB = 0.4
 """What they hold on a CPU beside the libraries; on a GPU those that do not fit are left out."""
 
 
-def corpus_bytes(recipe: Prepare, root: Path | None = None) -> tuple[int, str]:
-    """Raw bytes that the recipe reads, and an assumption to show where nobody can know them beforehand; what another run
-    writes is looked up in `root`, the folder of runs."""
-    size, unknown = 0, []
-    for corpus in recipe.corpora:
-        known = _bytes(corpus, root)
-        size += HUB_BYTES if known is None else known
-        unknown += [str(corpus)] if known is None else []
-    cap = recipe.max_bytes
-    each = "" if len(unknown) == 1 else " each"
-    assumed = f"corpus {', '.join(unknown)} is taken as 1 GB of text{each}; give max_bytes for a real estimate"
-    return (min(size, cap) if cap else size), assumed if unknown and not cap else ""
-
-
-def _bytes(corpus: Ref | str, root: Path | None) -> int | None:
-    if isinstance(corpus, Ref):
-        file = (root or runs_root()) / corpus.run / "recipe.json"
-        writer = parse_recipe(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
-        return written_bytes(writer) if isinstance(writer, Synthesize) else None
-    path = Path(corpus)
-    if corpus == "core":
-        return CORE_BYTES
-    if not path.exists():
-        return None
-    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-
-
 def prepare(recipe: Prepare, machine: Machine, root: Path | None = None) -> Work:
-    """Reading, tokenising and writing (``text``) and the funnel's steps that are asked for, at measured rates of bytes a second
-    a process, shared by the processes of all its tasks; what a step drops is read by those after it all the same."""
-    size, assumed = corpus_bytes(recipe, root)
+    """Reading, tokenising and writing (``text``), the extraction of web pages (``html``) and the funnel's steps that are asked
+    for, at measured rates of bytes a second a process, shared by the processes of all its tasks; what a step drops is read by
+    those after it all the same, and all pages are read, whatever the recipe's cap on text."""
+    size, pages, assumed = corpora.held(recipe, root)
     efficiency = machine.efficiency
     parts = {"overhead": efficiency.reserve_gib, "text": 4 * min(size, 2**30) / GIB}
     threads = min(recipe.threads, machine.cluster.gpus) if machine.is_cpu else recipe.threads
     workers = recipe.gpus * recipe.tasks * threads
-    asked = {name: size / (ALL[name].mb_per_second * 1e6 * workers) for name in _steps(recipe)}
+    read = {"html": pages} if pages else {}
+    read |= dict.fromkeys(_steps(recipe), size)
+    asked = {name: amount / (ALL[name].mb_per_second * 1e6 * workers) for name, amount in read.items()}
     seconds = {"text": size / (efficiency.bytes_per_second * workers), **asked}
     return Work(
         steps=1,
         step_parts=seconds,
         memory=Memory(peak_gib=sum(parts.values()), parts=parts, capacity_gib=machine.capacity_gib),
         spread=Range(low=0.6, mid=1.0, high=1.8),
-        assumed=(assumed,) if assumed else (),
+        assumed=assumed,
     )
 
 

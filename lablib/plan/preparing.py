@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from lablib.plan.data_rates import ALL, EXTRAS, MEASURED, ORDER, RATES, Rate
+from lablib.plan.data_rates import ALL, EXTRAS, MEASURED, ORDER, PAGES, RATES, Rate
 from lablib.plan.ledger import Entry
 from lablib.plan.ledger import text as told
 from lablib.plan.ranges import Range
@@ -52,7 +52,7 @@ class Step(Spec):
     name: str
     bytes_in: Range
     bytes_out: Range
-    """UTF-8 text."""
+    """UTF-8 text; what ``html`` reads are pages with their markup."""
     core_hours: Range
     disk: Range
     """Bytes that its product takes."""
@@ -104,14 +104,17 @@ def plan_data(
     keep_everything: bool = False,
     also: Collection[str] = (),
 ) -> DataPlan:
-    """The plan for `tokens` of web text, from text that was extracted already; `keep_everything` plans for a source that needs
-    no filter (a finished public set): every step looks, and nothing goes. `also` names steps beyond the usual
+    """The plan for `tokens` of web text, from text that was extracted already unless ``html`` is among the steps;
+    `keep_everything` plans for a source that needs no filter (a finished public set): every step looks, and nothing goes but
+    the markup of pages. `also` names steps beyond the usual
     (`data_rates.EXTRAS`). Raises `LabError` for no tokens or no cores, and for a step that has no rate."""
     if tokens <= 0 or cores <= 0:
         raise LabError(f"tokens={tokens:g}, cores={cores}: both must be positive")
     if unknown := [name for name in also if name not in EXTRAS]:
         raise LabError(f"also={', '.join(unknown)}: there is no such step; there are {', '.join(EXTRAS)}")
-    kept = {name: _Kept(Range.exactly(1.0), "keep_everything") for name in ALL} if keep_everything else keeps()
+    kept = keeps()
+    if keep_everything:
+        kept = {**dict.fromkeys(ALL, _Kept(Range.exactly(1.0), "keep_everything")), "html": kept["html"]}
     left = BYTES_PER_TOKEN.times(tokens)
     steps: list[Step] = []
     account = [Entry("bytes_per_token", str(BYTES_PER_TOKEN), "", "", "measured here and Olmo 3's report §3.4.1")]
@@ -156,6 +159,7 @@ def keeps() -> dict[str, _Kept]:
         "quality": _between([(olmo, 1), (red, 1)], "rules and language"),
         "near-duplicates": _between([(olmo, 3), (fine, 1)], "MinHash"),
         **dict.fromkeys(("decontamination", "tokenise", *EXTRAS), none),
+        "html": _Kept(PAGES, "text over pages: DCLM's documents over Common Crawl's pages (lablib/plan/data_rates.py)"),
         "repeated-passages": _Kept(Range.exactly(PASSAGES), "bytes by suffix array, Olmo 3 report §3.4.1 (catalogue/funnels.csv)"),
     }  # fmt: skip
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lablib.specs.errors import LabError
+
 
 def home() -> Path:
     """The lab's cache folder: ``$LAB_HOME``, else ``~/.cache/llm-lab``."""
@@ -19,6 +21,26 @@ def assets() -> Path:
 def runs_root() -> Path:
     """The folder of run directories: ``$LAB_RUNS``, else ``./runs``."""
     return Path(os.environ.get("LAB_RUNS") or "runs").absolute()
+
+
+def matched(text: str) -> list[Path]:
+    """Files of a path, sorted: itself, all below a folder, or those that a pattern fits (``crawl/**/*.warc.gz``); none where
+    there is nothing. What exists under the very name is no pattern."""
+    root, pattern = rooted(text)
+    found = [root] if root.is_file() else root.glob(pattern or "**/*")
+    return sorted(path for path in found if path.is_file())
+
+
+def rooted(text: str) -> tuple[Path, str]:
+    """A path, and the pattern below it: ``crawl/*/a.gz`` → ``crawl`` and ``*/a.gz``; an empty one where there is none. Raises
+    `LabError` for a ``**`` that is not alone between slashes."""
+    path = Path(text).expanduser()
+    at = next((n for n, part in enumerate(path.parts) if set(part) & set("*?[")), None)
+    if at is None or path.exists():
+        return path, ""
+    if wrong := [part for part in path.parts if "**" in part and part != "**"]:
+        raise LabError(f"{text}: {wrong[0]} is no pattern; write **/ for any folders, and * inside a name")
+    return Path(*path.parts[:at]), str(Path(*path.parts[at:]))
 
 
 def profile_folders() -> tuple[Path, ...]:

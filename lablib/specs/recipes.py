@@ -69,8 +69,8 @@ class Prepare(Shared):
     EXECUTION = Shared.EXECUTION | {"part_bytes"}
     stage: Literal["prepare"] = "prepare"
     corpus: Ref | str | Annotated[tuple[Ref | str, ...], Field(min_length=1)] = "core"
-    """``core`` (pinned packages), another corpus' name, a folder or file (text, code, JSON lines, Parquet, WARC, WET, tar,
-    compressed or not), ``hf:<data set>``, a reference to a corpus that a run writes (`Synthesize`), or several of these."""
+    """``core`` (pinned packages), another corpus' name, a folder, file or pattern of files (text, code, JSON lines, Parquet,
+    WARC, WET, tar, compressed or not), ``hf:<data set>``, a reference to a corpus that a run writes (`Synthesize`), or several of these."""
     mixture: Mixture = Mixture()
     tokenizer: TokenizerInput = TokenizerSpec()
     """Which kind to train. A reference to another run's tokenizer or model, or a folder with a ``tokenizer.json``, is taken

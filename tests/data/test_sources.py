@@ -73,7 +73,7 @@ def test_hub_path_streams(dataset: Path) -> None:
     *found, missing = source.documents()
     assert isinstance(missing, Unreadable) and missing.reason == 'row without a "text"'
     assert [d.text for d in found] == [f"row {n} é" for n in range(10)]
-    assert {d.domain for d in found} == {"tiny-set"} and found[3].source == f"hf:{dataset}/train#3"
+    assert {d.domain for d in found} == {"tiny-set"} and found[3].source == f"hf:{dataset}/train/train.jsonl#3"
     capped = Hub.parse(f"hf:{dataset}", max_bytes=25)
     assert [d.text for d in capped.documents()] == ["row 0 é", "row 1 é", "row 2 é"], "8 bytes a row"
     assert capped.fingerprint() != source.fingerprint()

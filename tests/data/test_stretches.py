@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,13 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lablib.data import corpus
+from lablib.data.catalogue import sources_of
 from lablib.data.corpus import Corpus
-from lablib.data.documents import Unreadable, silent
+from lablib.data.documents import Document, Unreadable, silent
 from lablib.data.scale import Team, corpora
 from lablib.data.sources import formats, streams
 from lablib.data.sources.files import Files, Piece
 from lablib.data.sources.tables import TABLES, Stretch, mark
-from lablib.specs import digest
+from lablib.specs import LabError, digest
 
 LONGEST = 60
 """Bytes of a row in these tests, so that some are too long."""
@@ -117,6 +120,51 @@ def test_a_part_is_small_files_together_or_a_stretch(tmp_path: Path) -> None:
     whole = Files(tmp_path).parts(100, inside=False)
     assert [[piece.path.stem for piece in part.only] for part in whole] == [["a", "b", "c"], ["d"]]
     assert Files(tmp_path, only=(Piece(tmp_path / "a.jsonl"),)).files() == [tmp_path / "a.jsonl"]
+
+
+PACKED = {
+    "jsonl.gz": lambda text: gzip.compress(json.dumps({"text": text}).encode()),
+    "jsonl.zst": lambda text: pa.compress(json.dumps({"text": text}).encode(), "zstd", asbytes=True),
+    "warc.gz": lambda text: gzip.compress(
+        f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {len(text)}\r\n\r\n{text}\r\n\r\n".encode()
+    ),
+}
+"""A file with one document."""
+
+
+@pytest.mark.parametrize("form", PACKED)
+def test_each_compressed_file_is_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """From the size of a part on, in a folder and by a pattern; smaller ones come together. The corpus is that of one pass."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    texts = [f"document {number} {random.Random(number).randbytes(200).hex()}" for number in range(5)]
+    for number, text in enumerate(texts):
+        file = tmp_path / "crawl" / f"segment-{number % 2}" / f"{number}.{form}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(PACKED[form](text))
+    (tmp_path / "crawl" / "segment-0" / "notes.txt").write_text("no part of the pattern")
+    (source,) = sources_of(str(tmp_path / "crawl" / "*" / f"*.{form}"))
+    assert isinstance(source, Files) and source == Files(tmp_path / "crawl", f"*/*.{form}")
+    parts = source.parts(100)
+    assert [[one.text for one in part.documents() if isinstance(one, Document)] for part in parts] == [
+        [texts[number]] for number in (0, 2, 4, 1, 3)
+    ]
+    assert len(Files(tmp_path / "crawl").parts(100)) == 5, "the notes come with the next file"
+    assert len(source.parts(10_000)) == 1
+    (tmp_path / "plain").mkdir()
+    corpus.build([source], tmp_path / "plain", silent)
+    one, other = Corpus(tmp_path / "plain"), Corpus(corpora.read([source], "key", Team(), 100, silent))
+    assert len(other.parts) == 5 and one.facts["domains"].keys() == {"segment-0", "segment-1"}
+    assert one.facts == other.facts
+    assert all(list(one.documents(name)) == list(other.documents(name)) for name in one.domains)
+
+
+def test_a_pattern_that_fits_nothing_or_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a[1].txt").write_text("a name, and no pattern")
+    assert sources_of(str(tmp_path / "a[1].txt")) == (Files(tmp_path / "a[1].txt"),)
+    with pytest.raises(LabError, match="nor a folder, file or pattern of files here"):
+        sources_of(str(tmp_path / "*.warc"))
+    with pytest.raises(LabError, match=r"\*\*\.txt is no pattern; write \*\*/"):
+        sources_of(str(tmp_path / "**.txt"))
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=QUIET)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -120,6 +120,7 @@ def test_the_documented_files_are_recipes(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "merge.json") == of_a_run
 
 
+@settings(deadline=None)
 @given(st.integers(2, 9), st.floats(0, 0.99))
 def test_the_exponential_mean_by_its_recursion(count: int, decay: float) -> None:
     weights = Merge(models=(RUN,) * count, average="ema", decay=decay).weights

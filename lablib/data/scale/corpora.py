@@ -22,7 +22,7 @@ from lablib.data.corpus import Corpus
 from lablib.data.documents import Report, Source, held, silent
 from lablib.data.editing import every
 from lablib.data.samples import Samples
-from lablib.data.scale import stretches
+from lablib.data.scale import beginnings, stretches
 from lablib.data.scale.team import Job, Team
 from lablib.data.sources.files import Files
 from lablib.specs import LabError, digest, write_atomic
@@ -84,6 +84,7 @@ def read(sources: Sequence[Source], key: str, team: Team, size: float, report: R
     parts = stretches.numbered(parts, named, team, report)
     alone = len(parts) == 1
     jobs = [Job("parts", named("read", n), _read, (part, not alone)) for n, part in enumerate(parts)]
+    jobs = beginnings.needed(parts, jobs, named, team, report)
     folders = team.each(jobs, report)
     if not alone:
         seen = team.one(Job("parts", named("seen"), _seen, (folders,)), held(report, 1))
@@ -151,11 +152,11 @@ def join(parts: Sequence[Path], kind_key: str, team: Team) -> Path:
 
 def _joined(folder: Path, report: Report, parts: list[Path], read_from: str) -> None:
     """`read_from` names the sources that the parts were just read from; empty for parts that a step has made."""
+    if read_from:
+        _check_readable(parts, read_from)
     if len(parts) == 1:
         linked(parts[0], folder)
         return
-    if read_from:
-        _check_readable(parts, read_from)
     for number, part in enumerate(parts):
         report(number, len(parts))
         linked(part, folder / f"part-{number:05}")

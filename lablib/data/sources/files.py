@@ -31,12 +31,14 @@ class Files:
     """A folder or file. In a folder, each subfolder at its top is a domain, and files beside them share the folder's name."""
 
     path: Path
+    pattern: str = ""
+    """Which files of a folder, as ``*/*.warc.gz``; all of them where it is empty."""
     download_bytes: int = 0
     only: tuple[Piece, ...] = ()
     """What a part has; empty for all files."""
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.path / self.pattern)
 
     def unavailable(self) -> str:
         """Says where the path has gone, if it has."""
@@ -47,7 +49,7 @@ class Files:
         if not self.files():
             endings = ", ".join([*formats.BY_ENDING, *sorted(formats.TEXT)])
             packed = ", ".join(streams.COMPRESSED)
-            raise LabError(f"{self.path} holds no text: files must end in {endings}, and may be compressed ({packed})")
+            raise LabError(f"{self} holds no text: files must end in {endings}, and may be compressed ({packed})")
 
     def files(self) -> list[Path]:
         """Readable files, sorted by name; hidden ones are left out."""
@@ -55,7 +57,9 @@ class Files:
             return list(dict.fromkeys(piece.path for piece in self.only))
         if self.path.is_file():
             return [self.path]
-        found = (path for path in self.path.rglob("*") if formats.reader(path.name) and path.is_file())
+        found = (
+            path for path in self.path.glob(self.pattern or "**/*") if formats.reader(path.name) and path.is_file()
+        )
         return sorted(path for path in found if not any(part.startswith(".") for part in self._inside(path).parts))
 
     def fingerprint(self, sums: Sequence[Sequence[str]] = ()) -> str:
