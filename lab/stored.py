@@ -65,6 +65,6 @@ def _remove(args: argparse.Namespace) -> None:
 
 
 def _said(told: Removed, verb: str) -> str:
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in told.products.items()) or "nothing"
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in told.products.items()) or "none"
     kept = [f"{told.in_use:,} in use"] * bool(told.in_use) + [f"{told.younger:,} used since"] * bool(told.younger)
     return f"{kinds} {verb} removed, {show_count(told.bytes)} bytes freed{'; kept: ' + ', '.join(kept) if kept else ''}"

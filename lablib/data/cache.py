@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import socket
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +26,11 @@ from lablib.runs import heartbeat
 from lablib.specs import LabError, paths, write_atomic
 
 RECORD = ".files.json"
-"""In each product: its files' sizes in bytes by relative name."""
+"""In each product: its files' sizes in bytes by relative name. Its time is that of the last use."""
+LEAVING = ".leaving.json"
+"""Its name while a removal has the product in hand."""
+LOOKS, POLL = 100, 0.05
+"""Looks, and seconds between them, until the removal of a product counts as cut short."""
 
 
 def folder(kind: str, key: str) -> Path:
@@ -82,36 +88,88 @@ def has(kind: str, key: str) -> bool:
     damaged one that cannot be dropped.
     """
     product = folder(kind, key)
-    try:
-        os.utime(product)
-    except FileNotFoundError:
-        return False
-    except OSError:  # somebody else's
-        pass
-    if (why := _damage(product)) and product.is_dir():
+    if not (why := _damage(product)):
+        (_USE.get() or Use()).asked.add((kind, key))
+    elif product.is_dir():
         drop(kind, key, why)
         if product.is_dir():
             raise LabError(f"{product} is damaged ({why}) and cannot be removed; have its owner remove it, or move the cache with LAB_HOME")  # fmt: skip
-    elif not why:
-        (_USE.get() or Use()).asked.add((kind, key))
     return not why
 
 
 def _damage(product: Path) -> str:
-    """What is wrong with a product, in words; empty for a whole one."""
+    """Why a product is of no use, in words; empty for a whole one, whose list is stamped with now."""
+    record = product / RECORD
+    for _ in range(LOOKS):
+        try:
+            _stamp(record)
+            return _difference(product, record.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if not product.is_dir():
+                return "there is none"
+            if not (product / LEAVING).exists() and not record.exists():
+                _stamp(product)
+                return "" if any(file.is_file() for file in product.rglob("*")) else "it has no file"
+        time.sleep(POLL)  # a removal has it in hand, and takes it away or puts it back
+    return "its removal was cut short"
+
+
+def _stamp(path: Path) -> None:
     try:
-        sizes = json.loads((product / RECORD).read_text(encoding="utf-8"))
-        for name, size in sizes.items():
-            if (found := (product / name).stat().st_size) != size:
-                return f"{name} has {found:,} bytes of {size:,}"
-    except FileNotFoundError as error:
-        lost = Path(error.filename)
-        if lost.name != RECORD or lost.parent != product:
-            return f"{lost.relative_to(product)} is missing"
-        return "" if any(file.is_file() for file in product.rglob("*")) else "it has no file"
-    except (NotADirectoryError, ValueError, AttributeError) as error:
-        return f"its list of files cannot be read: {error}"
+        os.utime(path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # somebody else's, who may remove it
+        pass
+
+
+def _difference(product: Path, listed: str) -> str:
+    """What of a product is not as its list says."""
+    try:
+        sizes = {product / name: int(size) for name, size in json.loads(listed).items()}
+    except (ValueError, TypeError, AttributeError):
+        return f"{RECORD} cannot be read"
+    for file, size in sizes.items():
+        try:
+            found = file.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{file.relative_to(product)} is missing"
+        if found != size:
+            return f"{file.relative_to(product)} has {found:,} bytes of {size:,}"
     return ""
+
+
+def used(product: Path) -> float:
+    """When it was last found whole, as times of files tell; infinite for one that is gone."""
+    for path in (product / RECORD, product / LEAVING, product):
+        with suppress(FileNotFoundError):
+            return _time(path)
+    return math.inf
+
+
+def _time(path: Path) -> float:
+    """Of the last change, as the file server has it: it is asked where a file is opened, else its client may know better."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        return os.fstat(opened).st_mtime
+    finally:
+        os.close(opened)
+
+
+def take(product: Path, last: float) -> Path | None:
+    """The product moved aside, if its last use was that at `last`; None where it was used since, and where it is gone.
+
+    Who has found it whole before keeps it: its list goes first, and comes back where that bears a later stamp.
+    """
+    with suppress(FileNotFoundError):
+        (product / RECORD).rename(product / LEAVING)
+        if _time(product / LEAVING) > last:
+            (product / LEAVING).rename(product / RECORD)
+            return None
+    try:
+        return moved(product)
+    except FileNotFoundError:
+        return None
 
 
 def made(kind: str, key: str, build: Callable[[Path], None]) -> Path:
@@ -214,6 +272,6 @@ def put(source: Path, target: Path) -> None:
     """A copy of a cached folder in a run, atomically; files are copied, so that a run owns what it has."""
     work = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(source, work, ignore=shutil.ignore_patterns(RECORD))
+    shutil.copytree(source, work, ignore=shutil.ignore_patterns(RECORD, LEAVING))
     shutil.rmtree(target, ignore_errors=True)
     work.rename(target)

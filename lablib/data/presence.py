@@ -72,13 +72,11 @@ def oldest() -> float:
             text, seen = file.read_text(encoding="utf-8"), file.stat().st_mtime
         except FileNotFoundError:
             continue
-        try:
+        gone, since = now - seen > SILENT, 0.0
+        with suppress(ValueError, TypeError, LookupError):  # of another version of the lab
             told = json.loads(text)
             pulse, since = Pulse(**told["pulse"]), float(told["since"])
-        except (ValueError, TypeError, LookupError):  # of another version of the lab
-            pulse, since = None, 0.0
-        here = pulse is not None and heartbeat.same_machine(pulse)
-        gone = not heartbeat.alive(pulse) if here else now - seen > SILENT
+            gone = not heartbeat.alive(pulse) if heartbeat.same_machine(pulse) else gone
         if gone:
             file.unlink(missing_ok=True)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -89,7 +88,7 @@ def held() -> list[Holding]:
     """What the cache holds, by kind; links lead out of it and are not counted."""
     begun, found = presence.oldest(), []
     for kind in _kinds_there():
-        used = [_used(product) for product in _products(kind)]
+        used = [cache.used(product) for product in _products(kind)]
         size, own = _sizes(_folder(kind))
         about, in_use = KINDS.get(kind, UNKNOWN), sum(time >= begun for time in used)
         found.append(Holding(kind, about.says, about.intermediate, len(used), size, own, max(used, default=None), in_use))  # fmt: skip
@@ -108,12 +107,12 @@ def remove(kinds: Sequence[str] = (), older_than: float = 0.0, dry: bool = False
     gone, counts, in_use, younger = list[Path](), Counter[str](), 0, 0
     for kind in _wanted(kinds):
         for product in _products(kind):
-            used = _used(product)
+            used = cache.used(product)
             if used >= begun:
                 in_use += 1
             elif used >= now - older_than:
                 younger += 1
-            elif taken := product if dry else _taken(product, used):
+            elif taken := product if dry else cache.take(product, used):
                 gone.append(taken)
                 counts[kind] += 1
             else:
@@ -125,25 +124,10 @@ def remove(kinds: Sequence[str] = (), older_than: float = 0.0, dry: bool = False
     return Removed(dict(counts), freed, in_use, younger)
 
 
-def _taken(product: Path, used: float) -> Path | None:
-    """The product moved aside; None where somebody else was faster: used it, and it is where it was, or removed it."""
-    try:
-        aside = cache.moved(product)
-    except FileNotFoundError:
-        return None
-    if _used(aside) == used:
-        return aside
-    try:
-        aside.rename(product)
-    except OSError:  # it was made again meanwhile
-        return aside
-    return None
-
-
 def _abandoned(work: Path, before: float) -> bool:
     """Whether nobody goes on with a folder under way; its maker on another machine is, while it lives, a user."""
     lives = cache.lives(work)
-    return _used(work) < before if lives is None else not lives
+    return cache.used(work) < before if lives is None else not lives
 
 
 def _folder(kind: str) -> Path:
@@ -178,14 +162,6 @@ def _products(kind: str) -> Iterator[Path]:
 def _work(kind: str) -> Iterator[Path]:
     """Folders of builders and removals, living and dead."""
     return (work for work in _folder(kind).glob(".*.*.*") if work.is_dir() and not work.is_symlink())
-
-
-def _used(product: Path) -> float:
-    """When it was last used, as times of files tell; infinite for one that is gone since it was listed."""
-    try:
-        return product.stat().st_mtime
-    except FileNotFoundError:
-        return math.inf
 
 
 def _sizes(*folders: Path) -> tuple[int, int]:
