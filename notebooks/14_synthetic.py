@@ -114,7 +114,7 @@ def _(mo):
 @app.cell
 def _(Written, explore, second, show):
     state = second.wait()
-    show(explore(Written(run=str(second.path))))
+    show(explore(Written.of(second)))
     return (state,)
 
 

@@ -9,6 +9,8 @@ lab data card RUN                                  the data card
 lab data plan --tokens 15T --cores 5000            core-hours, days, disk and dollars to prepare so many tokens, by step
 lab data plan --tokens 1T --also html,repeated-passages   with steps beyond the usual
 lab data sources [NAME]                            public sources: size, licence, usual share, risk, how to read them
+lab data cache                                     what the data cache holds: for what, how large, when last used
+lab data cache --remove [KIND ...] --older-than 30d    remove what nobody uses: intermediate products, or these kinds
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from lab import stored
 from lab.show import amount, console, emit, table
 from lablib.data import provenance, samples, shards
 from lablib.data.corpus import origin
@@ -33,7 +36,7 @@ from lablib.specs.units import parse_count, parse_dollars, show_count
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    command.add_argument("what", choices=[*SHOWN, "sources", "plan"])
+    command.add_argument("what", choices=[*SHOWN, "sources", "plan", "cache"])
     command.add_argument(
         "run", nargs="?", default="", help="id or folder of a prepare run; with sources: a source's name"
     )
@@ -49,6 +52,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--ready", action="store_true", help="with plan: a source that no step takes anything from")
     command.add_argument("--also", default="", help=f"with plan: more steps, with commas between: {', '.join(EXTRAS)}")
     command.add_argument("--explain", action="store_true", help="with plan: every number with its formula and source")
+    stored.arguments(command)
     command.add_argument(
         "--json", action="store_true", help="print JSON, with rights, dropped and changed a line a document"
     )
@@ -61,6 +65,9 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.what == "plan":
         _plan(args)
+        return
+    if args.what == "cache":
+        stored.show(args)
         return
     if not args.run:
         raise LabError(f"lab data {args.what} needs a prepare run; `lab jobs` lists them")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cluster import stop
 from lab.show import console
+from lablib.explorers import show
 from lablib.explorers.planned import planned
 from lablib.runs import GLYPHS, Run, RunState
 from lablib.specs.units import show_seconds
@@ -59,7 +60,7 @@ def _now(run: Run, state: RunState) -> str:
         return str(state)
     rows = run.rows()
     if not rows:
-        return str(run.progress.get("unit", "starting"))
+        return show.progress(run.progress) or "starting"
     last = rows[-1]
     return "  ".join(
         f"{key} {last[key]:.3g}"

@@ -40,10 +40,30 @@ def prepare(recipe: Prepare, run: Recorder) -> None:
     or where synthetic text breaks the recipe's caps.
     """
     try:
-        with Team(recipe.threads, recipe.tasks, recipe.task) as team:
-            _prepare(recipe, run, Progress(run), team)
+        with cache.using(lambda text: run.event("warning", text=text)) as use:
+            _mended(recipe, run, use)
     except Stopped:
         run.event("stopping", at="data preparation")
+
+
+def _mended(recipe: Prepare, run: Recorder, use: cache.Use) -> None:
+    """Prepare, and once more where it failed on a product that somebody damaged or removed after it was found whole."""
+    try:
+        _attempt(recipe, run)
+    except Stopped:
+        raise
+    except Exception as error:
+        if not use.mend():
+            raise
+        run.event(
+            "warning", text=f"What was read from the cache is no longer there or whole ({error}); making it again"
+        )
+        _attempt(recipe, run)
+
+
+def _attempt(recipe: Prepare, run: Recorder) -> None:
+    with Team(recipe.threads, recipe.tasks, recipe.task) as team:
+        _prepare(recipe, run, Progress(run), team)
 
 
 def _prepare(recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> None:
@@ -56,10 +76,10 @@ def _prepare(recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> 
     progress.kept(tokens)
     run.event("tokenizer", vocab=_vocab(tokens), asked=recipe.vocab)
     key = _key(recipe, built, "shards", [tokenizer.tokenizer_hash(tokens), built.facts])
-    if recipe.task == 0 and not shards.whole(cache.folder("shards", key)):
-        cache.drop("shards", key)
+    if recipe.task == 0 and cache.has("shards", key) and not shards.whole(cache.folder("shards", key)):
+        cache.drop("shards", key, "its shards are not those of its manifest")
     parts: list[Path] = []
-    if not cache.folder("shards", key).is_dir():
+    if not cache.has("shards", key):
         caps = selection.quotas(built, recipe.max_bytes)
         parts = pieces.make(built, tokens, caps, recipe.heldout, key, team, partial(progress.at, "tokenise"))
     if recipe.task == 0:
@@ -212,8 +232,8 @@ def _tokenizer(recipe: Prepare, built: Corpus, run: Recorder, progress: Progress
     """A cached tokenizer folder: trained here, or a copy of the one that the recipe names."""
     if isinstance(recipe.tokenizer, TokenizerSpec):
         spec, key = recipe.tokenizer, _key(recipe, built, "tokenizer", recipe.tokenizer.model_dump())
-        if (made := cache.folder("tokenizers", key)).is_dir():
-            return made
+        if cache.has("tokenizers", key):
+            return cache.folder("tokenizers", key)
         drawing = held(partial(progress.at, "tokenizer"))
         drawn = sampling.draw(built, _shares(recipe, built), recipe.heldout, key, team, drawing)
         return team.one(Job("tokenizers", key, lambda to, _: _train(recipe, spec, drawn, to, progress)), drawing)

@@ -136,12 +136,13 @@ def _table(corpus: str, splitter: Splitter) -> pl.DataFrame:
     if corpus == SAMPLE:
         return sample(splitter)
     read = Corpus(cache.folder("corpora", corpus))
-    if not (read.folder / "corpus.json").is_file():
+    lost = Path(corpus).name == corpus and not cache.has("corpora", corpus)
+    if lost or not (read.folder / "corpus.json").is_file():
         raise LabError(f"corpus={corpus!r} is no corpus of the lab's cache and no folder with one; give {SAMPLE!r}, or take FunnelPlan.of(run)")  # fmt: skip
-    folders = [cache.folder("signals", table.key(part, splitter)) for part in read.parts]
-    if not all(folder.is_dir() for folder in folders):
+    keys = [table.key(part, splitter) for part in read.parts]
+    if not all(cache.has("signals", key) for key in keys):
         raise LabError(f"corpus={corpus!r} has no signals by splitter {splitter!r}; measure it with lablib.data.quality.signals(corpus, {splitter!r})")  # fmt: skip
-    return pl.concat([table.load(folder) for folder in folders])
+    return pl.concat([table.load(cache.folder("signals", key)) for key in keys])
 
 
 def _kept(corpus: str, splitter: Splitter, clean: Clean) -> float | None:

@@ -17,7 +17,6 @@ from lablib.explorers.wall import wall_table
 from lablib.runs import GLYPHS, Run, RunState
 from lablib.runs.account import account
 from lablib.runs.jsonl import Tail
-from lablib.specs.units import show_count
 
 TONES: dict[RunState, Tone] = {
     RunState.COMPLETED: "good",
@@ -275,6 +274,6 @@ def _notes(run: Run, state: RunState, frames: dict[str, Frame]) -> list[str]:
     if "band" in frames and (run.forecast or {}).get("basis"):
         notes.append(f"Forecast: {run.forecast['basis']}")  # type: ignore[index]
     if progress := run.progress:
-        notes.append(f"{show_count(progress['done'], 4)} of {show_count(progress['total'], 4)} {progress['unit']}")
+        notes.append(show.progress(progress))
     notes.append(f"Re-attach from any process: watch(Run.open({str(run.path)!r}))")
     return notes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lablib.explorers.planned import Span
 from lablib.specs.units import show_count, show_dollars, show_seconds
 
@@ -40,6 +43,14 @@ def seconds(value: float | None) -> str:
 def loss(value: float | None) -> str:
     """Three decimals, in nats per token."""
     return NONE if value is None else f"{value:.3f}"
+
+
+def progress(found: Mapping[str, Any]) -> str:
+    """How far `Run.progress` says a run is: ``"12.5 %"`` or ``"1.2k of 40k documents"``; empty where it says nothing."""
+    if not found:
+        return ""
+    done, unit = show_count(found["done"], 4), found.get("unit", "")
+    return f"{done} %" if unit == "%" else f"{done} of {show_count(found['total'], 4)} {unit}".rstrip()
 
 
 SHOW = {"seconds": seconds, "gib": gib, "dollars": dollars, "loss": loss, "rate": rate}

@@ -15,7 +15,7 @@ from lablib.explorers import show
 from lablib.explorers.explorer import Explorer, knob
 from lablib.explorers.view import Headline, Table, View
 from lablib.runs import Run
-from lablib.specs import AnyRecipe
+from lablib.specs import AnyRecipe, LabError, Synthesize
 from lablib.specs.units import show_count
 
 PAGE = 6
@@ -33,6 +33,14 @@ class Written(Explorer):
     drift: float = knob(generations.TOLERANCE, "Loss of diversity that alarms", 0.01, 0.95, step=0.01)
     kind: Literal["kept", "refused"] = knob("kept", "Completions")
     page: int = knob(1, "Page", 1, 50)
+
+    @classmethod
+    def of(cls, run: Run) -> Written:
+        """The screen at the run's own ``drift``, as near as the knob goes. Raises `LabError` for a run that is no Synthesize
+        run's."""
+        if not isinstance(run.recipe, Synthesize):
+            raise LabError(f"run {run.id} is a {run.recipe.stage} run; give a synthesize run")
+        return cls(run=str(run.path), drift=min(max(run.recipe.drift, 0.01), 0.95))
 
     @property
     def recipe(self) -> AnyRecipe:

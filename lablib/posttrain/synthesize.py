@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lablib.data import lineage, synthetic
+from lablib.data import cache, lineage, synthetic
 from lablib.data.corpus import SHORTEST
 from lablib.data.documents import Report
 from lablib.data.scale import Job, Team
@@ -94,10 +94,10 @@ def _shared(keys: list[str], recipe: Synthesize, run: Recorder, parts: Parts, wr
     read = sorted(Run(run.path).manifest.get("inputs", {}).values())
     told = digest([VERSION, recipe.science_hash, read, keys])
     wanted = [Job("written", f"{told}-{at}", make, (at,)) for _, at in parts]
-    with Team(1, recipe.tasks, recipe.task) as team:
+    with cache.using(lambda text: run.event("warning", text=text)), Team(1, recipe.tasks, recipe.task) as team:
         made = team.each(wanted, run.heed)
-    for (path, _), folder in zip([] if recipe.helps else parts, made, strict=False):
-        write_jsonl(path, read_jsonl(folder / FILE))
+        for (path, _), folder in zip([] if recipe.helps else parts, made, strict=False):
+            write_jsonl(path, read_jsonl(folder / FILE))
 
 
 def _depth(recipe: Synthesize, folder: Path, run: Recorder) -> int:

@@ -16,7 +16,7 @@ from lablib.explorers import Written
 from lablib.posttrain import synthesize as stage
 from lablib.report import export, load
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Synthesize
+from lablib.specs import LabError, Prepare, Synthesize
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 
@@ -62,6 +62,19 @@ def test_the_alarm_follows_the_knob_and_the_recipe_the_screen(run: Run) -> None:
     assert loose.recipe == run.recipe.replace(drift=0.95)
     strict, beside = (next(table for table in Written(run=str(run.path), drift=drift).view().tables if table.columns[0] == "measure") for drift in (0.95, 0.1))  # fmt: skip
     assert sum(row[-1] == "alarm" for row in strict.rows) < sum(row[-1] == "alarm" for row in beside.rows) == 4
+
+
+def test_the_screen_begins_at_the_runs_own_drift(run: Run, tmp_path: Path) -> None:
+    """Its alarms are then those that the run itself raised, and its recipe is the run's."""
+    begun = Written.of(run)
+    assert begun.drift == 0.2 != Written(run=str(run.path)).drift and begun.recipe == run.recipe
+    raised = json.loads((run.path / "corpus" / "manifest.json").read_text())["diversity"]["alarms"]
+    [rows] = [table.rows for table in begun.view().tables if table.columns[0] == "measure"]
+    assert {row[0] for row in rows if row[-1] == "alarm"} == {one["measure"] for one in raised}
+    wide = Recorder.create(tmp_path / "runs", run.recipe.replace(drift=0.999)).path
+    assert Written.of(Run(wide)).drift == 0.95, "a knob has an end"
+    with pytest.raises(LabError, match="give a synthesize run"):
+        Written.of(Run(Recorder.create(tmp_path / "runs", Prepare(corpus="core")).path))
 
 
 class Reader(HTMLParser):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from lablib.data import cache
 from lablib.data.corpus import Corpus
 from lablib.data.dedup import sketches, survivors
 from lablib.data.documents import Document, Report, silent
-from lablib.specs import LabError, digest, paths
+from lablib.specs import LabError, digest
 from lablib.specs.dedup import Dedup
 
 VERSION = 1
@@ -63,7 +62,6 @@ def near_duplicates(
     """SHA-256 of each document that goes, with the reason; each text is expected once (a corpus holds it once)."""
     if workers < 1:
         raise LabError(f"workers={workers}: give at least one process")
-    paths.home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="dedup-", dir=paths.home()) as folder:
-        known = sketches.collect(documents, spec, Path(folder), workers, report)
+    with cache.scratch() as folder:
+        known = sketches.collect(documents, spec, folder, workers, report)
         return survivors.verdicts(known, survivors.fallen(known, spec))

@@ -77,7 +77,7 @@ def _sum(folder: Path, report: Report, part: Files) -> None:
 def read(sources: Sequence[Source], key: str, team: Team, size: float, report: Report) -> Path:
     """The folder of the corpus named `key`, read in parts. Raises `LabError` where nothing can be read."""
     whole = Job("corpora", key, _joined)
-    if whole.folder.is_dir():
+    if whole.there:
         return whole.folder
     parts = cut(sources, size)
     named = partial(_key, key, size, [len(part) for part in parts])

@@ -48,7 +48,7 @@ class _Decided:
 def refine(before: Corpus, step: Step, team: Team, report: Report = silent) -> Corpus:
     """The corpus that is left after a step, made in as many parts as the one before has."""
     key = digest([corpus.VERSION, before.identity, step.name, step.key()])
-    if cache.folder("corpora", key).is_dir():
+    if cache.has("corpora", key):
         return Corpus(cache.folder("corpora", key))
     parts = [part.folder for part in before.parts]
     if len(parts) == 1:

@@ -45,6 +45,11 @@ class Job:
         """Where it lies once it is made."""
         return cache.folder(self.kind, self.key)
 
+    @property
+    def there(self) -> bool:
+        """Whether it is made and whole."""
+        return cache.has(self.kind, self.key)
+
     def run(self, report: Report = silent) -> Path:
         """Make it here, unless it is there."""
         return cache.made(self.kind, self.key, lambda to: self.make(to, report, *self.args))
@@ -69,7 +74,7 @@ class Team(AbstractContextManager["Team"]):
 
     def each(self, jobs: Sequence[Job], report: Report = silent) -> list[Path]:
         """The folders of all products, in order. `report` hears of jobs done, and of a part of the one under way."""
-        missing = [job for job in jobs if not job.folder.is_dir()]
+        missing = [job for job in jobs if not job.there]
         begin = len(missing) * self.task // self.tasks
         missing = missing[begin:] + missing[:begin]
         if self.threads > 1 and len(missing) > 1:
@@ -85,7 +90,7 @@ class Team(AbstractContextManager["Team"]):
                 with self._claimed(job) as mine:
                     if mine:
                         job.run(_share(report, done, total))
-                if job.folder.is_dir():
+                if job.there:
                     missing.remove(job)
                     report(total - len(missing), total)
             if missing:
@@ -104,7 +109,7 @@ class Team(AbstractContextManager["Team"]):
                 for future in wait(running, POLL, FIRST_COMPLETED).done:
                     running.pop(future)[1].close()
                     future.result()
-                missing = [job for job in missing if not job.folder.is_dir()]
+                missing = [job for job in missing if not job.there]
                 report(total - len(missing), total)
                 if missing and not running:  # other runs have them in hand
                     time.sleep(POLL)
@@ -139,7 +144,7 @@ class Team(AbstractContextManager["Team"]):
             yield True
             return
         file = paths.home() / "data" / "claims" / f"{job.kind}-{job.key}.json"
-        if job.folder.is_dir() or not self._take(file):
+        if job.there or not self._take(file):
             yield False
             return
         ended = threading.Event()
@@ -200,7 +205,8 @@ def _keep(file: Path, ended: threading.Event) -> None:
 
 
 def _live_with(parent: int) -> None:
-    """End this process when the one that started it has died, however."""
+    """End this process when the one that started it, in whose name it uses the cache, has died, however."""
+    cache.vouched()
 
     def watch() -> None:
         while os.getppid() == parent:
