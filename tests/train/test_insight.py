@@ -310,7 +310,11 @@ def test_a_collapsing_router_is_named(root: Path, data: Ref, well: Path) -> None
     assert row["experts.0"] == pytest.approx(2 / EXPERTS) and row["load_max.1"] == line["load_max"] == EXPERTS / 2
     assert row["dead.0"] == EXPERTS - 2 and line["dead_experts"] == 2 * (EXPERTS - 2)
     assert [(event["layer"], event["at_step"]) for event in events(ill, "router_collapse")] == [(0, 3), (1, 3)]
-    assert any("router of layer 0" in note for note in Monitor(Run.open(ill)).view().notes)
+    view = Monitor(Run.open(ill)).view()
+    assert any("router of layer 0" in note and f"{EXPERTS - 2} get none" in note for note in view.notes)
+    assert {"layers_experts", "layers_load_max", "layers_dead", "layers_balance"} <= {
+        figure.name for figure in view.charts
+    }
 
 
 def test_expert_parallel_ranks_see_all_experts(well: Path, spread: dict[str, Path]) -> None:
