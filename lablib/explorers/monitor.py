@@ -46,7 +46,9 @@ class Monitor:
     def __init__(self, run: Run, points: int = charts.sample.MOST) -> None:
         """`points` is the most of one series that `view` holds."""
         self.run, self._points = run, points
-        self._tails = {name: Tail(run.path / "metrics" / f"{name}.jsonl") for name in ("train", "eval", "layers")}
+        self._tails = {
+            name: Tail(run.path / "metrics" / f"{name}.jsonl") for name in ("train", "eval", "layers", "routers")
+        }
         self._rows: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in self._tails}
         self._events, self._happened = Tail(run.path / "events.jsonl"), list[dict[str, Any]]()
         self._account: tuple[float, RunState, tuple[Table, ...]] | None = None
@@ -77,7 +79,9 @@ class Monitor:
         train, heldout = self.rows("train"), self.rows("eval")
         healing = self.healing()
         frames = _frames(train, heldout, plan, run.forecast, self._points) | _rewinds(healing)
-        frames |= domains.frames(run, train, heldout, self._points) | inside.frames(self.rows("layers"))
+        frames |= domains.frames(run, train, heldout, self._points) | inside.frames(
+            [*self.rows("layers"), *self.rows("routers")]
+        )
         read = domains.table(frames)
         progress = run.progress
         return View(

@@ -1,6 +1,7 @@
 """The nouns of the lab, as frozen pydantic models. Importing this package is quick and needs only pydantic."""
 
 from lablib.specs.afterwards import Calibrate, Evaluate, Export, Merge
+from lablib.specs.balance import Balance
 from lablib.specs.base import Spec, digest, write_atomic
 from lablib.specs.catalog import catalog
 from lablib.specs.cleaning import Clean, Scrub
@@ -45,6 +46,7 @@ __all__ = [
     "STAGES",
     "Accelerator",
     "AnyRecipe",
+    "Balance",
     "Calibrate",
     "Caps",
     "Clean",

@@ -28,7 +28,7 @@ gradient over the logits; "chunked" never holds the logits of more than a slice 
 OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion", "muon", "soap", "sgd"]
 """The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
 LATER: dict[str, dict[str, Any]] = {
-    "": {"z_loss": 0.0, "mup": None, "synthetic": None, "needle": None, "batch_ramp": None},
+    "": {"z_loss": 0.0, "mup": None, "synthetic": None, "needle": None, "batch_ramp": None, "balance": None},
     "model": {"rope_scaling": None},
     "model.rope_scaling": {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "mscale": None, "mscale_all_dim": None},
     "optimizer": {"momentum": 0.95},

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from lablib.specs.afterwards import Calibrate, Evaluate, Export
+from lablib.specs.balance import Balance
 from lablib.specs.base import Spec
 from lablib.specs.batching import BatchRamp, Steps
 from lablib.specs.cleaning import Clean, Scrub
@@ -154,6 +155,8 @@ class Pretrain(Recipe):
     cross_entropy: CrossEntropy = "full"
     z_loss: float = Field(default=0.0, ge=0)
     """Weight of log²Z in the gradient, Z the softmax's denominator: keeps logits from drifting (1e-4 in PaLM, arXiv 2204.02311 §5)."""
+    balance: Balance | None = None
+    """What keeps experts in equal use; None: nothing does."""
     offload: Offload = "none"
     reduce_dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision in which gradients are summed over data-parallel ranks."""
@@ -200,6 +203,8 @@ class Pretrain(Recipe):
             raise ValueError(
                 f"mup: its rates are for Adam-like updates, not optimizer.kind={self.optimizer.kind!r}; use 'adamw'"
             )
+        if self.balance and not model.moe:
+            raise ValueError(f"balance: a model of family={model.family!r} has no experts; leave it out")
         if self.seq_len > model.max_seq_len:
             raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}")
         if model.heads % tp or model.ffn % tp:
@@ -286,7 +291,13 @@ class DoReMi(Recipe):
             raise ValueError(
                 f"proxy.data={self.proxy.data!r}: refer to the data of the Prepare run that the reference was trained on"
             )
-        for name, usual in (("mup", None), ("z_loss", 0.0), ("batch_ramp", None), ("stability", Stability())):
+        for name, usual in (
+            ("mup", None),
+            ("z_loss", 0.0),
+            ("balance", None),
+            ("batch_ramp", None),
+            ("stability", Stability()),
+        ):
             if (value := getattr(self.proxy, name)) != usual:
                 raise ValueError(f"proxy.{name}={value!r}: the proxy of DoReMi trains without it; leave it out")
         return self

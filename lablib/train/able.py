@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
+from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
 
 _KINDS = tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit")
@@ -12,11 +12,17 @@ PLANLESS = {"tp": {"gpt2"}, "pp": {"gpt2", "nemotron"}, "sequence_parallel": {"g
 """Kinds of parallelism → dense families that transformers, or our change of its plan, cannot lay out so."""
 
 
+SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
+"""Families whose routers have sigmoid scores and a bias for the selection alone."""
+
+
 def check(recipe: Pretrain) -> None:
     """Raises `LabError` for what the trainer cannot do, before anything is loaded."""
     check_layout(recipe.model, recipe.parallelism)
     if recipe.mup:
         _check_scaling(recipe.model)
+    if recipe.balance:
+        _check_balance(recipe.model.family, recipe.balance)
     for name, value, done in _settings(recipe):
         if value not in done:
             raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
@@ -36,6 +42,14 @@ def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
         ("cross_entropy", recipe.cross_entropy, ("full",) if recipe.model.family == "gemma2" else ("full", "chunked")),
         ("offload", recipe.offload, ("none",)),
     ]
+
+
+def _check_balance(family: str, balance: Balance) -> None:
+    biased = family in SELECTS_BY_BIAS
+    if balance.bias_rate and not biased:
+        raise LabError(f"balance.bias_rate={balance.bias_rate}: routers of family={family!r} have no bias to select by; set balance.loss instead, or use {' or '.join(SELECTS_BY_BIAS)}")  # fmt: skip
+    if balance.z_loss and biased:
+        raise LabError(f"balance.z_loss={balance.z_loss}: routers of family={family!r} have sigmoid scores, no softmax whose denominator could drift; leave it out")  # fmt: skip
 
 
 def _check_scaling(model: ModelSpec) -> None:

@@ -46,7 +46,7 @@ class Position:
     passed: dict[str, int] = field(default_factory=dict)
     """Domain → tokens before `sequences` that were passed over without an update."""
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the stability guard remembers, as JSON."""
+    """What the stability guard remembers, and the routers, as JSON."""
 
 
 def tensors_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:

@@ -115,6 +115,8 @@ def resume(recipe: Pretrain, run: Recorder, parts: Parts, begun: bool = False) -
     elif begun:
         parts.restart()
     guard.recall(at)
+    if stepper.routing is not None:
+        stepper.routing.recall(at.step, at.memory)
     guard.treat(stepper.model)
     return at
 
@@ -136,7 +138,9 @@ def evaluate(run: Recorder, parts: Parts, at: Position) -> None:
 
 def save(recipe: Pretrain, run: Recorder, parts: Parts, at: Position) -> None:
     """Publish a checkpoint of where the run stands, at once or beside the training."""
-    stepper, whole = parts.stepper, replace(at, memory=parts.guard.memory())
+    stepper = parts.stepper
+    routers = stepper.routing.memory() if stepper.routing is not None else {}
+    whole = replace(at, memory={**parts.guard.memory(), **routers})
     parts.checkpoints.save(stepper.model, stepper.optimizer, whole, str(recipe.parallelism))
     collect_all()
 

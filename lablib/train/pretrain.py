@@ -31,6 +31,7 @@ from lablib.train.loop import Parts, train
 from lablib.train.meter import Meter
 from lablib.train.optimizer import build_optimizer
 from lablib.train.pipeline import Pipeline
+from lablib.train.routing import Routing
 from lablib.train.source import Source, find_source, token_bytes
 from lablib.train.stability import Guard
 from lablib.train.start import Start
@@ -97,6 +98,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
             layout.zero,
             recipe.cross_entropy == "chunked",
             recipe.z_loss,
+            routing(recipe, model, world, place, links),
         ),
         Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
         heldout(recipe, source, lengths),
@@ -193,6 +195,13 @@ def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast:
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not autocast else torch.float32
     widths = recipe.model.hidden, recipe.model.vocab
     return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, widths, dtype, recipe.z_loss)
+
+
+def routing(recipe: Pretrain, model: Any, world: World, place: Place, links: Links) -> Routing | None:
+    """The routers of a model with experts."""
+    if recipe.model.moe is None:
+        return None
+    return Routing(model, recipe.model, world, place, links, recipe.balance, recipe.steps)
 
 
 def heldout(recipe: Pretrain, source: Source, lengths: torch.Tensor) -> Heldout:

@@ -27,6 +27,7 @@ from lablib.train.clip import clip_gradients
 from lablib.train.distributed import World
 from lablib.train.losses import TokenLosses, token_losses
 from lablib.train.pipeline import Part, Pipeline
+from lablib.train.routing import Routing
 
 SAME = 1e-3
 """Relative difference up to which two computations of one step agree: sums in another order differ far less, a flipped bit
@@ -60,6 +61,8 @@ class Outcome:
     """Whether the update was made: a loss or a norm that is not finite leaves the weights as they were."""
     before: Tried | None = None
     """What a step that was computed twice gave the first time; the second one's gradient was used."""
+    routed: torch.Tensor | None = None
+    """What the routers of an MoE did (`lablib.train.routing.Routing.end`), on the device."""
 
 
 def trusting(loss: float, grad_norm: float) -> bool:
@@ -87,6 +90,8 @@ class Stepper:
     """Logits of a slice of the tokens at a time."""
     z_loss: float = 0.0
     """Coefficient of `lablib.train.losses.token_losses`."""
+    routing: Routing | None = None
+    """The routers of a model with experts."""
 
     def __call__(self, batches: Sequence[Batch], doubts: Callable[[float, float], bool] = trusting) -> Outcome:
         """Train on this rank's micro-batches of one step. Every rank calls it.
@@ -94,33 +99,39 @@ class Stepper:
         Where `doubts` (of loss and gradient norm; every rank must answer alike) is true the step is computed once more before
         its update: the same data and weights must give the same.
         """
-        mean, norm, own = self._gradients(batches)
+        mean, norm, own, routed = self._gradients(batches)
         before = None
         if doubts(mean, norm):
             self.optimizer.zero_grad(set_to_none=True)
-            first, (mean, norm, again) = Tried(mean, norm), self._gradients(batches)
+            first, (mean, norm, again, routed) = Tried(mean, norm), self._gradients(batches)
             nodes = self.world.collect("" if _same(own, again) else socket.gethostname())
             before = replace(first, nodes=tuple(sorted({node for node in nodes if node})))
         finite = math.isfinite(mean) and math.isfinite(norm)
         if finite:
             self.optimizer.step()
+            if self.routing is not None:
+                self.routing.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return Outcome(mean, norm, finite, before)
+        return Outcome(mean, norm, finite, before, routed)
 
-    def _gradients(self, batches: Sequence[Batch]) -> tuple[float, float, float]:
-        """Leave the step's clipped gradient in the weights: mean loss, norm before clipping, this rank's sum of losses.
+    def _gradients(self, batches: Sequence[Batch]) -> tuple[float, float, float, torch.Tensor | None]:
+        """Leave the step's clipped gradient in the weights: mean loss, norm before clipping, this rank's sum of losses, and what
+        routers did.
 
         Nothing is read from the device before the end: the host waits for it once a computation of a step.
         """
         targets = self.summed(torch.stack([batch.targets for batch in batches]).sum()).clamp(min=1)
         scale = gradient_scale(targets, self.place.dp * self.place.cp).float()
+        if self.routing is not None:
+            self.routing.begin(batches)
         losses = self._backward(batches, scale)
+        routed = self.routing.end() if self.routing is not None else None
         sum_partial_gradients(self.model, self.partial, self.links)
         sum_tied_gradients(self.model, self.links)
         counted = None if self.place.pp_rank == 0 else tied_end(self.model, self.links)
         norm = clip_gradients(self.model.parameters(), self.grad_clip, self.links.pp, elsewhere=counted)
         mean, length, own = torch.stack([self.summed(losses) / targets, norm.double(), losses]).tolist()
-        return mean, length, own
+        return mean, length, own, routed
 
     def _backward(self, batches: Sequence[Batch], scale: torch.Tensor) -> torch.Tensor:
         if self.pipeline is not None:

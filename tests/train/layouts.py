@@ -17,13 +17,14 @@ from lablib.models.build import initialise
 from lablib.models.layout import Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
 from lablib.models.seeded import skeleton
-from lablib.specs import ModelSpec, Optimizer, Parallelism
+from lablib.specs import Balance, ModelSpec, Optimizer, Parallelism
 from lablib.specs.model import MoE
 from lablib.specs.recipe import Recompute
 from lablib.train.batches import Batch, micro_batches
 from lablib.train.distributed import World, joined
 from lablib.train.optimizer import build_optimizer
 from lablib.train.pipeline import Pipeline
+from lablib.train.routing import Routing
 from lablib.train.step import Stepper
 
 SEQ_LEN, PER_STEP, STEPS = 24, 8, 3
@@ -34,6 +35,13 @@ MODELS = {
     "llama": ModelSpec(family="llama", layers=4, ffn=160, **_SHAPE),
     "gpt2": ModelSpec(family="gpt2", layers=2, hidden=64, heads=4, ffn=160, vocab=300, max_seq_len=64),
     "moe": ModelSpec(family="qwen3_moe", layers=4, ffn=160, moe=MoE(experts=8, top_k=2, expert_ffn=48), **_SHAPE),
+    "biased": ModelSpec(
+        family="glm4_moe",
+        layers=3,
+        ffn=160,
+        moe=MoE(experts=8, top_k=2, expert_ffn=48, shared_experts=1, dense_layers=1),
+        **_SHAPE,
+    ),
     "uneven": ModelSpec(
         family="qwen3", layers=5, ffn=150, hidden=60, heads=6, kv_heads=2, head_dim=10, vocab=301, max_seq_len=64
     ),
@@ -50,6 +58,7 @@ class Case:
     """A name in `tiny.BUGS`."""
     recompute: Recompute = "none"
     reduce_bf16: bool = False
+    balance: Balance | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ def train(case: Case, world: World) -> Trained | None:
         partial=laid.partial,
         pipeline=pipeline,
         zero=layout.zero,
+        routing=Routing(laid.model, spec, world, place, links, case.balance, STEPS) if spec.moe else None,
     )
     laid.model.train()
     outcomes = []

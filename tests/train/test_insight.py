@@ -40,7 +40,7 @@ from lablib.specs.model import MoE
 from lablib.train.able import check
 from lablib.train.batches import Batches, collate
 from lablib.train.insight import collected_by_hand
-from lablib.train.insight.layers import in_use, logit_max
+from lablib.train.insight.layers import logit_max
 from lablib.train.insight.stragglers import PATIENCE, SLOWER, Stragglers, ratios
 from lablib.train.pretrain import pretrain
 
@@ -48,7 +48,7 @@ EXPERTS = 8
 SPARSE = MODEL.replace(family="qwen3_moe", moe=MoE(experts=EXPERTS, top_k=2, expert_ffn=32))
 SHARDED = Parallelism(dp_shard=2, micro_batch_size=2)
 TENSOR = Parallelism(tp=2, micro_batch_size=4)
-GENTLY: dict[str, Any] = {"inspect_every": 1, "optimizer": Optimizer(learning_rate=1e-5)}
+GENTLY: dict[str, Any] = {"optimizer": Optimizer(learning_rate=1e-5)}
 LATE = 0.4
 """Seconds a step by which the planted slow rank is slower: its peer takes a tenth of that, or as long on crowded cores."""
 READ, MLP, ROUTE = Batches.at, Qwen3MLP.forward, Qwen3MoeTopKRouter.forward
@@ -93,8 +93,8 @@ def events(path: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in Run.open(path).events() if event["kind"] == kind]
 
 
-def measured(path: Path, step: int = 1) -> dict[str, float]:
-    return next(row for row in Run.open(path).rows("layers") if row["step"] == step)
+def measured(path: Path, step: int = 1, stream: str = "layers") -> dict[str, float]:
+    return next(row for row in Run.open(path).rows(stream) if row["step"] == step)
 
 
 @pytest.fixture(scope="module")
@@ -305,21 +305,23 @@ def test_a_collapsing_router_is_named(root: Path, data: Ref, well: Path) -> None
     made = recipe(data, ONE, model=SPARSE, **GENTLY)
     ill = new_run(root, made)
     carry_out([(ill, made, "collapse")])
-    assert not events(well, "router_collapse") and measured(well)["experts.0"] > 0.6
-    assert measured(ill)["experts.0"] == pytest.approx(2 / EXPERTS) and measured(ill)["load_max.1"] == EXPERTS / 2
+    assert not events(well, "router_collapse") and measured(well, 1, "routers")["experts.0"] > 0.6
+    row, line = measured(ill, 1, "routers"), Run.open(ill).rows()[0]
+    assert row["experts.0"] == pytest.approx(2 / EXPERTS) and row["load_max.1"] == line["load_max"] == EXPERTS / 2
+    assert row["dead.0"] == EXPERTS - 2 and line["dead_experts"] == 2 * (EXPERTS - 2)
     assert [(event["layer"], event["at_step"]) for event in events(ill, "router_collapse")] == [(0, 3), (1, 3)]
-    assert any("router of layer 0" in note for note in Monitor(Run.open(ill)).view().notes)
+    view = Monitor(Run.open(ill)).view()
+    assert any("router of layer 0" in note and f"{EXPERTS - 2} get none" in note for note in view.notes)
+    assert {"layers_experts", "layers_load_max", "layers_dead", "layers_balance"} <= {
+        figure.name for figure in view.charts
+    }
 
 
 def test_expert_parallel_ranks_see_all_experts(well: Path, spread: dict[str, Path]) -> None:
-    for name in ("experts.0", "load_max.0", "experts.1"):
-        assert measured(spread["experts"], 5)[name] == pytest.approx(measured(well, 5)[name], rel=1e-2)
-
-
-def test_an_even_load_uses_all_experts() -> None:
-    assert in_use([3, 3, 3, 3]) == pytest.approx(1.0) and in_use([5, 0, 0, 0]) == pytest.approx(0.25)
-    busiest = [1.7, 1.7, 1.7, 1.7, 1.7, 1.5, 0.0, 0.0, 0.0, 0.0]
-    assert in_use(busiest) >= sum(busiest) / len(busiest) / max(busiest)
+    for name in ("experts.0", "load_max.0", "experts.1", "balance.1"):
+        assert measured(spread["experts"], 5, "routers")[name] == pytest.approx(
+            measured(well, 5, "routers")[name], rel=1e-2
+        )
 
 
 def test_screens_and_reports_show_it(spread: dict[str, Path], tmp_path: Path) -> None:

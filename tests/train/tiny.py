@@ -22,7 +22,7 @@ from lablib.models import context, seeded
 from lablib.models.layout import Place
 from lablib.runs import Recorder, Run
 from lablib.specs import ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Ref, Schedule
-from lablib.train import clip, step
+from lablib.train import clip, routing, step
 from lablib.train.pretrain import pretrain
 
 MODEL = ModelSpec(
@@ -150,6 +150,11 @@ def _gathered_without_gradient(tensor: torch.Tensor, group: Any) -> torch.Tensor
     return torch.cat(slices, dim=2)
 
 
+def _own_loads(self: routing.Routing) -> torch.Tensor:
+    self._all = self._sums.clone()
+    return self._all
+
+
 def _key_of_rank(seed: int, name: str) -> int:
     return seed + (dist.get_rank() if dist.is_initialized() else 0)
 
@@ -177,6 +182,7 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "tied matrix counted twice": [(step, "tied_end", do_nothing)],
         "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
         "every rank its own draw": [(seeded, "_key", _key_of_rank)],
+        "loads of own rank only": [(routing.Routing, "end", _own_loads)],
         "expert gradients not averaged": [(FSDPModule, "set_gradient_divide_factor", do_nothing)],
     }
 

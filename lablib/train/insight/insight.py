@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from lablib.specs import Pretrain
 from lablib.train.batches import Batch
 from lablib.train.distributed import World
 from lablib.train.insight.garbage import collect_young
-from lablib.train.insight.layers import Layers, Routers, watch
+from lablib.train.insight.layers import Layers, watch
+from lablib.train.insight.routers import Collapse, measures, summary
 from lablib.train.insight.stragglers import LayerClock, Stragglers
 from lablib.train.insight.tracing import Tracer
 from lablib.train.meter import Meter
@@ -46,9 +48,8 @@ class Insight:
         self._clock = LayerClock(model, world.device) if world.size > 1 and not recipe.compile else None
         self._stragglers = Stragglers([place.pp_rank for place in places])
         self._tracer = Tracer(run, world)
-        experts = recipe.model.moe.experts if recipe.model.moe else 0
-        self._layers = Layers(model, optimizer, experts) if recipe.inspect_every else None
-        self._routers = Routers()
+        self._layers = Layers(model, optimizer) if recipe.inspect_every else None
+        self._collapse = Collapse()
         cluster = Run.open(run.path).cluster
         self._price = cluster.price_per_gpu_hour if cluster else None
         self._gpus = Run.open(run.path).order.gpus(recipe.gpus)
@@ -83,8 +84,8 @@ class Insight:
         self._tracer.end()
 
     def report(self, step: int, meter: Meter, batches: Sequence[Batch], outcome: Outcome) -> dict[str, float]:
-        """bits_per_byte, eta_seconds, with a price dollars, and with several ranks straggle (largest of their ratios) of the
-        logged `step`. Names stragglers and collapsing routers as events. Every rank calls it."""
+        """bits_per_byte, eta_seconds, with a price dollars, with several ranks straggle (largest of their ratios), and with
+        experts what `summary` has, of the logged `step`. Names stragglers and collapsing routers as events. Every rank calls it."""
         targets, text = self._read(batches)
         compute = self._clock.seconds if self._clock else 0.0
         own = torch.tensor([targets, text, meter.last_waited, compute], dtype=torch.float64, device=self.world.device)
@@ -93,6 +94,8 @@ class Insight:
         row |= {**self._eta(step), **self._dollars()}
         if self.world.size > 1:
             row["straggle"] = self._compare(step, waits, works, meter.last_seconds)
+        if outcome.routed is not None:
+            row |= self._tell_routers(step, outcome.routed)
         if self._looks(step):
             self._tell_layers(step, outcome)
         collect_young()
@@ -134,5 +137,10 @@ class Insight:
         clipped = max(1.0, outcome.grad_norm / self.recipe.optimizer.grad_clip)
         row: dict[str, Any] = watch(self._layers, self.world, clipped)
         self.run.log(step, "layers", **row)
-        for layer, share, busiest in self._routers.observe(row):
-            self.run.event("router_collapse", at_step=step, layer=layer, in_use=share, load_max=busiest)
+
+    def _tell_routers(self, step: int, routed: torch.Tensor) -> dict[str, float]:
+        row: dict[str, Any] = measures(routed)
+        self.run.log(step, "routers", **row)
+        for found in self._collapse.observe(row):
+            self.run.event("router_collapse", at_step=step, **asdict(found))
+        return summary(row)

@@ -1,4 +1,4 @@
-"""A look inside the layers: what they give, how sharp attention is, where gradients are large, which experts get the tokens.
+"""A look inside the layers: what they give, how sharp attention is, where gradients are large.
 
 One step is looked at with hooks that are there for that step alone. What ranks saw of a layer is joined, so that the figures
 are the whole step's under every layout.
@@ -7,7 +7,7 @@ are the whole step's under every layout.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +22,6 @@ from lablib.train.distributed import World
 
 QUERIES = 256
 """Queries whose attention logits are held at a time."""
-FEW = 0.5
-"""Share of the experts in effective use (e to the entropy of their load, over their number) below which a router collapses.
-An entropy is at least that of the busiest expert's share, so loads as uneven as those of trained routers (busiest 1.7 × the mean,
-arXiv 2408.15664 Table 2) leave 1 / 1.7 = 0.59 of them in use however they are spread."""
-PATIENCE = 3
-"""Looks in a row after which a collapsing router is named."""
 Sums = dict[str, dict[int, list[float]]]
 """Measure → layer → what ranks can add up or take the largest of."""
 
@@ -35,9 +29,9 @@ Sums = dict[str, dict[int, list[float]]]
 class Layers:
     """Measures the layers of one step between `arm` and `disarm`; otherwise it costs nothing."""
 
-    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, experts: int) -> None:
-        """`experts` of the whole model in a layer, 0 for a dense one."""
-        self.model, self.optimizer, self.experts = model, optimizer, experts
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing is measured yet."""
+        self.model, self.optimizer = model, optimizer
         self._hooks: list[Any] = []
         self._spied: dict[str, Any] = {}
         self._clear()
@@ -46,7 +40,6 @@ class Layers:
         self._squares: dict[int, list[torch.Tensor]] = defaultdict(list)
         self._largest: dict[int, list[torch.Tensor]] = defaultdict(list)
         self._logits: dict[int, list[torch.Tensor]] = defaultdict(list)
-        self._loads: dict[int, list[torch.Tensor]] = defaultdict(list)
         self._norms: dict[int, torch.Tensor] = {}
 
     def arm(self) -> None:
@@ -54,9 +47,6 @@ class Layers:
         self._clear()
         for number, layer in decoder_layers(self.model).items():
             self._hooks.append(layer.register_forward_hook(self._output(number)))
-        for name, module in self.model.named_modules():
-            if self.experts and type(module).__name__.endswith("Experts"):
-                self._hooks.append(module.register_forward_pre_hook(self._routed(layer_number(name)), prepend=True))
         self._hooks.append(self.optimizer.register_step_pre_hook(self._gradients))
         self._spy()
 
@@ -69,14 +59,13 @@ class Layers:
         self._spied = {}
 
     def sums(self, clipped: float) -> Sums:
-        """What this rank saw: sums of squares with their counts, maxima, gradient norms, expert loads. `clipped` is what
+        """What this rank saw: sums of squares with their counts, maxima, gradient norms. `clipped` is what
         clipping divided the gradients by."""
         return {
             "rms": {n: torch.stack(found).sum(0).tolist() for n, found in self._squares.items()},
             "max": {n: [float(torch.stack(found).max())] for n, found in self._largest.items()},
             "logit_max": {n: [float(torch.stack(found).max())] for n, found in self._logits.items()},
             "grad_norm": {n: [float(norm) * clipped] for n, norm in self._norms.items()},
-            "load": {n: torch.stack(found).sum(0).tolist() for n, found in self._loads.items()},
         }
 
     def _output(self, number: int) -> Any:
@@ -86,15 +75,6 @@ class Layers:
             hidden = (made.to_local() if isinstance(made, DTensor) else made).detach().double()
             self._squares[number].append(torch.stack([hidden.square().sum(), hidden.new_tensor(hidden.numel())]))
             self._largest[number].append(hidden.abs().max())
-
-        return hook
-
-    def _routed(self, number: int | None) -> Any:
-        @torch.no_grad()
-        def hook(module: torch.nn.Module, given: Any) -> None:
-            chosen = next((x for x in given[1:] if isinstance(x, torch.Tensor) and not x.is_floating_point()), None)
-            if chosen is not None and number is not None:
-                self._loads[number].append(torch.bincount(chosen.flatten(), minlength=self.experts).double())
 
         return hook
 
@@ -147,8 +127,8 @@ def logit_max(query: torch.Tensor, key: torch.Tensor, mask: Any, scaling: float)
 
 
 def joined(parts: Sequence[Sums]) -> dict[str, float]:
-    """One row of what all ranks saw: ``rms.<layer>``, ``max.<layer>``, ``logit_max.<layer>``, ``grad_norm.<layer>`` and of
-    experts ``experts.<layer>`` (share of them in effective use) and ``load_max.<layer>`` (busiest over the mean)."""
+    """One row of what all ranks saw: ``rms.<layer>``, ``max.<layer>``, ``logit_max.<layer>``,
+    ``grad_norm.<layer>``."""
     row: dict[str, float] = {}
     for measure in ("max", "logit_max", "grad_norm"):  # each rank of a stage holds the same norm
         for number, found in _by_layer(parts, measure).items():
@@ -156,9 +136,6 @@ def joined(parts: Sequence[Sums]) -> dict[str, float]:
     for number, found in _by_layer(parts, "rms").items():
         square, count = (sum(column) for column in zip(*found, strict=True))
         row[f"rms.{number}"] = math.sqrt(square / count)
-    for number, found in _by_layer(parts, "load").items():
-        loads = [sum(column) for column in zip(*found, strict=True)]
-        row[f"experts.{number}"], row[f"load_max.{number}"] = in_use(loads), max(loads) * len(loads) / sum(loads)
     return row
 
 
@@ -168,33 +145,6 @@ def _by_layer(parts: Sequence[Sums], measure: str) -> dict[int, list[list[float]
         for number, values in part[measure].items():
             found[number].append(values)
     return dict(sorted(found.items()))
-
-
-def in_use(loads: Sequence[float]) -> float:
-    """Share of experts in effective use: e to the entropy of the `loads`, over their number; 1 where all get alike."""
-    total = sum(loads)
-    entropy = -sum(load / total * math.log(load / total) for load in loads if load > 0)
-    return math.exp(entropy) / len(loads)
-
-
-class Routers:
-    """Names a layer whose router has sent its tokens to few experts for `PATIENCE` looks in a row."""
-
-    def __init__(self) -> None:
-        """No layer has collapsed yet."""
-        self._streaks: Counter[str] = Counter()
-
-    def observe(self, row: dict[str, float]) -> list[tuple[int, float, float]]:
-        """(Layer, share of its experts in use, busiest over the mean) of those that have just collapsed."""
-        told = []
-        for name, share in row.items():
-            measure, _, number = name.partition(".")
-            if measure != "experts":
-                continue
-            self._streaks[number] = self._streaks[number] + 1 if share < FEW else 0
-            if self._streaks[number] == PATIENCE:
-                told.append((int(number), share, row[f"load_max.{number}"]))
-        return told
 
 
 def watch(layers: Layers, world: World, clipped: float) -> dict[str, float]:
