@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,20 +29,21 @@ def skeleton(spec: ModelSpec) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def draw(model: nn.Module, whole: PreTrainedModel, seed: int) -> None:
-    """Fill every parameter and buffer of `model`, in place, with transformers' own initialisation.
+def draw(model: nn.Module, whole: PreTrainedModel, seed: int, only: Collection[str] | None = None) -> None:
+    """Fill every parameter and buffer of `model` (of these names `only`), in place, with transformers' own initialisation.
 
     `model` is all of `whole` (a `skeleton`) or a part of it under the same names, sharded or not; it may lie on any device, the
     numbers are those of the CPU. Raises RuntimeError for a tensor that transformers leaves as it was.
     """
     model.state_dict()  # after an evaluation FSDP2 may hold weights gathered; its hook puts the shards back
-    targets = dict(model.named_parameters()) | dict(model.named_buffers())
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    targets = {name: one for name, one in named.items() if only is None or name in only}
     owners = dict(whole.named_modules())
     with torch.random.fork_rng(devices=[]):
         for name, target in targets.items():
             torch.manual_seed(_key(seed, name))
             full = _initial(whole, owners, name).to(target.device)
-            _local(target).copy_(_local(shared_out(full, like=target)))
+            local(target).copy_(local(shared_out(full, like=target)))
 
 
 def _initial(whole: Any, owners: dict[str, nn.Module], name: str) -> Tensor:
@@ -70,11 +72,12 @@ def shared_out(full: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return full
     mesh = like.device_mesh
-    everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    everywhere = DTensor.fromlocal(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
     return everywhere.redistribute(placements=like.placements)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part, sharing memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -86,6 +86,7 @@ def test_a_spike_before_the_first_checkpoint_goes_back_to_where_it_began(made: M
         source = find_source(wanted, run, world)
         assert source is not None
         parts = assemble(wanted, run, world, source)
+    parts.restart()
     held = partial(_held, parts.stepper)
     before = held()
     set_learning_rate(parts.stepper.optimizer, 1e-2)
