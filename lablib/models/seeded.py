@@ -72,7 +72,7 @@ def shared_out(full: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return full
     mesh = like.device_mesh
-    everywhere = DTensor.fromlocal(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
     return everywhere.redistribute(placements=like.placements)
 
 

@@ -59,7 +59,7 @@ def begun(root: Path, model: str, kind: str) -> Path:
     return folder
 
 
-def started(cases: list[tuple[Case, Path]], bug: bool = False) -> list[bool]:
+def started(cases: list[tuple[Case, Path]]) -> list[bool]:
     """Whether all weights (and moments, where there are any) are those of one process, bit for bit."""
     found = []
     with joined(cases[0][0].layout.gpus) as world:
@@ -68,7 +68,7 @@ def started(cases: list[tuple[Case, Path]], bug: bool = False) -> list[bool]:
             links = Links.of(layout, world.device)
             model = distribute(skeleton(MODELS[case.model]), layout, False, world.device, links).model
             optimizer = build_optimizer(model, Optimizer())
-            with patch.object(stored, "_places", _first_places if bug else stored._places):
+            with patch.object(stored, "_places", _first_places if case.bug else stored._places):
                 Start(folder).fill(model, optimizer, MODELS[case.model])
             parts = _flat(whole_model(model, links))
             for moment in ("exp_avg", "exp_avg_sq") if Start(folder).is_checkpoint else ():
@@ -102,11 +102,10 @@ def _first_places(like: torch.Tensor, dim: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def two(root: Path) -> dict[tuple[str, str], bool]:
-    """All layouts on two processes from both, in one launch; at the end with every rank reading what the first one holds."""
+    """All layouts on two processes from both, in one launch; in the last every rank reads what the first one holds."""
     cases = {(name, kind): (case, begun(root, case.model, kind)) for name, case in TWO.items() for kind in KINDS}
-    found = dict(zip(cases, on_ranks(2, started, list(cases.values())), strict=True))
-    found["planted", "folder"] = on_ranks(2, started, [cases["fsdp", "folder"]], True)[0]
-    return found
+    cases["planted", "folder"] = Case("uneven", P(dp_shard=2), "first places"), begun(root, "uneven", "folder")
+    return dict(zip(cases, on_ranks(2, started, list(cases.values())), strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
