@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 from transformers import AutoModelForCausalLM
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def draw(model: nn.Module, whole: PreTrainedModel, seed: int, only: Collection[s
     with torch.random.fork_rng(devices=[]):
         for name, target in targets.items():
             torch.manual_seed(_key(seed, name))
-            full = _initial(whole, owners, name).to(target.device)
-            local(target).copy_(local(shared_out(full, like=target)))
+            full = _initial(whole, owners, name)
+            local(target).copy_(taken(full, [places(target, dim) for dim in range(target.ndim)]))
 
 
 def _initial(whole: Any, owners: dict[str, nn.Module], name: str) -> Tensor:
@@ -74,6 +75,34 @@ def shared_out(full: Tensor, like: Tensor) -> Tensor:
     mesh = like.device_mesh
     everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
     return everywhere.redistribute(placements=like.placements)
+
+
+def taken(tensor: Tensor, held: list[Tensor]) -> Tensor:
+    """What of a tensor has these places along each dimension, ascending; a view where they lie together, as they do but for
+    FSDP2 over tensor parallelism, which interleaves pieces."""
+    for dim, at in enumerate(held):
+        if len(at) == 0 or int(at[-1] - at[0]) + 1 == len(at):
+            tensor = tensor.narrow(dim, int(at[0]) if len(at) else 0, len(at))
+        else:
+            tensor = tensor.index_select(dim, at.to(tensor.device))
+    return tensor
+
+
+def places(like: Tensor, dim: int) -> Tensor:
+    """Which indices of the whole tensor's dimension `dim` this rank holds, ascending; on the CPU."""
+    every = torch.arange(like.shape[dim])
+    if not isinstance(like, DTensor) or like.placements == (Replicate(),) * like.device_mesh.ndim:
+        return every
+    mesh, cuts = like.device_mesh, list[Placement]()
+    for placement in like.placements:
+        if not isinstance(placement, Shard | _StridedShard) or placement.dim % like.ndim != dim:
+            cuts.append(Replicate())
+        elif isinstance(placement, _StridedShard):
+            cuts.append(_StridedShard(0, split_factor=placement.split_factor))
+        else:
+            cuts.append(Shard(0))
+    whole = DTensor.from_local(every.to(mesh.device_type), mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return whole.redistribute(placements=cuts).to_local().cpu()
 
 
 def local(tensor: Tensor) -> Tensor:

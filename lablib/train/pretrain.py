@@ -55,8 +55,12 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
         parts = assemble(recipe, run, world, source)
         try:
             finished = train(recipe, run, parts)
-        finally:
-            parts.checkpoints.wait(PATIENCE)
+        except BaseException as error:
+            try:
+                parts.checkpoints.wait(PATIENCE)
+            except Exception as other:
+                error.add_note(f"The checkpoint that was being written failed too: {other}")
+            raise
         if finished:
             target = run.path / "model"
             model = whole_model(parts.stepper.model, parts.stepper.links)

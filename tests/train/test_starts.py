@@ -14,6 +14,7 @@ import torch
 from launch import on_ranks
 from layouts import MODELS, Case, train_all
 from test_parity_layouts import FOUR, LOSS, NORM, P, agrees
+from torch.distributed.tensor import DTensor
 
 from lablib.models import stored
 from lablib.models.build import build_model
@@ -68,7 +69,7 @@ def started(cases: list[tuple[Case, Path]]) -> list[bool]:
             links = Links.of(layout, world.device)
             model = distribute(skeleton(MODELS[case.model]), layout, False, world.device, links).model
             optimizer = build_optimizer(model, Optimizer())
-            with patch.object(stored, "_places", _first_places if case.bug else stored._places):
+            with patch.object(stored, "places", _first_places if case.bug else stored.places):
                 Start(folder).fill(model, optimizer, MODELS[case.model])
             parts = _flat(whole_model(model, links))
             for moment in ("exp_avg", "exp_avg_sq") if Start(folder).is_checkpoint else ():
@@ -96,7 +97,7 @@ def _wanted(model: str, with_moments: bool) -> list[torch.Tensor]:
 
 
 def _first_places(like: torch.Tensor, dim: int) -> torch.Tensor:
-    mine = like.to_local() if isinstance(like, stored.DTensor) else like
+    mine = like.to_local() if isinstance(like, DTensor) else like
     return torch.arange(mine.shape[dim])
 
 
