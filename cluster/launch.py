@@ -7,10 +7,12 @@ terminal nor the end of a notebook kernel reaches it, and no kernel keeps a zomb
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import time
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,26 +70,30 @@ def _attempt(run: Run, gpus: int) -> None:
     servers = components.start(run)
     job: Any = executor.submit(Job(run.path))
     guard, begun, limit = Guard(run), time.monotonic(), run.order.profile.time
-    told = False
+    told, overdue = set[int](), False
     while job._process.poll() is None:
         if why := guard.wrong():
             end(why, lambda name: _tell(run, signal.Signals[f"SIG{name}"]))
-        if limit and not told and time.monotonic() - begun > limit - run.order.profile.signal_seconds:
-            _tell(run, signal.SIGUSR2)
-            told = True
-        if limit and told and time.monotonic() - begun > limit:
-            jsonl.event(run.path, "overdue", seconds_left=0.0)
+        left = limit + begun - time.monotonic() if limit else math.inf
+        if left < run.order.profile.signal_seconds:  # a rank may be born after the others were told
+            told |= _tell(run, signal.SIGUSR2, told)
+        if left < 0:
+            if not overdue:
+                jsonl.event(run.path, "overdue", seconds_left=0.0)
+            overdue = True
             _tell(run, signal.SIGKILL)
-            limit = None
         time.sleep(POLL)
     components.end(servers)
 
 
-def _tell(run: Run, number: signal.Signals) -> None:
-    attempt = int(os.environ["LAB_ATTEMPT"])
+def _tell(run: Run, number: signal.Signals, but: Set[int] = frozenset()) -> set[int]:
+    """Signal the attempt's live processes `but` those; the ones that were."""
+    attempt, told = int(os.environ["LAB_ATTEMPT"]), set()
     for pulse in run.pulses:
-        if pulse.attempt == attempt and pulse.exit is None and heartbeat.alive(pulse):
+        if pulse.attempt == attempt and pulse.exit is None and pulse.pid not in but and heartbeat.alive(pulse):
             os.kill(pulse.pid, number)
+            told.add(pulse.pid)
+    return told
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from lablib.specs import Parallelism, Pretrain
 from lablib.train.batches import Batches
 from lablib.train.distributed import joined
 from lablib.train.optimizer import build_optimizer
-from lablib.train.pretrain import prepare_model
+from lablib.train.pretrain import begin, prepare_model
 from lablib.train.step import Stepper
 
 CASES = (*((length, 4096 // length, 1) for length in (64, 128, 256, 512, 1024)), (256, 4, 1), (256, 8, 1), (256, 32, 1), (256, 16, 2))  # fmt: skip
@@ -37,6 +37,7 @@ def rank(number: int, port: int, asked: Pretrain, steps: int) -> float:
     with joined(asked.gpus) as world:
         place, links = Place.of(world.rank, asked.parallelism), Links.of(asked.parallelism, world.device)
         laid = prepare_model(asked, world, links)
+        begin(asked, laid.model)
         step = Stepper(laid.model, build_optimizer(laid.model, asked.optimizer), world, place, 1.0, False, links, laid.partial)  # fmt: skip
         rows = asked.step_tokens // asked.seq_len
         batches = Batches(Setting(asked.model, asked.seq_len), place, rows, asked.parallelism.micro_batch_size, True, world.device)  # fmt: skip

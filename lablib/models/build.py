@@ -51,6 +51,12 @@ def initialise(model: torch.nn.Module, spec: ModelSpec, seed: int) -> None:
     scale_residual_projections(model, spec.layers)
 
 
+def initialise_derived(model: torch.nn.Module, spec: ModelSpec) -> None:
+    """Give a model of `spec` what follows from its shape alone and is never stored: the angles of its positions, for one."""
+    kept = set(model.state_dict())
+    draw(model, skeleton(spec), 0, {name for name, _ in model.named_buffers() if name not in kept})
+
+
 @torch.no_grad()
 def scale_residual_projections(model: torch.nn.Module, layers: int) -> int:
     """Multiply every residual projection by 1 / sqrt(2·layers); returns how many matrices that were."""

@@ -15,13 +15,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.distributed.checkpoint import load as load_shards
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from lablib.data.tokenizer import tokenizer_hash
 from lablib.models.checkpoints import checkpoint
 from lablib.models.folder import replace_folder
 from lablib.models.load import input_model
+from lablib.models.stored import Reader
 from lablib.runs import Recorder, Stopped
 from lablib.specs import LabError, Merge, Ref
 
@@ -155,7 +155,7 @@ class Shards:
 
     def __init__(self, folder: Path, kind: str = _WEIGHTS) -> None:
         """`kind` is of the weights, or of one of the optimiser's moments."""
-        self._reader = HuggingFaceStorageReader(str(folder))
+        self._reader = Reader(folder)
         found = self._reader.read_metadata().state_dict_metadata
         self._known = {name: known for name, known in found.items() if name.startswith(kind)}
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 from transformers import AutoModelForCausalLM
 
 if TYPE_CHECKING:
@@ -28,20 +30,21 @@ def skeleton(spec: ModelSpec) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def draw(model: nn.Module, whole: PreTrainedModel, seed: int) -> None:
-    """Fill every parameter and buffer of `model`, in place, with transformers' own initialisation.
+def draw(model: nn.Module, whole: PreTrainedModel, seed: int, only: Collection[str] | None = None) -> None:
+    """Fill every parameter and buffer of `model` (of these names `only`), in place, with transformers' own initialisation.
 
     `model` is all of `whole` (a `skeleton`) or a part of it under the same names, sharded or not; it may lie on any device, the
     numbers are those of the CPU. Raises RuntimeError for a tensor that transformers leaves as it was.
     """
     model.state_dict()  # after an evaluation FSDP2 may hold weights gathered; its hook puts the shards back
-    targets = dict(model.named_parameters()) | dict(model.named_buffers())
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    targets = {name: one for name, one in named.items() if only is None or name in only}
     owners = dict(whole.named_modules())
     with torch.random.fork_rng(devices=[]):
         for name, target in targets.items():
             torch.manual_seed(_key(seed, name))
-            full = _initial(whole, owners, name).to(target.device)
-            _local(target).copy_(_local(shared_out(full, like=target)))
+            full = _initial(whole, owners, name)
+            local(target).copy_(taken(full, [places(target, dim) for dim in range(target.ndim)]))
 
 
 def _initial(whole: Any, owners: dict[str, nn.Module], name: str) -> Tensor:
@@ -74,7 +77,36 @@ def shared_out(full: Tensor, like: Tensor) -> Tensor:
     return everywhere.redistribute(placements=like.placements)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def taken(tensor: Tensor, held: list[Tensor]) -> Tensor:
+    """What of a tensor has these places along each dimension, ascending; a view where they lie together, as they do but for
+    FSDP2 over tensor parallelism, which interleaves pieces."""
+    for dim, at in enumerate(held):
+        if len(at) == 0 or int(at[-1] - at[0]) + 1 == len(at):
+            tensor = tensor.narrow(dim, int(at[0]) if len(at) else 0, len(at))
+        else:
+            tensor = tensor.index_select(dim, at.to(tensor.device))
+    return tensor
+
+
+def places(like: Tensor, dim: int) -> Tensor:
+    """Which indices of the whole tensor's dimension `dim` this rank holds, ascending; on the CPU."""
+    every = torch.arange(like.shape[dim])
+    if not isinstance(like, DTensor) or like.placements == (Replicate(),) * like.device_mesh.ndim:
+        return every
+    mesh, cuts = like.device_mesh, list[Placement]()
+    for placement in like.placements:
+        if not isinstance(placement, Shard | _StridedShard) or placement.dim % like.ndim != dim:
+            cuts.append(Replicate())
+        elif isinstance(placement, _StridedShard):
+            cuts.append(_StridedShard(0, split_factor=placement.split_factor))
+        else:
+            cuts.append(Shard(0))
+    whole = DTensor.from_local(every.to(mesh.device_type), mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return whole.redistribute(placements=cuts).to_local().cpu()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part, sharing memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

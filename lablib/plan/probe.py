@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lablib.specs import ModelSpec
+from lablib.specs import ModelSpec, memory
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +90,7 @@ def torch_rates() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0))
     found: dict[str, Any] = {"imports": imports, "device": str(device)}
     step_seconds(SHAPES[0], device)
-    found["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    found["resident"] = memory.peak_gib()
     found["matmul"] = {name: matmul_rate(getattr(torch, kind), device) for name, kind in (("fp32", "float32"), ("bf16", "bfloat16"))}  # fmt: skip
     found["steps"] = [{"shape": size, "seconds": step_seconds(size, device)} for size in SHAPES]
     found["bf16_step"] = step_seconds(MIDDLE, device, bf16=True)

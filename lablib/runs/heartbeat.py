@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import threading
 import time
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lablib.specs import write_atomic
+from lablib.specs import memory, write_atomic
 
 INTERVAL = 10.0
 """Seconds between beats of a node."""
@@ -139,7 +138,7 @@ class Heart:
     def beat(self, **changes: Any) -> None:
         """Write now, with `changes` to the pulse's fields."""
         with self._lock:
-            peak = max(self.pulse.peak_gib, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            peak = max(self.pulse.peak_gib, memory.peak_gib())
             self.pulse = replace(self.pulse, beat=self.pulse.beat + 1, at=time.time(), peak_gib=peak, **changes)
             write_atomic(self._file, json.dumps(asdict(self.pulse)))
 

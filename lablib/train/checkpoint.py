@@ -72,22 +72,16 @@ class Checkpoints:
     """The checkpoints of one run folder."""
 
     def __init__(
-        self, folder: Path, world: World, keep: int, back: int = 0, every: int | None = None, beside: bool = False, before: int = 0
+        self, folder: Path, world: World, keep: int, back: int = 0, every: int | None = None, beside: bool = False
     ) -> None:  # fmt: skip
-        """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`;
-        `before` is updates that the optimiser has made before the first step.
+        """`keep` is how many of the newest to keep; `folder` may not exist yet. `back` and `every` are steps, as in `kept`.
 
         With `beside` the state is copied to the host and written in a thread while the training goes on, one checkpoint at a
         time; every rank builds this object then.
         """
-        self.folder, self.world, self.keep, self.back, self.every, self.before = (
-            folder,
-            world,
-            keep,
-            back,
-            every,
-            before,
-        )
+        self.folder, self.world, self.keep, self.back, self.every = folder, world, keep, back, every
+        self.before = 0
+        """Updates that the optimiser made before the first step; a checkpoint knows them."""
         self._beside = Beside() if beside else None
         self._writers = world.apart() if beside else world
         self._news: deque[tuple[int, Path]] = deque()
@@ -244,6 +238,7 @@ class Checkpoints:
         if marker["science"] != science:
             raise LabError(f"{path} was written by another recipe (science hash {marker['science']}, this one is {science}); submit the changed recipe as a new run")  # fmt: skip
         load_tensors(tensors_of(model, optimizer), path)
+        self.before = marker.get("updates", marker["step"]) - marker["step"]
         set_step(optimizer, self.before + marker["step"])
         own = path / f"random-{self.world.rank}.safetensors"
         if marker["processes"] == self.world.size:

@@ -32,7 +32,7 @@ class Parts:
     guard: Guard
     insight: Insight
     restart: Callable[[], None]
-    """Put model and optimiser back to where they were before the first step."""
+    """Put model and optimiser to where they are before the first step. Every rank calls it; raises `LabError`."""
 
 
 def train(recipe: Pretrain, run: Recorder, parts: Parts) -> bool:
@@ -102,9 +102,8 @@ def due(step: int, every: int | None, steps: int, times: int) -> bool:
     return step == steps or step % (every or -(-steps // times)) == 0
 
 
-def resume(recipe: Pretrain, run: Recorder, parts: Parts, begun: bool = False) -> Position:
-    """The position of the newest whole checkpoint that counts, after loading it, else the start; `begun` says that the weights
-    are no longer what they were there."""
+def resume(recipe: Pretrain, run: Recorder, parts: Parts) -> Position:
+    """The position of the newest whole checkpoint that counts, after loading it, else the start, with what it has put back."""
     stepper, guard = parts.stepper, parts.guard
     found = parts.checkpoints.load(stepper.model, stepper.optimizer, recipe.science_hash, guard.valid)
     for name in parts.checkpoints.torn:
@@ -112,7 +111,7 @@ def resume(recipe: Pretrain, run: Recorder, parts: Parts, begun: bool = False) -
     at = found or Position(0, 0, recipe.science_hash)
     if found is not None:
         run.event("resumed", at_step=found.step, sequences=found.sequences, layout=str(recipe.parallelism))
-    elif begun:
+    else:
         parts.restart()
     guard.recall(at)
     if stepper.routing is not None:
@@ -126,7 +125,7 @@ def go_back(recipe: Pretrain, run: Recorder, parts: Parts, spike: Spike) -> Posi
     guard, checkpoints = parts.guard, parts.checkpoints
     settle(run, parts)  # the same step may be saved again on the new path
     guard.respond(spike, checkpoints.steps(guard.valid), parts.stepper.model, checkpoints.whole)
-    return resume(recipe, run, parts, begun=True)
+    return resume(recipe, run, parts)
 
 
 def evaluate(run: Recorder, parts: Parts, at: Position) -> None:

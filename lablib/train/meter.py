@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 
 import torch
 
-from lablib.specs import LabError
+from lablib.specs import LabError, memory
 
 
 class Meter:
@@ -68,7 +67,7 @@ class Meter:
 
 
 def peak_gib(device: torch.device) -> float:
-    """Most memory so far in GiB: allocated on the GPU, or resident on a CPU (Linux counts it in KiB)."""
+    """Most memory so far in GiB: allocated on the GPU, or resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return memory.peak_gib()

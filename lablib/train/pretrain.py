@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lablib.data import PackedDataset
-from lablib.models.build import initialise
+from lablib.models.build import initialise, initialise_derived
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.mup import scale_initial, scales
@@ -56,8 +56,12 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
         parts = assemble(recipe, run, world, source)
         try:
             finished = train(recipe, run, parts)
-        finally:
-            parts.checkpoints.wait(PATIENCE)
+        except BaseException as error:
+            try:
+                parts.checkpoints.wait(PATIENCE)
+            except Exception as other:
+                error.add_note(f"The checkpoint that was being written failed too: {other}")
+            raise
         if finished:
             target = run.path / "model"
             model = whole_model(parts.stepper.model, parts.stepper.links)
@@ -68,22 +72,21 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
 
 
 def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> Parts:
-    """Everything that the loop drives, on this rank."""
+    """Everything that the loop drives, on this rank; the weights come with `loop.resume`."""
     place, layout = Place.of(world.rank, recipe.parallelism), recipe.parallelism
     links = Links.of(layout, world.device)
-    laid = prepare_model(recipe, world, links, source.start)
+    laid = prepare_model(recipe, world, links)
     model = laid.model
     run.note(attention=attention(model, world.device))
     rng.seed(recipe.seed + place.dp_rank)
     autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
     optimizer = build_optimizer(model, recipe.optimizer, rates(recipe, model))
-    if source.start is not None:
-        source.start.fill(model, optimizer)
     data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
     data.check_epochs(recipe.cut.tokens)
     per_step, mask = recipe.step_tokens // recipe.seq_len, recipe.document_mask
     keep = recipe.keep_checkpoints, recipe.stability.rewind, recipe.permanent_every
     lengths = token_bytes(source.tokenizer, recipe.model.vocab)
+    checkpoints = Checkpoints(run.folder("checkpoints"), world, *keep, recipe.async_checkpoints)
     return Parts(
         Stepper(
             model,
@@ -102,34 +105,25 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
         ),
         Batches(data, place, per_step, layout.micro_batch_size, mask, world.device),
         heldout(recipe, source, lengths),
-        Checkpoints(
-            run.folder("checkpoints"),
-            world,
-            *keep,
-            recipe.async_checkpoints,
-            source.start.updates if source.start else 0,
-        ),
+        checkpoints,
         meter(recipe, run, world),
         Guard(recipe.stability, run, world, per_step, shifts(source.mixture, recipe.seq_len)),
         Insight(recipe, run, world, model, optimizer, lengths),
-        lambda: restart(recipe, world, model, optimizer, links, source.start),
+        lambda: restart(recipe, source.start(), model, optimizer, checkpoints),
     )
 
 
-def prepare_model(recipe: Pretrain, world: World, links: Links | None = None, start: Start | None = None) -> Laid:
-    """The model of the recipe, laid out, on its device, in training mode, with its initial weights or those of the model that
-    it starts from; a checkpoint's are not in it yet."""
-    given = start.model(recipe.model) if start is not None and not start.is_checkpoint else None
+def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
+    """The model of the recipe, laid out, on its device, in training mode; its weights are not in it yet."""
     laid = distribute(
-        given or skeleton(recipe.model),
+        skeleton(recipe.model),
         recipe.parallelism,
         recipe.precision == "bf16",
         world.device,
         links,
         recipe.reduce_dtype == "bf16",
     )
-    if given is None:
-        begin(recipe, laid.model)
+    initialise_derived(laid.model, recipe.model)
     for stage in {laid.model, *laid.stages}:
         stage.train()
         apply_recompute(stage, recipe.recompute)
@@ -169,23 +163,15 @@ def shifts(mixture: Mixture | Curriculum, seq_len: int) -> tuple[int, ...]:
 
 
 def restart(
-    recipe: Pretrain, world: World, model: Any, optimizer: torch.optim.Optimizer, links: Links, start: Start | None
+    recipe: Pretrain, start: Start | None, model: Any, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints
 ) -> None:
-    """Put the weights back to what they began with, and the optimiser's state."""
-    if start is None or start.is_checkpoint:
+    """Put the weights to what they begin with, and the optimiser's state."""
+    optimizer.state.clear()
+    checkpoints.before = 0 if start is None else start.updates
+    if start is None:
         begin(recipe, model)
     else:
-        _copy(prepare_model(recipe, world, links, start).model, model)
-    optimizer.state.clear()
-    if start is not None:
-        start.fill(model, optimizer)
-
-
-@torch.no_grad()
-def _copy(source: Any, target: Any) -> None:
-    weights = source.state_dict()
-    for name, weight in target.state_dict().items():
-        weight.copy_(weights[name])
+        start.fill(model, optimizer, recipe.model)
 
 
 def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast: bool) -> Pipeline | None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed import ProcessGroup
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor, Placement, Shard, empty
 from torch.distributed.tensor.placement_types import _StridedShard
+
+from lablib.models.stored import Reader
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,16 +39,21 @@ def save_tensors(tensors: Tensors, folder: Path, group: ProcessGroup | None = No
 
 @torch.no_grad()
 def load_tensors(tensors: Tensors, folder: Path) -> None:
-    """Fill `tensors` in place from what `save_tensors` wrote, under whatever layout. Raises where a name is missing."""
-    wanted = {name: _contiguous(tensor.detach()) for name, tensor in tensors.items()}
+    """Fill `tensors` in place from what `save_tensors` wrote, under whatever layout; every rank calls it with the names of what
+    it holds. Beside them a rank holds one tensor at a time. Raises where a name is missing."""
+    reader, interleaved = (
+        Reader(folder),
+        {name: tensor for name, tensor in tensors.items() if _plain(tensor) is not None},
+    )
     with _one_process_is_fine():
-        dcp.load(wanted, storage_reader=HuggingFaceStorageReader(str(folder)))
-    for name, target in tensors.items():
-        found = wanted[name]
-        if isinstance(found, DTensor) and isinstance(target, DTensor):
+        dcp.load(
+            {name: one.detach() for name, one in tensors.items() if name not in interleaved}, storage_reader=reader
+        )
+        for name, target in interleaved.items():
+            assert isinstance(target, DTensor)
+            found = empty(target.shape, dtype=target.dtype, device_mesh=target.device_mesh, placements=_plain(target))
+            dcp.load({name: found}, storage_reader=reader, no_dist=True)
             target.to_local().copy_(found.redistribute(placements=target.placements).to_local())
-        elif found.data_ptr() != target.data_ptr():
-            target.copy_(found)
 
 
 @contextmanager
@@ -63,9 +70,14 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
-    # FSDP2 over tensor parallelism interleaves the pieces of one dimension; a checkpoint describes a shard by one
-    # rectangle, so such a tensor is first redistributed to plain shards.
+    plain = _plain(tensor)
+    return tensor.redistribute(placements=plain) if plain and isinstance(tensor, DTensor) else tensor
+
+
+def _plain(tensor: torch.Tensor) -> tuple[Placement, ...] | None:
+    """Placements that a checkpoint can describe, by one rectangle a rank, where the tensor's own are none: FSDP2 over tensor
+    parallelism interleaves the pieces of one dimension."""
     if not isinstance(tensor, DTensor):
-        return tensor
+        return None
     plain = tuple(Shard(p.dim) if isinstance(p, _StridedShard) else p for p in tensor.placements)
-    return tensor if plain == tensor.placements else tensor.redistribute(placements=plain)
+    return None if plain == tensor.placements else plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from lablib.data import shards
 from lablib.data.tokenizer import lengths, load, require
+from lablib.models.checkpoints import MARKER
 from lablib.plan.reading import breach
 from lablib.runs import Recorder, Run
 from lablib.specs import Curriculum, LabError, Midtrain, Mixture, Prepare, Pretrain, Ref
@@ -25,8 +27,8 @@ class Source:
     tokenizer: Path
     mixture: Mixture | Curriculum
     """Stretched over what the run reads."""
-    start: Start | None = None
-    """What the model's weights are at first; None: drawn from the recipe's seed."""
+    start: Callable[[], Start | None] = lambda: None
+    """Finds what the model's weights are at first; None: drawn from the recipe's seed. Every rank calls it; raises `LabError`."""
 
 
 def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
@@ -35,7 +37,8 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
     None where the run was asked to stop while it prepared.
 
     Raises `LabError` where the input is missing, where the tokenizer is not the data's, where the model's vocabulary is
-    smaller than the tokenizer's, or where the mixture breaks the caps on synthetic text that the data was prepared under.
+    smaller than the tokenizer's, or where the mixture breaks the caps on synthetic text that the data was prepared under. What
+    a run begins from is looked for at once only where it has no checkpoint: one that goes on needs no parent.
     """
     data, tokenizer, mixture, begun = world.from_main(lambda: _find(recipe, run))
     if not Path(data).is_dir():
@@ -45,11 +48,15 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
     why, refused = breach(recipe, run.path.parent)
     if refused:
         raise LabError(why)
-    start = Start(Path(begun)) if begun else None
+
+    def start() -> Start | None:
+        folder = begun or world.from_main(lambda: find_start(recipe, run))
+        return Start(Path(folder)).checked(Path(tokenizer)) if folder else None
+
     source = Source(Path(data), Path(tokenizer), over(mixed, recipe.cut.tokens), start)
     require(shards.manifest(source.data)["tokenizer"].get("hash"), source.tokenizer, f"data {source.data}")
-    if start is not None:
-        start.check(source.tokenizer)
+    if begun:
+        start()
     size = load(source.tokenizer).get_vocab_size()
     if size > recipe.model.vocab:
         raise LabError(f"model.vocab={recipe.model.vocab} is smaller than the tokenizer's {size} tokens; set model.vocab to {size} or more")  # fmt: skip
@@ -57,8 +64,8 @@ def find_source(recipe: Pretrain, run: Recorder, world: World) -> Source | None:
 
 
 def _find(recipe: Pretrain, run: Recorder) -> tuple[str, str, str, str]:
-    """(Data, tokenizer, the file of a mixture that another run made, the model that this run begins from)."""
-    start = find_start(recipe, run)
+    """(Data, tokenizer, the file of a mixture that another run made, the model that this run begins from if it has to)."""
+    start = "" if any((run.path / "checkpoints").glob(f"step-*/{MARKER}")) else find_start(recipe, run)
     mixture = str(run.input(recipe.mixture)) if isinstance(recipe.mixture, Ref) else ""
     if isinstance(recipe.data, Ref):
         return str(run.input(recipe.data)), str(run.input(recipe.data.replace(artefact="tokenizer"))), mixture, start

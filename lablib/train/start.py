@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
-from transformers import AutoModelForCausalLM
 
 from lablib.data.tokenizer import require
 from lablib.models.checkpoints import MARKER, checkpoint, read_marker, vocabulary
 from lablib.models.load import input_model
 from lablib.models.merge import Shards
 from lablib.models.seeded import skeleton
+from lablib.models.stored import pour
 from lablib.plan.resolve import model_of
 from lablib.runs import Recorder
 from lablib.specs import LabError, Midtrain, ModelSpec, Pretrain, Ref
@@ -23,9 +23,6 @@ from lablib.specs.hf_positions import positions
 from lablib.train.checkpoint import tensors_of, weights_of
 from lablib.train.rules.base import set_step
 from lablib.train.sharded import load_tensors
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -45,30 +42,23 @@ class Start:
         marker = read_marker(self.folder) if self.is_checkpoint else {"step": 0}
         return int(marker.get("updates", marker["step"]))
 
-    def check(self, tokenizer: Path) -> None:
-        """Raises `LabError` unless the model learned from the very tokenizer in the folder `tokenizer`."""
+    def checked(self, tokenizer: Path) -> Start:
+        """Itself. Raises `LabError` unless the model learned from the very tokenizer in the folder `tokenizer`."""
         expected = vocabulary(self.folder) if self.is_checkpoint else _config(self.folder).get("tokenizer_hash")
         require(expected, tokenizer, f"model {self.folder}")
+        return self
 
-    def model(self, spec: ModelSpec) -> PreTrainedModel:
-        """The full model in fp32 on the CPU, with the positions of `spec`. Raises `LabError` where its shape is another."""
-        wanted = spec.to_hf()
-        try:
-            model, told = AutoModelForCausalLM.from_pretrained(
-                self.folder, config=wanted, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
-                use_safetensors=True, output_loading_info=True,
-            )  # fmt: skip
-        except RuntimeError as error:
-            raise _another_shape(self.folder, str(error).splitlines()[0]) from None
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if told[kind]:
-                raise _another_shape(self.folder, f"{kind.removesuffix('_keys')}: {sorted(map(str, told[kind]))[0]}")
-        return model
+    def fill(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, spec: ModelSpec) -> None:
+        """Put the weights into a model of `spec`, and of a checkpoint the optimiser's state too, whatever layout wrote it.
 
-    def fill(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Weights and the optimiser's state of the checkpoint, whatever layout wrote it; every rank calls it. A model folder
-        has been loaded already. Raises `LabError` for another shape or optimiser."""
+        Every rank calls it and reads its own part, holding one tensor beside it. Raises `LabError` for another shape or
+        optimiser.
+        """
         if not self.is_checkpoint:
+            try:
+                pour(model, skeleton(spec), self.folder)
+            except ValueError as error:
+                raise _another_shape(self.folder, str(error)) from None
             return
         try:
             load_tensors(tensors_of(model, optimizer), self.folder)

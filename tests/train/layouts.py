@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +26,7 @@ from lablib.train.distributed import World, joined
 from lablib.train.optimizer import build_optimizer
 from lablib.train.pipeline import Pipeline
 from lablib.train.routing import Routing
+from lablib.train.start import Start
 from lablib.train.step import Stepper
 
 SEQ_LEN, PER_STEP, STEPS = 24, 8, 3
@@ -59,6 +61,8 @@ class Case:
     recompute: Recompute = "none"
     reduce_bf16: bool = False
     balance: Balance | None = None
+    start: Path | None = None
+    """What it starts from; None: the weights are drawn."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,11 @@ def train(case: Case, world: World) -> Trained | None:
     spec = MODELS[case.model]
     laid = distribute(skeleton(spec), layout, False, world.device, links, case.reduce_bf16)
     initialise(laid.model, spec, 0)
+    optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))
+    if case.start is not None:
+        Start(case.start).fill(laid.model, optimizer, spec)
     for stage in laid.stages:
         apply_recompute(stage, case.recompute)
-    optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))
     pipeline = None
     if links.pp is not None:
         pipeline = Pipeline(laid.stages, layout, links.pp, world.device, (spec.hidden, spec.vocab), torch.float32)

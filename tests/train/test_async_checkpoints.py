@@ -152,6 +152,29 @@ def test_a_write_that_fails_is_told_and_loses_nothing(root: Path, data: Ref, at_
     assert curve(path) == curve(at_once)
 
 
+def test_what_the_training_failed_of_is_told_first(root: Path, data: Ref) -> None:
+    """A write beside it that fails too is a note."""
+    failed, path = threading.Event(), new_run(root, beside(data))
+
+    def full(*_: object) -> None:
+        failed.set()
+        raise OSError(28, "No space left on device")
+
+    def log(self: Recorder, at: int, stream: str = "train", **values: Any) -> None:
+        if at == 3:
+            assert failed.wait(60)
+            raise ValueError("of its own")
+
+    with (
+        patch.object(checkpoint, "save_tensors", full),
+        patch.object(Recorder, "log", log),
+        pytest.raises(ValueError, match="of its own"),
+    ):
+        attempt(Job(path, beside(data)))
+    (told,) = (event for event in Run.open(path).events() if event["kind"] == "failed")
+    assert told["reason"] == "ValueError: of its own" and "failed too: checkpoint of step 2" in told["traceback"]
+
+
 def test_two_processes_write_beside_and_one_goes_on(root: Path, data: Ref, at_once: Path) -> None:
     path = new_run(root, beside(data, parallelism=FSDP))
     on_ranks(2, attempt, Job(path, beside(data, parallelism=FSDP), signal_after=(3, STOP)))

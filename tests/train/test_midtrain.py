@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from typing import Any
@@ -77,6 +80,40 @@ def test_from_a_checkpoint_it_goes_on_bit_for_bit_too(made: Made) -> None:
     assert curve(path) == curve(whole.path)
 
 
+@contextmanager
+def gone(run: Run) -> Iterator[None]:
+    """As if somebody had cleaned it away."""
+    aside = run.path.with_name("aside")
+    run.path.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(run.path)
+
+
+@pytest.mark.parametrize("from_step", [None, 20])
+def test_a_run_that_has_a_checkpoint_needs_its_parent_no_more(made: Made, from_step: int | None) -> None:
+    """It goes on bit for bit without; where its checkpoint is torn, the parent is what it asks for."""
+    wanted = anneal(
+        made.parent, made.run.model, OLD.replace(max_epochs=50), from_step=from_step, tokens=4 * BATCH * SEQ_LEN
+    )
+    whole, path = made.train(wanted), new_run(made.root, wanted)
+    with gone(made.run), pytest.raises(LabError, match=made.run.path.name):
+        attempt(Job(path, wanted))
+    attempt(Job(path, wanted, signal_after=(2, STOP)))
+    torn = path.with_name(f"torn-{from_step}")
+    shutil.copytree(path, torn)
+    for shard in torn.glob("checkpoints/step-*/shard*"):
+        shard.write_bytes(b"")
+    with gone(made.run):
+        attempt(Job(path, wanted))
+        with pytest.raises(LabError, match=made.run.path.name):
+            attempt(Job(torn, wanted))
+    assert curve(path) == curve(whole.path)
+    attempt(Job(torn, wanted))
+    assert curve(torn) == curve(whole.path)
+
+
 @pytest.mark.parametrize("from_step", [None, 20])
 def test_a_spike_before_the_first_checkpoint_goes_back_to_where_it_began(made: Made, from_step: int | None) -> None:
     """Weights and the optimiser's state, its count of updates too."""
@@ -86,6 +123,7 @@ def test_a_spike_before_the_first_checkpoint_goes_back_to_where_it_began(made: M
         source = find_source(wanted, run, world)
         assert source is not None
         parts = assemble(wanted, run, world, source)
+    parts.restart()
     held = partial(_held, parts.stepper)
     before = held()
     set_learning_rate(parts.stepper.optimizer, 1e-2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from launch import on_ranks
 
+from lablib.models import seeded
 from lablib.models.build import build_model
 from lablib.models.layout import Laid, Links, distribute, sum_partial_gradients
 from lablib.specs import ModelSpec, Optimizer, Parallelism
@@ -15,7 +16,7 @@ from lablib.train.batches import Batch
 from lablib.train.distributed import joined
 from lablib.train.losses import TokenLosses
 from lablib.train.optimizer import build_optimizer
-from lablib.train.rules import base, muon
+from lablib.train.rules import muon
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=32, heads=2, ffn=52, vocab=97)
 """No dimension but the hidden one divides by all of 2, 4 and 8: uneven shards are among them."""
@@ -79,7 +80,7 @@ def spread(layouts: dict[str, Parallelism]) -> dict[tuple[str, str], Any]:
             found |= {(name, kind): updates(made(), kind, links) for kind in KINDS if (name, kind) in CASES}
             if name == "fsdp2":
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(muon, "whole", base.local)
+                    patch.setattr(muon, "whole", seeded.local)
                     patch.setattr(muon, "shared_out", lambda full, like: full)
                     found[name, "planted"] = updates(made(), "muon", links)
     # A tensor in a pipe is a handle that its sender must outlive.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lablib.models.seeded import shared_out
-from lablib.train.rules.base import Rule, State, decayed, local, whole, with_local
+from lablib.models.seeded import local, shared_out
+from lablib.train.rules.base import Rule, State, decayed, whole, with_local
 
 DECAY = -0.8
 """The second moment's beta at step t is 1 - t^DECAY (§7.2)."""

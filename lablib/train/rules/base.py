@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from lablib.models.seeded import local
+
 State = dict[str, Tensor]
 
 
@@ -86,11 +88,6 @@ def _as_laid_out(weight: torch.nn.Parameter) -> Tensor:
     if not isinstance(gradient, DTensor) or not isinstance(weight, DTensor):
         return gradient
     return gradient if gradient.placements == weight.placements else gradient.redistribute(placements=weight.placements)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part, sharing memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:

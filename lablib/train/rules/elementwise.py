@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from lablib.train.rules.base import Rule, State, decayed, local
+from lablib.models.seeded import local
+from lablib.train.rules.base import Rule, State, decayed
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lablib.models.seeded import shared_out
-from lablib.train.rules.base import Rule, State, decayed, local, whole
+from lablib.models.seeded import local, shared_out
+from lablib.train.rules.base import Rule, State, decayed, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic a·X + b·XXᵀX + c·(XXᵀ)²X: steepest at zero while singular values stay within about 0.7 to 1.2."""

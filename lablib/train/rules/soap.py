@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lablib.models.seeded import shared_out
-from lablib.train.rules.base import Rule, State, decayed, local, whole
+from lablib.models.seeded import local, shared_out
+from lablib.train.rules.base import Rule, State, decayed, whole
 from lablib.train.rules.elementwise import adam_direction
 
 EVERY = 10
