@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from launch import on_ranks
 from safetensors.torch import load_file
-from tiny import ONE, STOP, Job, attempt, attempt_all, curve, new_run, prepare_data, recipe
+from tiny import MODEL, ONE, STOP, Job, attempt, attempt_all, curve, new_run, prepare_data, recipe
 from transformers import AutoModelForCausalLM
 
 from lablib.runs import Run
-from lablib.specs import Parallelism
+from lablib.specs import Parallelism, Pretrain, Ref
 
 LOSS, NORM, WEIGHT = 2e-6, 5e-6, 1e-4
 """Largest absolute difference of the loss, relative of the gradient norm, absolute of a weight: one whose gradient is near
@@ -76,19 +77,19 @@ class Lab:
         if MIXED in names:
             jobs.append(self._job(f"{MIXED}: bf16", precision="bf16"))
         if AGAIN in names:
-            jobs.append(Job(self.paths[f"{AGAIN} stopped"], recipe(self.data, LAYOUTS[AGAIN])))
+            jobs.append(Job(self.paths[f"{AGAIN} stopped"], tied(self.data, LAYOUTS[AGAIN])))
         return jobs
 
     def _job(self, name: str, bug: str = "", stop: bool = False, **changes: str) -> Job:
         layout = name.split(":")[0].split(" ")[0]
-        wanted = recipe(self.data, LAYOUTS.get(layout, ONE), **changes)
+        wanted = tied(self.data, LAYOUTS.get(layout, ONE), **changes)
         self.paths[name] = new_run(self.root, wanted)
         return Job(self.paths[name], wanted, bug, (3, STOP) if stop else (0, 0))
 
     def _continued(self, source: str, target: str) -> Job:
         path = self.paths[f"{source} to {target}"] = self.root / f"{source}-to-{target}"
         shutil.copytree(self.paths[f"{source} stopped"], path)
-        return Job(path, recipe(self.data, LAYOUTS.get(target, ONE)))
+        return Job(path, tied(self.data, LAYOUTS.get(target, ONE)))
 
     def curve(self, name: str) -> list[tuple[float, float, float]]:
         """(loss, gradient norm, learning rate) of each step of a run."""
@@ -161,3 +162,8 @@ def test_held_out_loss_is_the_same_on_every_layout(lab: Lab, layout: str) -> Non
 def weights(lab: Lab, name: str) -> bytes:
     """The final weights' file."""
     return (lab.paths[name] / "model" / "model.safetensors").read_bytes()
+
+
+def tied(data: Ref, layout: Parallelism, **changes: Any) -> Pretrain:
+    """The recipe, of a model whose head is its embedding: in a pipeline its first and its last stage hold it."""
+    return recipe(data, layout, model=MODEL.replace(tied_embeddings=True), **changes)

@@ -26,16 +26,7 @@ from lablib.train import clip, routing, step
 from lablib.train.pretrain import pretrain
 
 MODEL = ModelSpec(
-    family="qwen3",
-    layers=2,
-    hidden=64,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    ffn=160,
-    vocab=300,
-    tied_embeddings=True,
-    max_seq_len=64,
+    family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=160, vocab=300, max_seq_len=64
 )
 SEQ_LEN, BATCH = 32, 8
 ONE = Parallelism(micro_batch_size=4)
