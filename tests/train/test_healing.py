@@ -99,10 +99,10 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_after_going_back(*where: Any, begun: bool = False) -> Any:
-    if begun:
+def die_after_going_back(recipe: Pretrain, run: Recorder, parts: loop.Parts) -> Any:
+    if parts.guard.rewinds:
         die()
-    return RESUME(*where)
+    return RESUME(recipe, run, parts)
 
 
 def die_after_a_rewind(self: Guard, _: Any) -> None:
