@@ -94,7 +94,7 @@ def pour(model: nn.Module, whole: PreTrainedModel, folder: Path) -> None:
     stored = _stored(folder, whole)
     _check(stored, whole)
     for name, target in targets.items():
-        if target.numel():
+        if local(target).numel():  # a rank may hold nothing of a tensor with fewer rows than there are ranks
             stored[name].fill(target)
 
 

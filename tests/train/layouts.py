@@ -37,6 +37,7 @@ MODELS = {
     "llama": ModelSpec(family="llama", layers=4, ffn=160, **_SHAPE),
     "gpt2": ModelSpec(family="gpt2", layers=2, hidden=64, heads=4, ffn=160, vocab=300, max_seq_len=64),
     "moe": ModelSpec(family="qwen3_moe", layers=4, ffn=160, moe=MoE(experts=8, top_k=2, expert_ffn=48), **_SHAPE),
+    "one expert": ModelSpec(family="mixtral", layers=2, moe=MoE(experts=1, top_k=1, expert_ffn=48), ffn=48, **_SHAPE),
     "biased": ModelSpec(
         family="glm4_moe",
         layers=3,

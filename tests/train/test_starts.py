@@ -34,6 +34,7 @@ TWO = {
     "one process of two": Case("gpt2", P(dp_replicate=2)),
     "fsdp": Case("uneven", P(dp_shard=2)),
     "fsdp of experts": Case("moe", P(dp_shard=2)),
+    "a rank without rows": Case("one expert", P(dp_shard=2)),
     "ep": Case("moe", P(dp_shard=2, ep=2)),
     "tp": Case("tied", P(tp=2)),
     "tp of experts": Case("moe", P(tp=2)),
