@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def _tell(run: Run, number: signal.Signals, but: Set[int] = frozenset()) -> set[
     attempt, told = int(os.environ["LAB_ATTEMPT"]), set()
     for pulse in run.pulses:
         if pulse.attempt == attempt and pulse.exit is None and pulse.pid not in but and heartbeat.alive(pulse):
-            os.kill(pulse.pid, number)
+            with suppress(ProcessLookupError):  # it may end between the look and the signal
+                os.kill(pulse.pid, number)
             told.add(pulse.pid)
     return told
 

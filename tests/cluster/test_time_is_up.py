@@ -59,3 +59,17 @@ def test_a_rank_that_is_born_late_is_told_too(polls: int, monkeypatch: pytest.Mo
     ended = [(7, 11, signal.SIGKILL), (7, 12, signal.SIGKILL)] if polls == 8 else []
     assert sent == [*warned, *ended]
     assert [event["kind"] for event in jsonl.events(tmp_path)] == ["overdue"] * (polls == 8)
+
+
+def test_a_rank_that_ends_as_it_is_told_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at it and the signal."""
+
+    def kill(pid: int, number: signal.Signals) -> None:
+        if pid == 11:
+            raise ProcessLookupError
+
+    monkeypatch.setenv("LAB_ATTEMPT", "0")
+    monkeypatch.setattr(launch.heartbeat, "alive", lambda pulse: True)
+    monkeypatch.setattr(launch.os, "kill", kill)
+    run: Any = SimpleNamespace(pulses=[SimpleNamespace(attempt=0, exit=None, pid=pid) for pid in (11, 12)])
+    assert launch._tell(run, signal.SIGKILL) == {11, 12}
