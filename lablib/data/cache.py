@@ -92,8 +92,6 @@ def has(kind: str, key: str) -> bool:
         (_USE.get() or Use()).asked.add((kind, key))
     elif product.is_dir():
         drop(kind, key, why)
-        if product.is_dir():
-            raise LabError(f"{product} is damaged ({why}) and cannot be removed; have its owner remove it, or move the cache with LAB_HOME")  # fmt: skip
     return not why
 
 
@@ -107,9 +105,10 @@ def _damage(product: Path) -> str:
         except FileNotFoundError:
             if not product.is_dir():
                 return "there is none"
-            if not (product / LEAVING).exists() and not record.exists():
-                _stamp(product)
-                return "" if any(file.is_file() for file in product.rglob("*")) else "it has no file"
+            with suppress(FileNotFoundError):  # it is taken away meanwhile: look again
+                if not (product / LEAVING).exists() and not record.exists():
+                    _stamp(product)
+                    return "" if any(file.is_file() for file in product.rglob("*")) else "it has no file"
         time.sleep(POLL)  # a removal has it in hand, and takes it away or puts it back
     return "its removal was cut short"
 
@@ -142,7 +141,7 @@ def _difference(product: Path, listed: str) -> str:
 def used(product: Path) -> float:
     """When it was last found whole, as times of files tell; infinite for one that is gone."""
     for path in (product / RECORD, product / LEAVING, product):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             return _time(path)
     return math.inf
 
@@ -161,15 +160,14 @@ def take(product: Path, last: float) -> Path | None:
 
     Who has found it whole before keeps it: its list goes first, and comes back where that bears a later stamp.
     """
-    with suppress(FileNotFoundError):
-        (product / RECORD).rename(product / LEAVING)
-        if _time(product / LEAVING) > last:
-            (product / LEAVING).rename(product / RECORD)
-            return None
-    try:
-        return moved(product)
-    except FileNotFoundError:
-        return None
+    with suppress(OSError):  # one that is gone, or somebody else's, stays where it is
+        with suppress(FileNotFoundError):
+            (product / RECORD).rename(product / LEAVING)
+        if used(product) <= last:
+            return moved(product)
+    with suppress(OSError):
+        (product / LEAVING).rename(product / RECORD)
+    return None
 
 
 def made(kind: str, key: str, build: Callable[[Path], None]) -> Path:
@@ -182,27 +180,31 @@ def made(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     final = folder(kind, key)
     if has(kind, key):
         return final
+    with using():
+        _built(final, build)
+        has(kind, key)
+    return final
+
+
+def _built(final: Path, build: Callable[[Path], None]) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
     _sweep(final.parent)
     work = _aside(final)
     work.mkdir()
     try:
-        with using():
-            build(work)
+        build(work)
         files = {str(file.relative_to(work)): file.stat().st_size for file in _files(work)}
         write_atomic(work / RECORD, json.dumps(files), durable=False)
         work.rename(final)
     except OSError as error:
         if not final.is_dir():
-            if error.errno == errno.ENOSPC:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise LabError(
                     f"The disk of {paths.home()} is full; `lab data cache` shows what takes it, or move the cache with LAB_HOME"
                 ) from None
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    has(kind, key)
-    return final
 
 
 def _files(product: Path) -> list[Path]:
@@ -210,14 +212,20 @@ def _files(product: Path) -> list[Path]:
 
 
 def drop(kind: str, key: str, why: str = "") -> None:
-    """Remove a product, at once whole; `why` says what is wrong with one that is damaged, and is told."""
+    """Remove a product, at once whole; `why` says what is wrong with one that is damaged, and is told. Raises `LabError` for a
+    damaged one that stays."""
     product = folder(kind, key)
     if why:
         (_USE.get() or Use()).hear(f"{product} is damaged ({why}); it is made again where it is needed")
     if use := _USE.get():
         use.asked.discard((kind, key))
-    with suppress(OSError):
+    try:
         discard(moved(product))
+    except FileNotFoundError:
+        return
+    except OSError:
+        if why:
+            raise LabError(f"{product} is damaged ({why}) and cannot be removed; have its owner remove it, or move the cache with LAB_HOME") from None  # fmt: skip
 
 
 def moved(product: Path) -> Path:

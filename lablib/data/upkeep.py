@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,7 @@ def held() -> list[Holding]:
     """What the cache holds, by kind; links lead out of it and are not counted."""
     begun, found = presence.oldest(), []
     for kind in _kinds_there():
-        used = [cache.used(product) for product in _products(kind)]
+        used = [time for product in _products(kind) if (time := cache.used(product)) < math.inf]
         size, own = _sizes(_folder(kind))
         about, in_use = KINDS.get(kind, UNKNOWN), sum(time >= begun for time in used)
         found.append(Holding(kind, about.says, about.intermediate, len(used), size, own, max(used, default=None), in_use))  # fmt: skip

@@ -223,7 +223,7 @@ def test_a_node_is_judged_by_what_it_shows() -> None:
 
 def test_what_cannot_begin_is_refused_before_it_queues(corpus: Path, runs: Path, slurm: DevSlurm) -> None:
     where = Profile.load("slurm-dev")
-    with pytest.raises(LabError, match="nor a folder or file here"):
+    with pytest.raises(LabError, match="nor a folder, file or pattern of files here"):
         submit(Pretrain(model="qwen3-0.6b", data="/nonexistent/x", tokens="1M", precision="fp32"), where)
     with pytest.raises(LabError, match="is not a file here"):
         submit(SFT(model="smollm2-135m-instruct", data="rows.jsonl"), where)

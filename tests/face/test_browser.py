@@ -245,4 +245,4 @@ def test_a_slider_moves_headlines_charts_and_the_notebooks_recipe(chromium: Any,
         page.get_by_label("Precision").select_option("fp8")
         page.get_by_text("fits in").wait_for()
         assert not tab.foreign and not tab.errors
-        assert json.loads(json.dumps(page.locator("figure svg").count())) == 4
+        assert json.loads(json.dumps(page.locator("figure svg").count())) == 6
