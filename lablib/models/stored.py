@@ -201,9 +201,7 @@ def _entries(folder: Path) -> Iterable[_Entry]:
 
 def _check(stored: dict[str, _Stored], whole: PreTrainedModel) -> None:
     known = whole.state_dict()
-    own = {
-        name for name, _ in (*whole.named_parameters(), *whole.named_buffers())
-    }  # the second name of a tied one is none
+    own = {name for name, _ in (*whole.named_parameters(), *whole.named_buffers())}  # a tied one's second name is none
     told = LoadStateDictInfo(own & set(known) - set(stored), set(stored) - set(known), set(), [], {}, set())
     whole._adjust_missing_and_unexpected_keys(told)
     for kind, names in (("missing", told.missing_keys), ("unexpected", told.unexpected_keys)):

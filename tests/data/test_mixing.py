@@ -93,15 +93,15 @@ class TestLimits:
         high = {name: max(row[1:]) for name, row in zip(names, rows, strict=True)}
         if sum(high.values()) < 1 - 1e-6:
             with pytest.raises(LabError, match="never 1"):
-                constrain(weights, low, high)
+                constrain(weights, low=low, high=high)
         if sum(high.values()) < 1:
             return
-        found = constrain(weights, low, high)
+        found = constrain(weights, low=low, high=high)
         assert sum(found.values()) == pytest.approx(1, abs=1e-9)
         assert all(low[name] - 1e-12 <= found[name] <= high[name] + 1e-12 for name in names)
 
     def test_what_keeps_the_limits_is_left_alone(self) -> None:
-        assert constrain({"a": 0.3, "b": 0.7}, {"a": 0.1}, {"b": 0.9}) == pytest.approx({"a": 0.3, "b": 0.7})
+        assert constrain({"a": 0.3, "b": 0.7}, low={"a": 0.1}, high={"b": 0.9}) == pytest.approx({"a": 0.3, "b": 0.7})
 
     def test_a_cap_gives_to_the_others_in_proportion(self) -> None:
         assert constrain({"a": 0.6, "b": 0.3, "c": 0.1}, high={"a": 0.2}) == pytest.approx({"a": 0.2, "b": 0.6, "c": 0.2})  # fmt: skip

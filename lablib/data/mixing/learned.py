@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
 from lablib.data.mixing.laws import Array, ExpLaw, Fitter, fit_exponential, fitters
-from lablib.data.mixing.limits import Limits
+from lablib.data.mixing.limits import EPOCHS, Bounds, Limits
 from lablib.data.mixing.shares import Shares
 from lablib.specs import LabError, Mixture, Spec
-from lablib.specs.synthetic import Synthetic
 
 FLOOR = 1e-6
 """A smaller share is none."""
@@ -170,22 +169,17 @@ class Optimum:
 def optimise(
     law: MixingLaw,
     baseline: Mapping[str, float],
-    low: Mapping[str, float] | None = None,
-    high: Mapping[str, float] | None = None,
-    tokens: float | None = None,
-    available: Mapping[str, float] | None = None,
-    max_epochs: float = 4.0,
-    written: Synthetic | None = None,
     again: list[MixingLaw] | None = None,
     extrapolate: bool = False,
+    **bounds: Unpack[Bounds],
 ) -> Optimum:
-    """The mixture with the least predicted loss under `Limits` (SLSQP from several starts).
+    """The mixture with the least predicted loss under `bounds` (SLSQP from several starts).
 
     `baseline` (natural or uniform shares) is one start and what the gain is against; `again` are `refits`. Each share stays
     between the least and the greatest that a proxy had, unless `extrapolate`: a law with a positive exponent bends any
     way outside its runs. Raises `LabError` where no mixture keeps the limits.
     """
-    limits = Limits.of(law.domains, low, high, tokens, available, max_epochs, written)
+    limits = Limits.of(law.domains, **bounds)
     if law.highest and not extrapolate:
         limits = _tried(law, limits)
     start = law.array(baseline)
@@ -197,7 +191,7 @@ def optimise(
         shares.append(_least(other, best, limits, starts=1))
     spread = np.percentile(shares, (10, 90), axis=0).T.tolist() if shares else []
     return Optimum(
-        Mixture(weights=_named(law, best), max_epochs=max_epochs),
+        Mixture(weights=_named(law, best), max_epochs=bounds.get("max_epochs", EPOCHS)),
         law.predict(_named(law, best)),
         float(law.objective(start) - law.objective(best)),
         (float(np.percentile(gains, 10)), float(np.percentile(gains, 90))) if gains else None,

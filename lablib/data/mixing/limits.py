@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,26 @@ from lablib.specs import LabError
 from lablib.specs.synthetic import Caps, Synthetic
 
 Array = NDArray[np.float64]
+EPOCHS = 4.0
+"""Passes after which a repeated token is worth clearly less (arXiv 2305.16264)."""
 STEPS = 60
 """Halvings of the cap's multiplier: past a double's digits."""
+
+
+class Bounds(TypedDict, total=False):
+    """What a mixture must keep; what is left out binds nothing."""
+
+    low: Mapping[str, float] | None
+    """Least share of a domain."""
+    high: Mapping[str, float] | None
+    tokens: float | None
+    """Of the run, of which a domain's share is at most `max_epochs` passes over what is `available` of it."""
+    available: Mapping[str, float] | None
+    """Domain → unique tokens."""
+    max_epochs: float
+    """`EPOCHS` where it is left out."""
+    written: Synthetic | None
+    """What models wrote, with caps on depth and synthetic share (the usual ones where it has none)."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +48,17 @@ class Limits:
     """Greatest synthetic share of the whole."""
 
     @classmethod
-    def of(
-        cls,
-        names: tuple[str, ...],
-        low: Mapping[str, float] | None = None,
-        high: Mapping[str, float] | None = None,
-        tokens: float | None = None,
-        available: Mapping[str, float] | None = None,
-        max_epochs: float = 4.0,
-        written: Synthetic | None = None,
-    ) -> Self:
-        """`low` and `high` box shares, `max_epochs` passes over what is `available` bound those of a run of `tokens`, and
-        `written` brings its caps on depth and synthetic share (the usual ones where it has none).
-
-        Raises `LabError` where no shares keep them, with what the limits come to.
-        """
+    def of(cls, names: tuple[str, ...], **bounds: Unpack[Bounds]) -> Self:
+        """Raises `LabError` where no shares keep the bounds, with what they come to."""
+        low, high, written = bounds.get("low"), bounds.get("high"), bounds.get("written")
+        tokens, available = bounds.get("tokens"), bounds.get("available")
         models, caps = (written.domains, written.caps or Caps()) if written else ({}, Caps(corpus=1))
         least = np.array([(low or {}).get(name, 0.0) for name in names])
         most = np.array([(high or {}).get(name, 1.0) for name in names])
         if tokens is not None and available is not None:
-            most = np.minimum(most, [max_epochs * available.get(name, 0.0) / tokens for name in names])
+            most = np.minimum(
+                most, [bounds.get("max_epochs", EPOCHS) * available.get(name, 0.0) / tokens for name in names]
+            )
         most = np.where([name in models and models[name].generation > caps.depth for name in names], 0.0, most)
         parts = np.array([models[name].share if name in models else 0.0 for name in names])
         return cls(names, least, most, parts, caps.corpus)._checked()

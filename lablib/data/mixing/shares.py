@@ -6,12 +6,12 @@ Everything here is a pure function from domain → number to domain → share; s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import numpy as np
 
-from lablib.data.mixing.limits import Limits
+from lablib.data.mixing.limits import Bounds, Limits
 from lablib.specs import LabError
-from lablib.specs.synthetic import Synthetic
 
 Shares = dict[str, float]
 
@@ -81,22 +81,13 @@ def most_tokens(weights: Mapping[str, float], available: Mapping[str, float], ma
     return max_epochs * min(available.get(name, 0.0) / weight for name, weight in weights.items() if weight > 0)
 
 
-def constrain(
-    weights: Mapping[str, float],
-    low: Mapping[str, float] | None = None,
-    high: Mapping[str, float] | None = None,
-    tokens: float | None = None,
-    available: Mapping[str, float] | None = None,
-    max_epochs: float = 4.0,
-    written: Synthetic | None = None,
-) -> Shares:
-    """The shares nearest to `weights` (in Kullback-Leibler divergence) that keep `Limits`: a box, an epoch cap, and caps on
-    synthetic text.
+def constrain(weights: Mapping[str, float], **bounds: Unpack[Bounds]) -> Shares:
+    """The shares nearest to `weights` (in Kullback-Leibler divergence) that keep a box, an epoch cap, and caps on synthetic text.
 
     What a limit takes from one domain goes to the others in proportion. Raises `LabError` where nothing keeps the limits.
     """
     names = tuple(weights)
-    limits = Limits.of(names, low, high, tokens, available, max_epochs, written)
+    limits = Limits.of(names, **bounds)
     wanted = np.array([weights[name] for name in names])
     try:
         limits.within(limits.least, np.where(wanted > 0, limits.most, limits.least))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lablib.data.mixing.learned import MixingLaw, Optimum, Proxies, Score, compare, learn, opinions, optimise, refits
+from lablib.data.mixing.limits import Bounds
 from lablib.data.mixing.proxies import measured
 from lablib.data.mixing.shares import Shares
 from lablib.runs import Run
@@ -128,8 +129,9 @@ def fit(proxies: Proxies, natural: Shares, tokens: float, available: Mapping[str
         refit: int = 30) -> tuple[MixingLaw, Optimum]:  # fmt: skip
     """(The exponential law, its best mixture against natural shares, within the epoch limit and the caps on synthetic text).
     Raises `LabError`."""
-    law, limits = learn(proxies, importance), {"tokens": tokens, "available": available, "max_epochs": max_epochs}
-    return law, optimise(law, natural, **limits, written=written, again=refits(proxies, law, refit))  # type: ignore[arg-type]
+    law = learn(proxies, importance)
+    bounds = Bounds(tokens=tokens, available=available, max_epochs=max_epochs, written=written)
+    return law, optimise(law, natural, again=refits(proxies, law, refit), **bounds)
 
 
 def second_opinions(proxies: Proxies, law: MixingLaw, mixture: Mixture, natural: Shares) -> tuple[Opinion, ...]:
