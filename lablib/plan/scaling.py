@@ -172,11 +172,15 @@ def suggested(recipe: Pretrain, batch: bool = True) -> Pretrain:
     changes: dict[str, object] = {}
     if _rated(recipe):
         changes["optimizer"] = recipe.optimizer.replace(learning_rate=learning_rate(Scale.of(recipe)))
-    if batch and type(recipe) is Pretrain and recipe.batch_ramp is None:
+    if batch and _batched(recipe):
         layout = recipe.parallelism
         whole = recipe.seq_len * layout.micro_batch_size * layout.dp
         changes["batch_tokens"] = max(1, round(batch_tokens(recipe.tokens) / whole)) * whole
     return recipe.replace(**changes)
+
+
+def _batched(recipe: Pretrain) -> bool:
+    return type(recipe) is Pretrain and recipe.batch_ramp is None
 
 
 def table(said: Iterable[Said]) -> list[list[str]]:
@@ -190,9 +194,14 @@ def table(said: Iterable[Said]) -> list[list[str]]:
 def words(recipe: Pretrain) -> str:
     """What `suggested` would take, in a sentence, and whether that is an extrapolation of every law."""
     better, said = suggested(recipe), advice(recipe)
-    rate = f"learning_rate={better.optimizer.learning_rate:g} (the lower of Step Law and DeepSeek LLM) and " if _rated(recipe) else ""  # fmt: skip
+    rate = [f"learning_rate={better.optimizer.learning_rate:g} (the lower of Step Law and DeepSeek LLM)"] * _rated(
+        recipe
+    )
+    size = [f"batch_tokens={better.batch_tokens:,} (Step Law, in whole micro-batches)"] * _batched(recipe)
+    if not rate + size:
+        return "The laws suggest nothing for this recipe: its rates and batch follow rules of their own."
     beyond = " No law was fitted at this scale: these are extrapolations." if all(one.outside for one in said) else ""
-    return f"Suggested: {rate}batch_tokens={better.batch_tokens:,} (Step Law, in whole micro-batches).{beyond}"
+    return f"Suggested: {' and '.join(rate + size)}.{beyond}"
 
 
 def _show(quantity: Quantity, value: float) -> str:

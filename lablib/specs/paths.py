@@ -33,13 +33,15 @@ def matched(text: str) -> list[Path]:
 
 def rooted(text: str) -> tuple[Path, str]:
     """A path, and the pattern below it: ``crawl/*/a.gz`` → ``crawl`` and ``*/a.gz``; an empty one where there is none. Raises
-    `LabError` for a ``**`` that is not alone between slashes."""
+    `LabError` for a ``**`` that is not alone between slashes, or that ends it."""
     path = Path(text).expanduser()
     at = next((n for n, part in enumerate(path.parts) if set(part) & set("*?[")), None)
     if at is None or path.exists():
         return path, ""
     if wrong := [part for part in path.parts if "**" in part and part != "**"]:
         raise LabError(f"{text}: {wrong[0]} is no pattern; write **/ for any folders, and * inside a name")
+    if path.parts[-1] == "**":
+        raise LabError(f"{text}: ** is any folders and names no file; write {text}/*")
     return Path(*path.parts[:at]), str(Path(*path.parts[at:]))
 
 

@@ -163,6 +163,8 @@ def test_a_pattern_that_fits_nothing_or_is_none(tmp_path: Path) -> None:
     assert sources_of(str(tmp_path / "a[1].txt")) == (Files(tmp_path / "a[1].txt"),)
     with pytest.raises(LabError, match="nor a folder, file or pattern of files here"):
         sources_of(str(tmp_path / "*.warc"))
+    with pytest.raises(LabError, match=r"names no file; write .*\*\*/\*"):
+        sources_of(str(tmp_path / "**"))
     with pytest.raises(LabError, match=r"\*\*\.txt is no pattern; write \*\*/"):
         sources_of(str(tmp_path / "**.txt"))
 

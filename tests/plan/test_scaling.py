@@ -19,6 +19,7 @@ from lablib.plan import estimate
 from lablib.plan.scaling import LAWS, Scale, advice, batch_tokens, cautions, far, learning_rate, suggested, words
 from lablib.plan.search import find_layouts
 from lablib.specs import Optimizer, Parallelism, Pretrain, catalog
+from lablib.specs.batching import BatchRamp
 from lablib.specs.recipe import MuP
 
 ROWS = rows()
@@ -118,6 +119,13 @@ def test_where_no_law_speaks_nothing_is_filled_in() -> None:
     for one in (lion, proxied):
         assert suggested(one).optimizer == one.optimizer
         assert {said.quantity for said in advice(one)} == {"batch_tokens", "critical_batch_tokens"}
+
+
+def test_the_words_name_only_what_is_filled_in() -> None:
+    ramped = recipe(batch_ramp=BatchRamp(start=recipe().step_tokens // 4, tokens=10**6))
+    assert (
+        "batch_tokens" in words(recipe()) and "batch_tokens" not in words(ramped) and "learning_rate" in words(ramped)
+    )
 
 
 def test_a_far_rate_or_batch_is_named_in_the_plan_and_only_where_a_law_holds() -> None:
