@@ -8,6 +8,7 @@ import torch
 
 from lablib.data import PackedDataset
 from lablib.models.build import initialise, initialise_derived
+from lablib.models.documents import attend_within
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.mup import scale_initial, scales
@@ -126,6 +127,8 @@ def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) ->
     initialise_derived(laid.model, recipe.model)
     for stage in {laid.model, *laid.stages}:
         stage.train()
+        if recipe.document_mask and not recipe.compile and recipe.parallelism.cp == 1:
+            attend_within(stage)
         apply_recompute(stage, recipe.recompute)
         if recipe.compile:
             stage.compile()
