@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lablib.models.context import GATHERED
-from lablib.models.documents import visible
 from lablib.models.decoder import decoder_layers, layer_number
+from lablib.models.documents import visible
 from lablib.train.clip import global_norm
 from lablib.train.distributed import World
 
