@@ -172,6 +172,16 @@ def host(job: Job) -> Number:
     return moved + (inputs(job) if job.offload in ("activations", "all") else 0.0)
 
 
+def copied(found: Memory, job: Job, on_host: bool) -> Memory:
+    """The same plan with the copy of weights and optimiser states that an asynchronous checkpoint is written from while the
+    training goes on: in host memory, which on a CPU is the process' own."""
+    kept = states(replace(job, offload="none"))
+    size = (kept["params"] + kept["optimizer"]) / GIB
+    if not on_host:
+        return found.replace(host_gib=found.host_gib + size)
+    return found.replace(peak_gib=found.peak_gib + size, parts={**found.parts, "checkpoint copy": size})
+
+
 def in_flight(job: Job, first: Number = True, rank: int | None = None) -> Number:
     """Micro-batches whose activations one stage holds at once.
 
