@@ -45,10 +45,12 @@ def attention(
     position_ids: torch.Tensor | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """As transformers calls it: query (sequences, heads, seq_len, head_dim), keys and values with their own number of heads,
-    `position_ids` (sequences, seq_len) from 0 in each document. Gives (sequences, seq_len, heads, head_dim).
+    `position_ids` (sequences, seq_len) from 0 in each document. Gives (sequences, seq_len, heads, head_dim). `cu_seq_lens_q` is
+    `boundaries` of them, where it is known.
 
     A mask that is given after all (a slice of the sequence under sequence parallelism) is obeyed instead.
     """
@@ -58,7 +60,8 @@ def attention(
         )
         return found
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == query.shape[-1]:
-        return _packed(query, key, value, position_ids, scaling, sliding_window), None
+        ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
+        return _packed(query, key, value, ends, scaling, sliding_window), None
     rows = [
         _row(*one, _lengths(positions), scaling, sliding_window)
         for *one, positions in zip(query, key, value, position_ids, strict=True)
@@ -69,6 +72,15 @@ def attention(
 def visible(positions: torch.Tensor, window: int | None = None) -> torch.Tensor:
     """What `attention` lets each query see, as a mask: bool (sequences, 1, seq_len, seq_len)."""
     return context_mask(positions, 0, 1) & _band(torch.arange(positions.shape[1], device=positions.device), window)
+
+
+def boundaries(positions: torch.Tensor) -> torch.Tensor:
+    """Where documents begin when the sequences of `positions` (sequences, seq_len) lie one after the other, and their end:
+    int32 (documents + 1,). Every sequence begins one, also where it continues a document of an earlier window."""
+    begins = torch.ones_like(positions, dtype=torch.bool)
+    begins[:, 1:] = positions.diff(dim=1) != 1
+    found = begins.flatten().nonzero().flatten()
+    return torch.cat([found, found.new_tensor([positions.numel()])]).int()
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -110,16 +122,12 @@ def _packed(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    positions: torch.Tensor,
+    ends: torch.Tensor,
     scale: float | None,
     window: int | None,
 ) -> torch.Tensor:
     """All documents of all sequences in one kernel (FlashAttention's, in torch)."""
     sequences, _, length, _ = query.shape
-    begins = positions == 0
-    begins[:, 0] = True
-    starts = begins.flatten().nonzero().flatten()
-    ends = F.pad(starts, (0, 1), value=sequences * length).int()
     q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     back = (window - 1 if window else -1, 0)
     out = varlen_attn(q, k, v, ends, ends, length, length, scale=scale, window_size=back, enable_gqa=q.shape[1] != k.shape[1])  # fmt: skip

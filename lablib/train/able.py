@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
+from lablib.train.kernels import check_kernels
 
-_KINDS = tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit")
 PLANLESS = {"tp": {"gpt2"}, "pp": {"gpt2", "nemotron"}, "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2"}}
 """Kinds of parallelism → dense families that transformers, or our change of its plan, cannot lay out so."""
 
@@ -26,6 +26,7 @@ def check(recipe: Pretrain) -> None:
     for name, value, done in _settings(recipe):
         if value not in done:
             raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
+    check_kernels(recipe)
     check_batch(recipe)
     if recipe.inspect_every and recipe.compile:
         raise LabError(f"inspect_every={recipe.inspect_every}: its hooks would compile the model anew at every look; set compile=False, or leave it out")  # fmt: skip
@@ -36,10 +37,14 @@ def check(recipe: Pretrain) -> None:
 def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
     """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
     return [
-        ("precision", recipe.precision, ("bf16", "fp32")),
+        ("precision", recipe.precision, ("bf16", "fp32", "fp8")),
         ("recompute", recipe.recompute, ("none", "selective", "full")),
-        ("optimizer.kind", recipe.optimizer.kind, _KINDS),
-        ("cross_entropy", recipe.cross_entropy, ("full",) if recipe.model.family == "gemma2" else ("full", "chunked")),
+        ("optimizer.kind", recipe.optimizer.kind, get_args(OptimizerKind)),
+        (
+            "cross_entropy",
+            recipe.cross_entropy,
+            ("full",) if recipe.model.family == "gemma2" else ("full", "chunked", "fused"),
+        ),
         ("offload", recipe.offload, ("none",)),
     ]
 

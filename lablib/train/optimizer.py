@@ -12,6 +12,7 @@ from lablib.models.mup import hidden_matrices
 from lablib.specs import Optimizer
 from lablib.train.rules.adafactor import Adafactor
 from lablib.train.rules.base import Rule, Ruled
+from lablib.train.rules.blockwise import AdamW8
 from lablib.train.rules.elementwise import SGD, AdamW, AdamW16, Lion
 from lablib.train.rules.muon import Muon
 from lablib.train.rules.soap import SOAP
@@ -87,6 +88,7 @@ def rules(model: torch.nn.Module, settings: Optimizer) -> dict[str, Rule]:
     rest: Rule = AdamW(betas, eps)
     everywhere = {
         "adamw-bf16": AdamW16(betas, eps),
+        "adamw-8bit": AdamW8(betas, eps),
         "adafactor": Adafactor(),
         "lion": Lion(betas),
         "sgd": SGD(settings.momentum),

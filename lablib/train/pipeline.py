@@ -38,6 +38,8 @@ class Part(NamedTuple):
     positions: torch.Tensor
     mask: torch.Tensor | None
     """`lablib.models.context.context_mask` under context parallelism."""
+    documents: torch.Tensor | None = None
+    """As in `lablib.train.batches.Batch`."""
 
 
 class _Sharing(PipelineStage):

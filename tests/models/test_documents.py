@@ -94,6 +94,39 @@ def test_a_mask_that_is_given_is_obeyed() -> None:
     assert torch.allclose(inside, again, atol=1e-6)
 
 
+def _flash(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, keys: Tensor, longest: int, *_: Any,
+           scale: float | None, window_size: tuple[int, int], enable_gqa: bool) -> Tensor:  # fmt: skip
+    """What torch says that `varlen_attn` computes, for machines without it."""
+    assert torch.equal(ends, keys) and int(ends.diff().max()) <= longest
+    found, (back, ahead) = [], window_size
+    assert ahead == 0
+    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        q, k, v = (tensor[start:end].transpose(0, 1) for tensor in (query, key, value))
+        order = torch.arange(end - start)
+        far = order[:, None] - order[None, :]
+        mask = (far >= 0) & ((far <= back) | (back < 0))
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=enable_gqa)
+        found.append(out.transpose(0, 1))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_all_documents_in_one_kernel_are_the_same(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(spec(family), 0)
+    attend_within(model)
+    one_by_one = trained(model)
+    packed = documents._packed
+    monkeypatch.setattr(documents, "varlen_attn", _flash)
+    monkeypatch.setattr(
+        documents, "attention",
+        lambda module, query, key, value, mask, position_ids, scaling, sliding_window=None, **_: (
+            packed(query, key, value, documents.boundaries(position_ids), scaling, sliding_window), None
+        ),
+    )  # fmt: skip
+    attend_within(model)
+    assert same(trained(model), one_by_one)
+
+
 @pytest.mark.parametrize("window", [None, 7])
 def test_what_is_visible(window: int | None) -> None:
     (mask,) = visible(POSITIONS[:1], window)

@@ -53,8 +53,11 @@ def test_formulas_of_memory_give_the_numbers_beside_them(zero: int, kind: str, l
     if plan.memory.parts["logits"]:
         entry = said["memory.logits"]
         size = float(re.search(r"([\d.]+) bytes", entry.formula)[1])  # type: ignore[index]
-        tokens = 1024 if loss == "chunked" else 8192
-        assert plan.memory.parts["logits"] == pytest.approx(size * tokens * 128256 / GIB, rel=1e-6)
+        tokens = 8192 if loss == "full" else 1024
+        head = re.search(r"hidden × (\d) bytes", entry.formula)
+        assert (head is not None) == (loss == "fused")
+        more = 128256 * 4096 * int(head[1]) if head else 0
+        assert plan.memory.parts["logits"] == pytest.approx((size * tokens * 128256 + more) / GIB, rel=1e-6)
 
 
 def test_each_cause_of_a_steps_time_has_a_row_with_rates() -> None:
