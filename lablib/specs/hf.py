@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lablib.specs.errors import LabError
 from lablib.specs.families import FAMILIES
-from lablib.specs.hf_positions import positions, rope_parameters
+from lablib.specs.hf_positions import positions, rope_settings
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def to_hf(model: ModelSpec) -> PretrainedConfig:
     if model.family == "gpt2":
         settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # transformers' default is GPT-2's 0.1
     else:
-        settings["rope_parameters"] = rope_parameters(model)
+        settings |= rope_settings(model)
     return AutoConfig.for_model(_MODEL_TYPES.get(model.family, model.family), **settings, **_special(model))
 
 
