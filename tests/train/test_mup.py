@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lablib.models.build import build_model
-from lablib.models.mup import hidden_matrices, scale_initial, scales, widened
+from lablib.models.mup import hidden_matrices, scale_initial, scales
 from lablib.models.stages import cut
 from lablib.specs import LabError, ModelSpec, MoE, Optimizer, Parallelism, Pretrain
 from lablib.specs.model import MLA
@@ -24,12 +24,12 @@ EXPERTS = ModelSpec(family="qwen3_moe", layers=2, hidden=64, heads=4, ffn=128, v
 
 
 def test_widened_keeps_heads_and_proportions() -> None:
-    wide = widened(TUNED, 256)
+    wide = TUNED.widened(256)
     assert (wide.hidden, wide.heads, wide.kv_heads, wide.head_dim, wide.ffn) == (256, 16, 16, 16, 512)
 
 
 def test_factors_by_the_papers_table() -> None:
-    spec = widened(TUNED, 256).replace(layers=8)
+    spec = TUNED.widened(256).replace(layers=8)
     found = scales(build_model(spec, 0), spec, MuP(hidden=64, layers=2))
     layer = "model.layers.0."
     table = {
@@ -45,7 +45,7 @@ def test_factors_by_the_papers_table() -> None:
 
 
 def test_routers_read_out_and_experts_are_inside() -> None:
-    spec = widened(EXPERTS, 128)
+    spec = EXPERTS.widened(128)
     found = scales(build_model(spec, 0), spec, MuP(hidden=64))
     assert found["model.layers.0.mlp.gate.weight"].initial == 1 / 2
     experts = [scale for name, scale in found.items() if ".experts." in name]
@@ -60,7 +60,7 @@ def test_the_tuned_model_is_as_it_was() -> None:
 
 @pytest.mark.parametrize("virtual", [1, 2])
 def test_stages_together_are_scaled_as_the_whole(virtual: int) -> None:
-    spec, tuned = widened(TUNED, 128).replace(layers=4), MuP(hidden=64, layers=2)
+    spec, tuned = TUNED.widened(128).replace(layers=4), MuP(hidden=64, layers=2)
     stages = [build_model(spec, 0) for _ in range(2)]
     for rank, stage in enumerate(stages):
         cut(stage, rank, Parallelism(pp=2, virtual_stages=virtual))
@@ -79,7 +79,7 @@ def test_every_stage_has_its_rules(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["adamw", "lion"])
 def test_rates_multiply_and_decay_stays(kind: Any) -> None:
-    spec = widened(TUNED, 256)
+    spec = TUNED.widened(256)
     model = build_model(spec, 0)
     rates = {name: scale.rate for name, scale in scales(model, spec, MuP(hidden=64)).items()}
     optimizer = build_optimizer(model, Optimizer(kind=kind, weight_decay=0.1), rates)
@@ -131,7 +131,7 @@ def test_what_does_not_scale_with_the_width_is_refused(model: ModelSpec, reason:
 
 def _loss(hidden: int, rate: float, tuned: MuP | None) -> float:
     """After 60 steps of learning to add two numbers modulo 61, mean of the last ten."""
-    spec = widened(TUNED, hidden)
+    spec = TUNED.widened(hidden)
     model, optimizer = begun(spec, tuned, rate)
     draw, losses = torch.Generator().manual_seed(0), []
     for _ in range(60):
