@@ -55,16 +55,6 @@ def scale_initial(model: torch.nn.Module, spec: ModelSpec, tuned: MuP) -> None:
         weight.mul_(found[name].initial)
 
 
-def widened(spec: ModelSpec, hidden: int) -> ModelSpec:
-    """The same model at another width: heads of the same size, everything else in proportion."""
-
-    def to(size: int) -> int:
-        return max(1, size * hidden // spec.hidden)
-
-    moe = spec.moe and spec.moe.replace(expert_ffn=to(spec.moe.expert_ffn))
-    return spec.replace(hidden=hidden, heads=to(spec.heads), kv_heads=to(spec.kv_heads), ffn=to(spec.ffn), moe=moe)
-
-
 def hidden_matrices(model: torch.nn.Module) -> set[str]:
     """Names of the matrices inside the blocks, experts' stacks too: not embedding, head, norms, biases or convolutions.
 

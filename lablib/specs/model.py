@@ -203,6 +203,16 @@ class ModelSpec(Spec):
         """This model, with positions for sequences of `seq_len` tokens where it has fewer."""
         return self if self.max_seq_len >= seq_len else self.replace(max_seq_len=seq_len)
 
+    def widened(self, hidden: int) -> Self:
+        """This model at another width: heads of the same size, everything else in proportion. A narrow model keeps at least one
+        head, key/value head and so on."""
+
+        def to(size: int) -> int:
+            return max(1, size * hidden // self.hidden)
+
+        moe = self.moe and self.moe.replace(expert_ffn=to(self.moe.expert_ffn))
+        return self.replace(hidden=hidden, heads=to(self.heads), kv_heads=to(self.kv_heads), ffn=to(self.ffn), moe=moe)
+
     @classmethod
     def from_hf(cls, source: Any) -> ModelSpec:
         """From a transformers config, its dict, a folder or config.json, or a name in the catalogue.

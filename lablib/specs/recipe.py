@@ -179,7 +179,7 @@ class MuP(Spec):
     """Maximal-update parametrisation (arXiv 2203.03466): the model that learning rate and init_std were tuned on.
 
     The recipe's model is that one widened by more heads of the same size and a feed-forward in proportion
-    (`lablib.models.mup.widened`), and made deeper.
+    (`ModelSpec.widened`), and made deeper.
     """
 
     hidden: int = Field(gt=0)
