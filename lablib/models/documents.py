@@ -5,7 +5,7 @@ A mask over whole sequences costs work and memory with the square of their lengt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +63,8 @@ def attention(
         ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
         return _packed(query, key, value, ends, scaling, sliding_window), None
     rows = [
-        _row(*one, _lengths(positions), scaling, sliding_window)
-        for *one, positions in zip(query, key, value, position_ids, strict=True)
+        _row(q, k, v, _lengths(positions), scaling, sliding_window)
+        for q, k, v, positions in zip(query, key, value, position_ids, strict=True)
     ]
     return torch.stack(rows).transpose(1, 2).contiguous(), None
 
@@ -131,4 +131,4 @@ def _packed(
     q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     back = (window - 1 if window else -1, 0)
     out = varlen_attn(q, k, v, ends, ends, length, length, scale=scale, window_size=back, enable_gqa=q.shape[1] != k.shape[1])  # fmt: skip
-    return out.unflatten(0, (sequences, length))
+    return cast(torch.Tensor, out).unflatten(0, (sequences, length))

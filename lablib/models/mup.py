@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lablib.models.build import is_residual_projection
+from lablib.models.build import is_residual_projection, multiplies
 
 if TYPE_CHECKING:
     from lablib.specs import ModelSpec
@@ -56,7 +56,8 @@ def scale_initial(model: torch.nn.Module, spec: ModelSpec, tuned: MuP) -> None:
 
 
 def hidden_matrices(model: torch.nn.Module) -> set[str]:
-    """Names of the matrices inside the blocks, experts' stacks too: not embedding, head, norms, biases or convolutions.
+    """Names of the matrices inside the blocks, experts' stacks too: not embedding, head, norms, biases, convolutions or a
+    recurrence's decays and mixes.
 
     These are what Muon and SOAP update; the rest follows AdamW (kellerjordan.github.io/posts/muon, arXiv 2409.11321 §4).
     """
@@ -66,7 +67,7 @@ def hidden_matrices(model: torch.nn.Module) -> set[str]:
     return {
         name
         for name, weight in model.named_parameters()
-        if weight.requires_grad and weight.ndim >= 2 and id(weight) not in outside and ".conv" not in name
+        if weight.requires_grad and multiplies(name, weight) and id(weight) not in outside and ".conv" not in name
     }
 
 

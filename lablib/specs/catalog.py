@@ -119,6 +119,7 @@ _MOE: _Columns = {
     "groups": int,
     "top_groups": int,
     "norm_topk": _flag,
+    "every": int,
 }
 _MLA: _Columns = {
     "q_lora_rank": int,
@@ -168,6 +169,7 @@ def _ssm(row: dict[str, str]) -> SSM | None:
         heads=int(row["ssm_heads"]),
         head_dim=int(row["ssm_head_dim"]),
         state=int(row["ssm_state"]),
+        step_rank=int(row["ssm_step_rank"] or 0),
         attention_layers=layers,
     )
 

@@ -38,6 +38,8 @@ EIGHT_BIT_BLOCK = 256
 LATER: dict[str, dict[str, Any]] = {
     "": {"z_loss": 0.0, "mup": None, "synthetic": None, "needle": None, "batch_ramp": None, "balance": None},
     "model": {"rope_scaling": None},
+    "model.moe": {"every": 1},
+    "model.ssm": {"step_rank": 0},
     "model.rope_scaling": {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "mscale": None, "mscale_all_dim": None},
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},

@@ -8,8 +8,15 @@ from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
 from lablib.train.kernels import check_kernels
 
-PLANLESS = {"tp": {"gpt2"}, "pp": {"gpt2", "nemotron"}, "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2"}}
-"""Kinds of parallelism → dense families that transformers, or our change of its plan, cannot lay out so."""
+RECURRENT = {"bamba", "jamba", "granitemoehybrid", "rwkv"}
+"""Families with layers that carry a state along the sequence."""
+PLANLESS = {
+    "tp": {"gpt2"} | RECURRENT,
+    "pp": {"gpt2", "nemotron", "rwkv"},
+    "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2", "rwkv"},
+}
+"""Kinds of parallelism → families that transformers, or our change of its plan, cannot lay out so. (Its plans of hybrids divide
+the head or the experts alone: every rank of a tensor-parallel group would do the work of all layers.)"""
 
 
 SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
@@ -30,8 +37,8 @@ def check(recipe: Pretrain) -> None:
     check_batch(recipe)
     if recipe.inspect_every and recipe.compile:
         raise LabError(f"inspect_every={recipe.inspect_every}: its hooks would compile the model anew at every look; set compile=False, or leave it out")  # fmt: skip
-    if recipe.document_mask and recipe.model.ssm:
-        raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
+    if recipe.document_mask and recipe.model.family in RECURRENT:
+        raise LabError(f"document_mask=True: layers of family={recipe.model.family!r} carry their state across documents, which transformers cuts in no kernel that runs everywhere; set document_mask=False")  # fmt: skip
 
 
 def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
@@ -62,6 +69,7 @@ def _check_scaling(model: ModelSpec) -> None:
         "mla": "latent vectors keep their width where the model grows, so that what reads them scales otherwise",
         "ssm": "the scan of a Mamba layer has sizes that do not follow the model's width",
         "gpt2": "the last matrices of its blocks are not told from the others",
+        "rwkv": "its matrices begin orthogonal, not normal with init_std",
     }
     for name, reason in reasons.items():
         if model.family == name or getattr(model, name, None):
@@ -85,8 +93,8 @@ def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
         _check_stages(model, one)
     elif one.virtual_stages > 1:
         raise LabError(f"parallelism.virtual_stages={one.virtual_stages} needs a pipeline; set pp above 1")
-    if one.cp > 1 and (model.ssm or model.sliding_window):
-        raise LabError(f"parallelism.cp={one.cp}: only layers of full attention can be split over the sequence, this model has windows or Mamba layers; set cp=1")  # fmt: skip
+    if one.cp > 1 and (model.family in RECURRENT or model.sliding_window):
+        raise LabError(f"parallelism.cp={one.cp}: only layers of full attention can be split over the sequence, this model has windows or recurrent layers; set cp=1")  # fmt: skip
     if one.sequence_parallel and (model.moe or model.ssm or model.mla):
         raise LabError("parallelism.sequence_parallel=True: only layers of attention and a dense feed-forward are split along the sequence yet; set sequence_parallel=False")  # fmt: skip
 

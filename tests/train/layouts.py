@@ -19,7 +19,7 @@ from lablib.models.layout import Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
 from lablib.models.seeded import skeleton
 from lablib.specs import Balance, ModelSpec, Optimizer, Parallelism
-from lablib.specs.model import MoE
+from lablib.specs.model import MLA, SSM, MoE
 from lablib.specs.recipe import Recompute
 from lablib.train.batches import Batch, micro_batches
 from lablib.train.distributed import World, joined
@@ -45,6 +45,38 @@ MODELS = {
         moe=MoE(experts=8, top_k=2, expert_ffn=48, shared_experts=1, dense_layers=1),
         **_SHAPE,
     ),
+    "latent": ModelSpec(
+        family="deepseek_v3",
+        layers=3,
+        ffn=160,
+        moe=MoE(experts=8, top_k=2, expert_ffn=48, shared_experts=1, dense_layers=1),
+        mla=MLA(q_lora_rank=24, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12),
+        **{**_SHAPE, "kv_heads": 4},
+    ),
+    "hybrid": ModelSpec(
+        family="bamba",
+        layers=3,
+        ffn=160,
+        ssm=SSM(heads=8, head_dim=16, state=16, chunk=16, attention_layers=(1,)),
+        **_SHAPE,
+    ),
+    "jamba": ModelSpec(
+        family="jamba",
+        layers=4,
+        ffn=48,
+        moe=MoE(experts=4, top_k=2, expert_ffn=48, norm_topk=False, every=2),
+        ssm=SSM(heads=128, head_dim=1, state=8, step_rank=4, attention_layers=(1,)),
+        **_SHAPE,
+    ),
+    "granite": ModelSpec(
+        family="granitemoehybrid",
+        layers=3,
+        ffn=96,
+        moe=MoE(experts=4, top_k=2, expert_ffn=48, shared_experts=2),
+        ssm=SSM(heads=8, head_dim=16, state=16, chunk=16, attention_layers=(1,)),
+        **_SHAPE,
+    ),
+    "rwkv": ModelSpec(family="rwkv", layers=3, hidden=64, heads=1, ffn=160, vocab=300, max_seq_len=64),
     "uneven": ModelSpec(
         family="qwen3", layers=5, ffn=150, hidden=60, heads=6, kv_heads=2, head_dim=10, vocab=301, max_seq_len=64
     ),
