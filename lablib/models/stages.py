@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -78,17 +79,22 @@ class Layers(nn.ModuleList):
 class Stage(nn.Module):
     """A stage as `torch.distributed.pipelining` calls it: tensors in, one tensor out."""
 
-    def __init__(self, model: nn.Module, first: bool) -> None:
-        """`model` is one of `cut`'s; `first` where it takes token ids."""
+    def __init__(self, model: nn.Module, first: bool, losses: Callable[..., torch.Tensor] | None = None) -> None:
+        """`model` is one of `cut`'s; `first` where it takes token ids; `losses` of labels and of what `model` is called with
+        are what the last stage gives."""
         super().__init__()
-        self.model, self._input = model, "input_ids" if first else "inputs_embeds"
+        self.model, self._losses, self._input = model, losses, "input_ids" if first else "inputs_embeds"
 
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Token ids (sequences, seq_len) or hidden states (…, hidden) to hidden states, or logits on the last stage."""
-        given = {self._input: x}
-        out = cast(
-            torch.Tensor, self.model(**given, position_ids=positions, attention_mask=mask, use_cache=False).logits
-        )
+    def forward(
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Token ids (sequences, seq_len) or hidden states (…, hidden) to hidden states, or on the last stage to losses."""
+        given = {self._input: x, "position_ids": positions, "attention_mask": mask, "use_cache": False}
+        out = cast(torch.Tensor, self._losses(labels, **given) if self._losses else self.model(**given).logits)
         return out.clone() if out._is_view() else out  # the schedules detach what a stage gives, in place
 
 

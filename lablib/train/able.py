@@ -112,17 +112,19 @@ def check_batch(recipe: Pretrain) -> None:
     slices = one.cp * (one.tp if one.sequence_parallel else 1)
     if recipe.seq_len % slices:
         raise LabError(f"seq_len={recipe.seq_len} is no multiple of the {slices} slices that cp and sequence_parallel cut it into; change seq_len or cp")  # fmt: skip
-    if one.sequence_parallel and recipe.cross_entropy != "full":
-        raise LabError(f"cross_entropy={recipe.cross_entropy!r}: under sequence_parallel the head sees a slice of the sequence, which is not chunked yet; set cross_entropy='full'")  # fmt: skip
     if one.pp == 1:
         return
-    if recipe.batch_ramp:
-        raise LabError("batch_ramp: the stages of a pipeline take the same number of micro-batches in every step yet; leave batch_ramp out, or set pp=1")  # fmt: skip
-    count = recipe.step_tokens // recipe.seq_len // (one.dp * one.micro_batch_size)
-    if one.pp_schedule != "gpipe" and (count < one.pp or count % max(1, count // one.pp)):
-        raise LabError(f"a step of {count} micro-batches does not fill parallelism.pp={one.pp} stages in rounds; make batch_tokens a multiple of {one.pp} × {one.dp * one.micro_batch_size} × seq_len, or set pp_schedule='gpipe'")  # fmt: skip
+    _check_rounds(recipe)
     if recipe.recompute != "none" and one.pp_schedule == "zero-bubble":
         raise LabError(f"recompute={recipe.recompute!r}: zero-bubble computes a layer's input and weight gradients apart, which recomputation does not allow; set recompute='none' or pp_schedule='1f1b'")  # fmt: skip
-    for name, value, wanted in (("compile", recipe.compile, False), ("cross_entropy", recipe.cross_entropy, "full")):
-        if value != wanted:
-            raise LabError(f"{name}={value!r}: the stages of a pipeline do not do this yet; set {name}={wanted!r}, or pp=1")  # fmt: skip
+    if recipe.compile:
+        raise LabError("compile=True: the stages of a pipeline do not do this yet; set compile=False, or pp=1")
+
+
+def _check_rounds(recipe: Pretrain) -> None:
+    one = recipe.parallelism
+    for _, tokens in recipe.cut.stages:
+        count = tokens // recipe.seq_len // (one.dp * one.micro_batch_size)
+        if one.pp_schedule != "gpipe" and (count < one.pp or count % max(1, count // one.pp)):
+            field = "batch_tokens" if tokens == recipe.step_tokens else "batch_ramp.start"
+            raise LabError(f"a step of {count} micro-batches does not fill parallelism.pp={one.pp} stages in rounds; make {field} a multiple of {one.pp} × {one.dp * one.micro_batch_size} × seq_len, or set pp_schedule='gpipe'")  # fmt: skip

@@ -41,7 +41,7 @@ class TokenLosses:
     def __init__(self, model: Any, chunked: bool = False, z_loss: float = 0.0, chunk: int = CHUNK_TOKENS) -> None:
         """`chunk` is in tokens. Raises `LabError` for a chunked loss of a model that changes its head's logits."""
         self.model, self.chunked, self.z_loss, self.chunk = model, chunked, z_loss, chunk
-        self._labels = torch.empty(0, dtype=torch.long)
+        self._labels = torch.empty(0, 0, dtype=torch.long)
         if chunked and getattr(model.config, "final_logit_softcapping", None):
             raise LabError(
                 "cross_entropy='chunked': this model caps its logits after the head; set cross_entropy='full'"
@@ -53,15 +53,19 @@ class TokenLosses:
         No cache, and no mask but that of context parallelism: with either, transformers ignores the documents that
         `positions` mark.
         """
-        self._labels = batch.labels.flatten()
-        inputs = {
-            "input_ids": batch.inputs,
-            "position_ids": batch.positions,
-            "attention_mask": mask,
-            "use_cache": False,
-        }
+        return self.of(
+            batch.labels,
+            input_ids=batch.inputs,
+            position_ids=batch.positions,
+            attention_mask=mask,
+            use_cache=False,
+        )
+
+    def of(self, labels: Tensor, **inputs: Any) -> Tensor:
+        """The same of labels (sequences, seq_len) and of whatever the model is called with: hidden states, in a pipeline."""
+        self._labels = labels
         if not self.chunked:
-            return token_losses(self.model(**inputs).logits.flatten(0, 1), self._labels, self.z_loss)
+            return token_losses(self.model(**inputs).logits.flatten(0, 1), labels.flatten(), self.z_loss)
         head = self.model.get_output_embeddings()
         # The forward function that is replaced is inside FSDP's hooks and outside tensor parallelism's, so the head is
         # gathered once a micro-batch and each chunk's logits are whole.
@@ -73,13 +77,26 @@ class TokenLosses:
         return losses
 
     def _losses(self, hidden: Tensor) -> Tensor:
-        """In the place of the head's forward: losses instead of logits, of hidden states (sequences, seq_len, hidden)."""
-        hidden = hidden.flatten(0, 1)
-        parts = zip(hidden.split(self.chunk), self._labels.split(self.chunk), strict=True)
-        return torch.cat([checkpoint(self._chunk, *part, self._logits, use_reentrant=False) for part in parts])
+        """In the place of the head's forward: losses instead of logits, of hidden states (sequences, seq_len, hidden).
+
+        Under sequence parallelism they are one of several slices of the sequences, and the head gathers each chunk from all
+        of them, slice by slice.
+        """
+        sequences, length, _ = hidden.shape
+        labels = by_slice(self._labels, self._labels.shape[1] // length)
+        size = max(1, self.chunk // len(labels))
+        parts = zip(hidden.flatten(0, 1)[None].split(size, 1), labels.split(size, 1), strict=True)
+        losses = [checkpoint(self._chunk, *part, self._logits, use_reentrant=False) for part in parts]
+        return torch.cat(losses, 1).unflatten(1, (sequences, length)).transpose(0, 1).flatten()
 
     def _chunk(self, hidden: Tensor, labels: Tensor, logits: Any) -> Tensor:
-        return token_losses(logits(hidden), labels, self.z_loss)
+        """Losses (slices, tokens) of this rank's tokens (1, tokens, hidden) and of their likes on other slices."""
+        return token_losses(logits(hidden).flatten(0, 1), labels.flatten(), self.z_loss).view_as(labels)
+
+
+def by_slice(labels: Tensor, slices: int) -> Tensor:
+    """Labels (sequences, seq_len) as (slices, sequences·seq_len / slices), each slice of all sequences by itself."""
+    return labels.unflatten(1, (slices, -1)).transpose(0, 1).flatten(1)
 
 
 def token_losses(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:

@@ -25,7 +25,7 @@ from lablib.models.layout import (
 from lablib.train.batches import Batch
 from lablib.train.clip import clip_gradients
 from lablib.train.distributed import World
-from lablib.train.losses import TokenLosses, token_losses
+from lablib.train.losses import TokenLosses
 from lablib.train.pipeline import Part, Pipeline
 from lablib.train.routing import Routing
 
@@ -160,10 +160,8 @@ class Stepper:
         with self._precision():
             if self.pipeline is None:
                 return TokenLosses(self.model, self.chunked, self.z_loss)(part, part.mask)
-            logits = self.pipeline.logits(part)
-        if logits is None:
-            return torch.zeros(part.labels.numel(), device=self.world.device)
-        return token_losses(logits.flatten(0, 1), part.labels.flatten())
+            losses = self.pipeline.losses(part)
+        return torch.zeros(part.labels.numel(), device=self.world.device) if losses is None else losses
 
     def _part(self, batch: Batch) -> Part:
         place = self.place

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,8 +22,10 @@ from lablib.models.seeded import skeleton
 from lablib.specs import Balance, ModelSpec, Optimizer, Parallelism
 from lablib.specs.model import MoE
 from lablib.specs.recipe import Recompute
+from lablib.train import pipeline, step
 from lablib.train.batches import Batch, micro_batches
 from lablib.train.distributed import World, joined
+from lablib.train.losses import TokenLosses
 from lablib.train.optimizer import build_optimizer
 from lablib.train.pipeline import Pipeline
 from lablib.train.routing import Routing
@@ -30,6 +33,8 @@ from lablib.train.start import Start
 from lablib.train.step import Stepper
 
 SEQ_LEN, PER_STEP, STEPS = 24, 8, 3
+SMALL_CHUNKS = [(where, "TokenLosses", partial(TokenLosses, chunk=20)) for where in (pipeline, step)]
+"""Patches: more than one chunk in a micro-batch, the last one smaller."""
 _SHAPE: dict[str, Any] = {"hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 300, "max_seq_len": 64}
 MODELS = {
     "dense": ModelSpec(family="qwen3", layers=4, ffn=160, **_SHAPE),
@@ -62,6 +67,10 @@ class Case:
     recompute: Recompute = "none"
     reduce_bf16: bool = False
     balance: Balance | None = None
+    chunked: bool = False
+    """Logits of a few tokens at a time."""
+    sizes: tuple[int, ...] = (PER_STEP,) * STEPS
+    """Sequences of each step."""
     start: Path | None = None
     """What it starts from; None: the weights are drawn."""
 
@@ -114,10 +123,10 @@ def train(case: Case, world: World) -> Trained | None:
         Start(case.start).fill(laid.model, optimizer, spec)
     for stage in laid.stages:
         apply_recompute(stage, case.recompute)
-    pipeline = None
+    stages = None
     if links.pp is not None:
-        pipeline = Pipeline(laid.stages, layout, links.pp, world.device, (spec.hidden, spec.vocab), torch.float32)
-    step = Stepper(
+        stages = Pipeline(laid.stages, layout, links.pp, world.device, spec.hidden, torch.float32, case.chunked)
+    stepper = Stepper(
         laid.model,
         optimizer,
         world,
@@ -126,18 +135,20 @@ def train(case: Case, world: World) -> Trained | None:
         False,
         links=links,
         partial=laid.partial,
-        pipeline=pipeline,
+        pipeline=stages,
         zero=layout.zero,
+        chunked=case.chunked,
         routing=Routing(laid.model, spec, world, place, links, case.balance, STEPS) if spec.moe else None,
     )
     laid.model.train()
-    outcomes = []
-    for number in range(STEPS):
-        groups = micro_batches(number * PER_STEP, PER_STEP, layout.micro_batch_size, place)
-        outcomes.append(step([sequences(group) for group in groups]))
+    outcomes, read = [], 0
+    for size in case.sizes:
+        groups = micro_batches(read, size, layout.micro_batch_size, place)
+        outcomes.append(stepper([sequences(group) for group in groups]))
+        read += size
     with torch.no_grad():
         batch = sequences([1000, 1001])
-        nats = float(step.summed(step.sequence_losses(batch).sum()) / step.summed(batch.targets))
+        nats = float(stepper.summed(stepper.sequence_losses(batch).sum()) / stepper.summed(batch.targets))
     whole = whole_model(laid.model, links)
     if whole is None:
         return None
@@ -151,7 +162,7 @@ def train_all(cases: Sequence[Case]) -> list[Trained | str]:
     with joined(cases[0].layout.gpus) as world:
         for case in cases:
             with ExitStack() as planted:
-                for target, name, value in BUGS[case.bug]:
+                for target, name, value in BUGS[case.bug] + SMALL_CHUNKS:
                     planted.enter_context(patch.object(target, name, value))
                 found.append(train(case, world) or "another rank has it")
             dist.barrier() if world.size > 1 else None

@@ -56,7 +56,7 @@ def test_chunks_give_the_losses_and_gradients_of_full_logits(family: str) -> Non
 def test_no_more_than_a_chunk_of_logits_exists() -> None:
     model, seen = build_model(FAMILIES["qwen3"], 0), []
     forward = model.lm_head.forward
-    model.lm_head.forward = lambda hidden: seen.append(len(hidden)) or forward(hidden)
+    model.lm_head.forward = lambda hidden: seen.append(hidden.shape[1]) or forward(hidden)
     measured(model, chunked=True, chunk=16)
     assert sorted(seen) == sorted(2 * [16, 16, 16, 12])  # forward, and again in the backward pass
 

@@ -5,6 +5,7 @@ In CI one row of each kind on two processes; the full matrix of models and produ
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -29,9 +30,12 @@ TWO = {
     "pp": Case("uneven", P(pp=2, micro_batch_size=2)),
     "pp, tied": Case("tied", P(pp=2, micro_batch_size=2)),
     "pp, recomputed": Case("dense", P(pp=2, micro_batch_size=2), recompute="full"),
+    "pp, chunked": Case("tied", P(pp=2, micro_batch_size=2), chunked=True),
+    "pp, growing": Case("dense", P(pp=2, virtual_stages=2), sizes=(4, 8, 12)),
     "pp, interleaved": Case("dense", P(pp=2, virtual_stages=2)),
     "pp, zero bubble": Case("dense", P(pp=2, micro_batch_size=2, pp_schedule="zero-bubble")),
     "sp": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2)),
+    "sp, chunked": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2), chunked=True),
 }
 PLANTED = [
     ("zero1", "averaging not undone"),
@@ -43,6 +47,7 @@ PLANTED = [
     ("pp, tied", "head and embedding apart"),
     ("pp, tied", "tied matrix counted twice"),
     ("sp", "norm gradients never summed"),
+    ("sp, chunked", "labels of another slice"),
 ]
 FOUR = {
     "zero1 hsdp": Case("dense", P(dp_replicate=2, dp_shard=2, zero=1)),
@@ -78,9 +83,9 @@ FOUR = {
 
 
 @cache
-def one(model: str) -> Trained:
-    """One process, half a step at a time."""
-    found = train_all([Case(model, P(micro_batch_size=4))])[0]
+def one(model: str, sizes: tuple[int, ...] = Case.sizes) -> Trained:
+    """One process, four sequences at a time."""
+    found = train_all([Case(model, P(micro_batch_size=4), sizes=sizes)])[0]
     assert isinstance(found, Trained)
     return found
 
@@ -88,7 +93,7 @@ def one(model: str) -> Trained:
 @cache
 def two() -> dict[str, Trained]:
     """All trainings on two processes, the planted mistakes too, in one launch."""
-    cases = TWO | {f"{name}: {bug}": with_bug(TWO[name], bug) for name, bug in PLANTED}
+    cases = TWO | {f"{name}: {bug}": replace(TWO[name], bug=bug) for name, bug in PLANTED}
     cases["reduced in bf16"] = Case("dense", P(dp_shard=2), reduce_bf16=True)
     return dict(zip(cases, on_ranks(2, train_all, list(cases.values()), patience=600.0), strict=True))
 
@@ -99,14 +104,9 @@ def four() -> dict[str, Trained]:
     return dict(zip(FOUR, on_ranks(4, train_all, list(FOUR.values()), patience=600.0), strict=True))
 
 
-def with_bug(case: Case, bug: str) -> Case:
-    """The same training with a mistake."""
-    return Case(case.model, case.layout, bug)
-
-
 def agrees(found: Trained, case: Case) -> bool:
     """Whether a training is one process's, within the bounds."""
-    loss, norm, heldout, weight = found.differences(one(case.model))
+    loss, norm, heldout, weight = found.differences(one(case.model, case.sizes))
     routed = case.model == "moe"
     return (
         loss <= LOSS
