@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lablib.models.build import tied
+from lablib.models.context import Masks
 from lablib.specs import LabError, Parallelism
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ def cut(model: PreTrainedModel, rank: int, parallelism: Parallelism) -> list[Pre
     A stage is the whole model's forward pass without the layers of other stages; the first takes `input_ids`, the others
     `inputs_embeds`, and all but the last give hidden states where the last gives logits. Parameter names stay those of the
     whole model. A head that is tied to its embedding is on the first stage and on the last, under the embedding's name
-    (`lablib.models.layout.sum_tied_gradients`). Raises `LabError` where the architecture is no plain stack of layers.
+    (`lablib.models.layout.sum_tied_gradients`). Raises `LabError` where the architecture is no plain stack of layers, or caps
+    its logits: a stage's hidden states would be capped in their place.
     """
+    if getattr(model.config, "final_logit_softcapping", None):
+        raise LabError(f"parallelism.pp={parallelism.pp}: {model.config.model_type} caps its logits after the head, which stages cannot leave out; set pp=1")  # fmt: skip
     parts = getattr(model.config, "base_model_pp_plan", None) or {}
     if not {"embed_tokens", "layers", "norm"} <= set(parts) or set(model._modules) != {"model", "lm_head"}:
         raise LabError(f"parallelism.pp={parallelism.pp}: transformers has no pipeline plan for {model.config.model_type}; set pp=1")  # fmt: skip
@@ -89,7 +93,7 @@ class Stage(nn.Module):
         self,
         x: torch.Tensor,
         positions: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        mask: Masks | None = None,
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Token ids (sequences, seq_len) or hidden states (…, hidden) to hidden states, or on the last stage to losses."""

@@ -8,8 +8,13 @@ from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
 
 _KINDS = tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit")
-PLANLESS = {"tp": {"gpt2"}, "pp": {"gpt2", "nemotron"}, "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2"}}
-"""Kinds of parallelism → dense families that transformers, or our change of its plan, cannot lay out so."""
+PLANLESS = {
+    "tp": {"gpt2"},
+    "cp": {"gemma2"},
+    "pp": {"gpt2", "nemotron", "gemma2"},
+    "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2"},
+}
+"""Kinds of parallelism → dense families that transformers, or our change of it, cannot lay out so."""
 
 
 SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
@@ -80,8 +85,8 @@ def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
         _check_stages(model, one)
     elif one.virtual_stages > 1:
         raise LabError(f"parallelism.virtual_stages={one.virtual_stages} needs a pipeline; set pp above 1")
-    if one.cp > 1 and (model.ssm or model.sliding_window):
-        raise LabError(f"parallelism.cp={one.cp}: only layers of full attention can be split over the sequence, this model has windows or Mamba layers; set cp=1")  # fmt: skip
+    if one.cp > 1 and model.ssm:
+        raise LabError(f"parallelism.cp={one.cp}: only layers of attention can be split over the sequence, this model has Mamba layers; set cp=1")  # fmt: skip
     if one.sequence_parallel and (model.moe or model.ssm or model.mla):
         raise LabError("parallelism.sequence_parallel=True: only layers of attention and a dense feed-forward are split along the sequence yet; set sequence_parallel=False")  # fmt: skip
 
@@ -98,12 +103,10 @@ def _check_stages(model: ModelSpec, one: Parallelism) -> None:
     stages = one.pp * one.virtual_stages
     if model.layers < stages:
         raise LabError(f"parallelism.pp={one.pp} × virtual_stages={one.virtual_stages} is more than the model's layers={model.layers}; lower one of them")  # fmt: skip
-    if model.ssm or model.sliding_window:
-        raise LabError(f"parallelism.pp={one.pp}: stages are cut from models whose layers are all alike, this one has windows or Mamba layers; set pp=1")  # fmt: skip
+    if model.ssm:
+        raise LabError(f"parallelism.pp={one.pp}: stages are cut from layers of attention, this model has Mamba layers; set pp=1")  # fmt: skip
     if one.pp_schedule == "zero-bubble" and one.dp * one.cp > 1:
         raise LabError("parallelism.pp_schedule='zero-bubble': torch's schedule fails in the gradient of weights under FSDP2; set pp_schedule='1f1b', or dp_replicate, dp_shard and cp to 1")  # fmt: skip
-    if one.zero == 1 and one.dp_shard > 1:
-        raise LabError("parallelism.zero=1: between the micro-batches of a pipeline gradients are scattered at once; set zero=2 or 3")  # fmt: skip
 
 
 def check_batch(recipe: Pretrain) -> None:

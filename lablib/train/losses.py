@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from lablib.data.loader import IGNORED
+from lablib.models.context import Masks
 from lablib.plan.memory import CHUNK_TOKENS
 from lablib.specs import LabError
 
@@ -47,7 +48,7 @@ class TokenLosses:
                 "cross_entropy='chunked': this model caps its logits after the head; set cross_entropy='full'"
             )
 
-    def __call__(self, batch: Tokens, mask: Tensor | None = None) -> Tensor:
+    def __call__(self, batch: Tokens, mask: Masks | None = None) -> Tensor:
         """Nats of each token, fp32, (sequences·seq_len,); 0 where none is predicted. The z-loss acts on gradients alone.
 
         No cache, and no mask but that of context parallelism: with either, transformers ignores the documents that

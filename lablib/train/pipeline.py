@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage, schedules
+from torch.utils._pytree import tree_map
 
+from lablib.models.context import Masks
 from lablib.models.layout import share_gradients
 from lablib.models.stages import Stage, stage_numbers
 from lablib.train.losses import TokenLosses
@@ -36,8 +38,8 @@ class Part(NamedTuple):
     inputs: torch.Tensor
     labels: torch.Tensor
     positions: torch.Tensor
-    mask: torch.Tensor | None
-    """`lablib.models.context.context_mask` under context parallelism."""
+    mask: Masks | None
+    """`lablib.models.context.context_masks` under context or sequence parallelism."""
 
 
 class _Sharing(PipelineStage):
@@ -89,18 +91,12 @@ class Pipeline:
         if len(parts) != self._count:
             self._schedule, self._count = self._build(parts[0], len(parts)), len(parts)
         first, last = 0 in self._numbers, self._total - 1 in self._numbers
-        joined = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in ("inputs", "labels", "positions", "mask")
-            if getattr(parts[0], name) is not None
-        }
-        inputs, labels = joined.pop("inputs"), joined.pop("labels")
-        if last:
-            joined["labels"] = labels
+        whole = tree_map(lambda *some: None if some[0] is None else torch.cat(some), *parts)
+        given = {"positions": whole.positions, "mask": whole.mask, "labels": whole.labels if last else None}
         self._schedule.step(
-            *((inputs,) if first else ()),
-            **joined,
-            target=labels if last else None,
+            *((whole.inputs,) if first else ()),
+            **{name: value for name, value in given.items() if value is not None},
+            target=whole.labels if last else None,
             loss_kwargs={"scale": scale},
             return_outputs=False,
         )

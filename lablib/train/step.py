@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.distributed import all_reduce
 
-from lablib.models.context import context_mask, own_slice
+from lablib.models.context import context_masks, own_slice
 from lablib.models.layout import (
     ALONE,
     Links,
@@ -168,8 +168,8 @@ class Stepper:
         if place.cp == 1 and not place.sequence_parallel:
             return Part(batch.inputs, batch.labels, batch.positions, None)
         own = own_slice(batch.inputs.shape[1], place.cp_rank, place.cp)
-        mask = context_mask(batch.positions, place.cp_rank, place.cp)
-        return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], mask)
+        masks = context_masks(self.model.config, batch.positions, place.cp_rank, place.cp)
+        return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], masks)
 
     def _over_slices(self, values: torch.Tensor) -> torch.Tensor:
         if self.links.cp is not None:

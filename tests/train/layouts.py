@@ -39,6 +39,8 @@ _SHAPE: dict[str, Any] = {"hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 1
 MODELS = {
     "dense": ModelSpec(family="qwen3", layers=4, ffn=160, **_SHAPE),
     "tied": ModelSpec(family="qwen3", layers=4, ffn=160, tied_embeddings=True, **_SHAPE),
+    "windows": ModelSpec(family="mistral", layers=4, ffn=160, sliding_window=7, **_SHAPE),
+    "some windows": ModelSpec(family="gemma3", layers=4, ffn=160, sliding_window=7, window_every=2, **_SHAPE),
     "llama": ModelSpec(family="llama", layers=4, ffn=160, **_SHAPE),
     "gpt2": ModelSpec(family="gpt2", layers=2, hidden=64, heads=4, ffn=160, vocab=300, max_seq_len=64),
     "moe": ModelSpec(family="qwen3_moe", layers=4, ffn=160, moe=MoE(experts=8, top_k=2, expert_ffn=48), **_SHAPE),

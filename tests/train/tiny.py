@@ -172,6 +172,9 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "head and embedding apart": [(step, "sum_tied_gradients", do_nothing)],
         "tied matrix counted twice": [(step, "tied_end", do_nothing)],
         "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
+        "windows forgotten": [
+            (step, "context_masks", lambda config, *place: context.context_mask(*place)),
+        ],
         "every rank its own draw": [(seeded, "_key", _key_of_rank)],
         "loads of own rank only": [(routing.Routing, "end", _own_loads)],
         "labels of another slice": [(losses, "by_slice", lambda labels, slices: labels.reshape(slices, -1))],
