@@ -17,16 +17,24 @@ if TYPE_CHECKING:
 
 GATHERED = "gathered_sdpa"
 """Name of this attention among transformers' implementations."""
+FULL, WINDOWED = "full_attention", "sliding_attention"
+"""transformers' kinds of layers that attend to everything before, and to a window."""
+Masks = torch.Tensor | dict[str, torch.Tensor]
+"""One mask for all layers, or one for each kind that the model has; added to the scores, for torch turns any other into such a one
+anew in every layer and keeps them all for the backward pass."""
 
 
 def attend_over(model: PreTrainedModel, group: ProcessGroup) -> None:
     """Make every attention of `model` see the keys and values of the whole sequence, whose slices `group` holds in order.
 
-    The model must be given a mask from `context_mask`. Raises `LabError` where some layers attend through a window.
+    The model must be given `context_masks`. Raises `LabError` where some layers are not attention to all or to a window, or
+    attention is not torch's.
     """
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise LabError(f"parallelism.cp={group.size()}: only full attention can be split over the sequence, {model.config.model_type} also has {', '.join(sorted(kinds - {'full_attention'}))}; set cp=1")  # fmt: skip
+    if not model._supports_sdpa:
+        raise LabError(f"parallelism.cp={group.size()}: {model.config.model_type} changes its scores, which torch's attention cannot; set cp=1")  # fmt: skip
+    others = set(getattr(model.config, "layer_types", None) or ()) - {FULL, WINDOWED}
+    if others:
+        raise LabError(f"parallelism.cp={group.size()}: only attention to all or to a window can be split over the sequence, {model.config.model_type} also has {', '.join(sorted(others))}; set cp=1")  # fmt: skip
 
     def attention(
         module: torch.nn.Module,
@@ -49,17 +57,34 @@ def _gathered(tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
     return all_gather_single_autograd(tensor.contiguous(), gather_dim=2, group=group)
 
 
-def context_mask(positions: torch.Tensor, rank: int, ranks: int) -> torch.Tensor:
+def context_masks(
+    config: Any, positions: torch.Tensor, rank: int, ranks: int, dtype: torch.dtype = torch.float32
+) -> Masks:
+    """`context_mask` as a model of a transformers `config` takes it; `dtype` is that of its queries."""
+    window, kinds = (getattr(config, name, None) for name in ("sliding_window", "layer_types"))
+
+    def made(windowed: bool) -> torch.Tensor:
+        seen = context_mask(positions, rank, ranks, window if windowed else None)
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+
+    if kinds is None or WINDOWED not in kinds:
+        return made(windowed=not kinds)
+    return {kind: made(kind == WINDOWED) for kind in set(kinds)}
+
+
+def context_mask(positions: torch.Tensor, rank: int, ranks: int, window: int | None = None) -> torch.Tensor:
     """Which keys of the whole sequence each query of slice `rank` of `ranks` sees, bool (sequences, 1, slice, seq_len).
 
     `positions` (sequences, seq_len) are the whole sequence's, from 0 in each document: a query sees its own document
-    up to itself.
+    up to itself, of that the last `window` tokens.
     """
     documents = (positions == 0).cumsum(1)
     order = torch.arange(positions.shape[1], device=positions.device)
     own = own_slice(positions.shape[1], rank, ranks)
     same = documents[:, own, None] == documents[:, None, :]
-    return (same & (order[own, None] >= order[None, :]))[:, None]
+    distance = order[own, None] - order[None, :]
+    seen = (distance >= 0) & (distance < window) if window else distance >= 0
+    return (same & seen)[:, None]
 
 
 def own_slice(length: int, rank: int, ranks: int) -> slice:

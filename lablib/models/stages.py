@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from lablib.models.build import tied
+from lablib.models.context import Masks
 from lablib.specs import LabError, Parallelism
 
 if TYPE_CHECKING:
@@ -31,8 +33,11 @@ def cut(model: PreTrainedModel, rank: int, parallelism: Parallelism) -> list[Pre
     A stage is the whole model's forward pass without the layers of other stages; the first takes `input_ids`, the others
     `inputs_embeds`, and all but the last give hidden states where the last gives logits. Parameter names stay those of the
     whole model. A head that is tied to its embedding is on the first stage and on the last, under the embedding's name
-    (`lablib.models.layout.sum_tied_gradients`). Raises `LabError` where the architecture is no plain stack of layers.
+    (`lablib.models.layout.sum_tied_gradients`). Raises `LabError` where the architecture is no plain stack of layers, or caps
+    its logits: a stage's hidden states would be capped in their place.
     """
+    if getattr(model.config, "final_logit_softcapping", None):
+        raise LabError(f"parallelism.pp={parallelism.pp}: {model.config.model_type} caps its logits after the head, which stages cannot leave out; set pp=1")  # fmt: skip
     parts = getattr(model.config, "base_model_pp_plan", None) or {}
     if not {"embed_tokens", "layers", "norm"} <= set(parts) or set(model._modules) != {"model", "lm_head"}:
         raise LabError(f"parallelism.pp={parallelism.pp}: transformers has no pipeline plan for {model.config.model_type}; set pp=1")  # fmt: skip
@@ -78,17 +83,22 @@ class Layers(nn.ModuleList):
 class Stage(nn.Module):
     """A stage as `torch.distributed.pipelining` calls it: tensors in, one tensor out."""
 
-    def __init__(self, model: nn.Module, first: bool) -> None:
-        """`model` is one of `cut`'s; `first` where it takes token ids."""
+    def __init__(self, model: nn.Module, first: bool, losses: Callable[..., torch.Tensor] | None = None) -> None:
+        """`model` is one of `cut`'s; `first` where it takes token ids; `losses` of labels and of what `model` is called with
+        are what the last stage gives."""
         super().__init__()
-        self.model, self._input = model, "input_ids" if first else "inputs_embeds"
+        self.model, self._losses, self._input = model, losses, "input_ids" if first else "inputs_embeds"
 
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Token ids (sequences, seq_len) or hidden states (…, hidden) to hidden states, or logits on the last stage."""
-        given = {self._input: x}
-        out = cast(
-            torch.Tensor, self.model(**given, position_ids=positions, attention_mask=mask, use_cache=False).logits
-        )
+    def forward(
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        mask: Masks | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Token ids (sequences, seq_len) or hidden states (…, hidden) to hidden states, or on the last stage to losses."""
+        given = {self._input: x, "position_ids": positions, "attention_mask": mask, "use_cache": False}
+        out = cast(torch.Tensor, self._losses(labels, **given) if self._losses else self.model(**given).logits)
         return out.clone() if out._is_view() else out  # the schedules detach what a stage gives, in place
 
 

@@ -36,6 +36,8 @@ class Engine(Spec):
     """Bytes of each logit at the fullest moment of a loss that is neither fused nor chunked."""
     fuses_head: bool = False
     """A fused loss takes in the head, a chunk of tokens at a time; elsewhere it is one kernel that keeps the logits."""
+    masks_slices: bool = False
+    """Attention over slices of sequences (context or sequence parallelism) is given a mask of all its scores."""
     vocab_parallel: bool = False
     """Each tensor-parallel rank holds the logits of its part of the vocabulary only."""
     dropout: bool = False
@@ -77,7 +79,11 @@ class Engine(Spec):
     """Collectives over nodes use one network card of each node's ring (DeepSpeed in 2021), not all."""
 
 
-LAB = Engine(fuses_head=True, source="lablib/train: fp32 weights, FSDP2 mixed precision or autocast (docs/planner.md)")
+LAB = Engine(
+    fuses_head=True,
+    masks_slices=True,
+    source="lablib/train: fp32 weights, FSDP2 mixed precision or autocast (docs/planner.md)",
+)
 MEGATRON = Engine(
     name="megatron",
     weights=2,

@@ -12,10 +12,11 @@ RECURRENT = {"bamba", "jamba", "granitemoehybrid", "rwkv"}
 """Families with layers that carry a state along the sequence."""
 PLANLESS = {
     "tp": {"gpt2"} | RECURRENT,
-    "pp": {"gpt2", "nemotron", "rwkv"},
+    "cp": {"gemma2", "rwkv"},
+    "pp": {"gpt2", "nemotron", "gemma2", "rwkv"},
     "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2", "rwkv"},
 }
-"""Kinds of parallelism → families that transformers, or our change of its plan, cannot lay out so. (Its plans of hybrids divide
+"""Kinds of parallelism → families that transformers, or our change of it, cannot lay out so. (Its plans of hybrids divide
 the head or the experts alone: every rank of a tensor-parallel group would do the work of all layers.)"""
 
 
@@ -93,8 +94,8 @@ def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
         _check_stages(model, one)
     elif one.virtual_stages > 1:
         raise LabError(f"parallelism.virtual_stages={one.virtual_stages} needs a pipeline; set pp above 1")
-    if one.cp > 1 and (model.family in RECURRENT or model.sliding_window):
-        raise LabError(f"parallelism.cp={one.cp}: only layers of full attention can be split over the sequence, this model has windows or recurrent layers; set cp=1")  # fmt: skip
+    if one.cp > 1 and model.family in RECURRENT:
+        raise LabError(f"parallelism.cp={one.cp}: only layers of attention can be split over the sequence, this model has recurrent layers; set cp=1")  # fmt: skip
     if one.sequence_parallel and (model.moe or model.ssm or model.mla):
         raise LabError("parallelism.sequence_parallel=True: only layers of attention and a dense feed-forward are split along the sequence yet; set sequence_parallel=False")  # fmt: skip
 
@@ -111,12 +112,10 @@ def _check_stages(model: ModelSpec, one: Parallelism) -> None:
     stages = one.pp * one.virtual_stages
     if model.layers < stages:
         raise LabError(f"parallelism.pp={one.pp} × virtual_stages={one.virtual_stages} is more than the model's layers={model.layers}; lower one of them")  # fmt: skip
-    if model.ssm or model.sliding_window:
-        raise LabError(f"parallelism.pp={one.pp}: stages are cut from models whose layers are all alike, this one has windows or Mamba layers; set pp=1")  # fmt: skip
+    if model.ssm:
+        raise LabError(f"parallelism.pp={one.pp}: stages are cut from layers of attention, this model has Mamba layers; set pp=1")  # fmt: skip
     if one.pp_schedule == "zero-bubble" and one.dp * one.cp > 1:
         raise LabError("parallelism.pp_schedule='zero-bubble': torch's schedule fails in the gradient of weights under FSDP2; set pp_schedule='1f1b', or dp_replicate, dp_shard and cp to 1")  # fmt: skip
-    if one.zero == 1 and one.dp_shard > 1:
-        raise LabError("parallelism.zero=1: between the micro-batches of a pipeline gradients are scattered at once; set zero=2 or 3")  # fmt: skip
 
 
 def check_batch(recipe: Pretrain) -> None:
@@ -125,17 +124,19 @@ def check_batch(recipe: Pretrain) -> None:
     slices = one.cp * (one.tp if one.sequence_parallel else 1)
     if recipe.seq_len % slices:
         raise LabError(f"seq_len={recipe.seq_len} is no multiple of the {slices} slices that cp and sequence_parallel cut it into; change seq_len or cp")  # fmt: skip
-    if one.sequence_parallel and recipe.cross_entropy != "full":
-        raise LabError(f"cross_entropy={recipe.cross_entropy!r}: under sequence_parallel the head sees a slice of the sequence, which is not chunked yet; set cross_entropy='full'")  # fmt: skip
     if one.pp == 1:
         return
-    if recipe.batch_ramp:
-        raise LabError("batch_ramp: the stages of a pipeline take the same number of micro-batches in every step yet; leave batch_ramp out, or set pp=1")  # fmt: skip
-    count = recipe.step_tokens // recipe.seq_len // (one.dp * one.micro_batch_size)
-    if one.pp_schedule != "gpipe" and (count < one.pp or count % max(1, count // one.pp)):
-        raise LabError(f"a step of {count} micro-batches does not fill parallelism.pp={one.pp} stages in rounds; make batch_tokens a multiple of {one.pp} × {one.dp * one.micro_batch_size} × seq_len, or set pp_schedule='gpipe'")  # fmt: skip
+    _check_rounds(recipe)
     if recipe.recompute != "none" and one.pp_schedule == "zero-bubble":
         raise LabError(f"recompute={recipe.recompute!r}: zero-bubble computes a layer's input and weight gradients apart, which recomputation does not allow; set recompute='none' or pp_schedule='1f1b'")  # fmt: skip
-    for name, value, wanted in (("compile", recipe.compile, False), ("cross_entropy", recipe.cross_entropy, "full")):
-        if value != wanted:
-            raise LabError(f"{name}={value!r}: the stages of a pipeline do not do this yet; set {name}={wanted!r}, or pp=1")  # fmt: skip
+    if recipe.compile:
+        raise LabError("compile=True: the stages of a pipeline do not do this yet; set compile=False, or pp=1")
+
+
+def _check_rounds(recipe: Pretrain) -> None:
+    one = recipe.parallelism
+    for _, tokens in recipe.cut.stages:
+        count = tokens // recipe.seq_len // (one.dp * one.micro_batch_size)
+        if one.pp_schedule != "gpipe" and (count < one.pp or count % max(1, count // one.pp)):
+            field = "batch_tokens" if tokens == recipe.step_tokens else "batch_ramp.start"
+            raise LabError(f"a step of {count} micro-batches does not fill parallelism.pp={one.pp} stages in rounds; make {field} a multiple of {one.pp} × {one.dp * one.micro_batch_size} × seq_len, or set pp_schedule='gpipe'")  # fmt: skip

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lablib.data.loader import IGNORED
 from lablib.models.attention import varlen
+from lablib.models.context import Masks
 from lablib.plan.memory import CHUNK_TOKENS
 from lablib.specs import LabError
 from lablib.specs.recipe import CrossEntropy
@@ -52,30 +53,33 @@ class TokenLosses:
     def __init__(self, model: Any, kind: CrossEntropy = "full", z_loss: float = 0.0, chunk: int = CHUNK_TOKENS) -> None:
         """`chunk` is in tokens. Raises `LabError` for a chunked or fused loss of a model that changes its head's logits."""
         self.model, self.kind, self.z_loss, self.chunk = model, kind, z_loss, chunk
-        self._labels = torch.empty(0, dtype=torch.long)
+        self._labels = torch.empty(0, 0, dtype=torch.long)
         if kind != "full" and getattr(model.config, "final_logit_softcapping", None):
             raise LabError(
                 f"cross_entropy={kind!r}: this model caps its logits after the head; set cross_entropy='full'"
             )
 
-    def __call__(self, batch: Tokens, mask: Tensor | None = None) -> Tensor:
+    def __call__(self, batch: Tokens, mask: Masks | None = None) -> Tensor:
         """Nats of each token, fp32, (sequences·seq_len,); 0 where none is predicted. The z-loss acts on gradients alone.
 
         No cache, and no mask but that of context parallelism: with either, transformers ignores the documents that
         `positions` mark. A "fused" loss is a chunked one here: one gradient for all tokens is not enough.
         """
-        if self.kind == "full":
-            logits = self.model(**self._inputs(batch, mask)).logits.flatten(0, 1)
-            return token_losses(logits, batch.labels.flatten(), self.z_loss)
-        return self._in_place_of_logits(self._losses, batch, mask)
+        return self.of(batch.labels, **self._inputs(batch, mask))
 
-    def sum(self, batch: Tokens, mask: Tensor | None = None) -> Tensor:
+    def of(self, labels: Tensor, **inputs: Any) -> Tensor:
+        """The same of labels (sequences, seq_len) and of whatever the model is called with: hidden states, in a pipeline."""
+        if self.kind == "full":
+            return token_losses(self.model(**inputs).logits.flatten(0, 1), labels.flatten(), self.z_loss)
+        return self._in_place_of_logits(self._losses, labels, inputs)
+
+    def sum(self, batch: Tokens, mask: Masks | None = None) -> Tensor:
         """The sum of them, (); its gradient may be taken once."""
         if self.kind != "fused":
             return self(batch, mask).sum()
-        return self._in_place_of_logits(self._sum, batch, mask)
+        return self._in_place_of_logits(self._sum, batch.labels, self._inputs(batch, mask))
 
-    def _inputs(self, batch: Tokens, mask: Tensor | None) -> dict[str, Any]:
+    def _inputs(self, batch: Tokens, mask: Masks | None) -> dict[str, Any]:
         inputs = {
             "input_ids": batch.inputs,
             "position_ids": batch.positions,
@@ -84,22 +88,27 @@ class TokenLosses:
         }
         return inputs | varlen(self.model, batch.positions, batch.documents)
 
-    def _in_place_of_logits(self, losses: Callable[[Tensor], Tensor], batch: Tokens, mask: Tensor | None) -> Tensor:
-        self._labels = batch.labels.flatten()
+    def _in_place_of_logits(self, losses: Callable[[Tensor], Tensor], labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        self._labels = labels
         head = self.model.get_output_embeddings()
         # The forward function that is replaced is inside FSDP's hooks and outside tensor parallelism's, so the head is
         # gathered once a micro-batch and each chunk's logits are whole.
         self._logits, head.forward = head.forward, losses
         try:
-            found: Tensor = self.model(**self._inputs(batch, mask)).logits
+            found: Tensor = self.model(**inputs).logits
         finally:
             head.forward = self._logits
         return found
 
     def _losses(self, hidden: Tensor) -> Tensor:
-        """In the place of the head's forward: losses instead of logits, of hidden states (sequences, seq_len, hidden)."""
+        """In the place of the head's forward: losses instead of logits, of hidden states (sequences, seq_len, hidden).
+
+        Under sequence parallelism they are one of several slices of the sequences, and the head gathers each chunk from all
+        of them, slice by slice.
+        """
         parts = self._parts(hidden.flatten(0, 1))
-        return torch.cat([checkpoint(self._chunk, *part, self._logits, use_reentrant=False) for part in parts])
+        losses = [checkpoint(self._chunk, *part, self._logits, use_reentrant=False) for part in parts]
+        return torch.cat(losses, 1).unflatten(1, hidden.shape[:2]).transpose(0, 1).flatten()
 
     @torch.compiler.disable
     def _sum(self, hidden: Tensor) -> Tensor:
@@ -109,10 +118,19 @@ class TokenLosses:
         return found
 
     def _parts(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(hidden.split(self.chunk), self._labels.split(self.chunk), strict=True))
+        """Chunks of this rank's hidden states (tokens, hidden), each as (1, …), and their labels on all slices (slices, …)."""
+        labels = by_slice(self._labels, self._labels.numel() // len(hidden))
+        size = max(1, self.chunk // len(labels))
+        return list(zip(hidden[None].split(size, 1), labels.split(size, 1), strict=True))
 
     def _chunk(self, hidden: Tensor, labels: Tensor, logits: Any) -> Tensor:
-        return token_losses(logits(hidden), labels, self.z_loss)
+        """Losses (slices, tokens) of this rank's tokens (1, tokens, hidden) and of their likes on other slices."""
+        return token_losses(logits(hidden).flatten(0, 1), labels.flatten(), self.z_loss).view_as(labels)
+
+
+def by_slice(labels: Tensor, slices: int) -> Tensor:
+    """Labels (sequences, seq_len) as (slices, sequences·seq_len / slices), each slice of all sequences by itself."""
+    return labels.unflatten(1, (slices, -1)).transpose(0, 1).flatten(1)
 
 
 class _Fused(torch.autograd.Function):
@@ -124,7 +142,7 @@ class _Fused(torch.autograd.Function):
         total, taken = hidden.new_zeros((), dtype=torch.float32), [torch.zeros_like(weight) for weight in weights]
         inside = torch.empty_like(hidden)
         with torch.enable_grad():
-            for (part, labels), into in zip(losses._parts(hidden), inside.split(losses.chunk), strict=True):
+            for (part, labels), into in zip(losses._parts(hidden), inside[None].split(losses.chunk, 1), strict=True):
                 own = part.detach().requires_grad_()
                 nats = losses._chunk(own, labels, losses._logits).sum()
                 first, *others = torch.autograd.grad(nats, (own, *weights))

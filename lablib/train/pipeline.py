@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage, schedules
+from torch.utils._pytree import tree_map
 
+from lablib.models.context import Masks
 from lablib.models.layout import share_gradients
 from lablib.models.stages import Stage, stage_numbers
-from lablib.train.losses import token_losses
+from lablib.train.losses import TokenLosses
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from lablib.specs import Parallelism
+    from lablib.specs.recipe import CrossEntropy
 
 _SCHEDULES = {
     ("gpipe", False): schedules.ScheduleGPipe,
@@ -36,8 +39,8 @@ class Part(NamedTuple):
     inputs: torch.Tensor
     labels: torch.Tensor
     positions: torch.Tensor
-    mask: torch.Tensor | None
-    """`lablib.models.context.context_mask` under context parallelism."""
+    mask: Masks | None
+    """`lablib.models.context.context_masks` under context or sequence parallelism."""
     documents: torch.Tensor | None = None
     """As in `lablib.train.batches.Batch`."""
 
@@ -61,19 +64,26 @@ class Pipeline:
     parallelism: Parallelism
     group: ProcessGroup
     device: torch.device
-    widths: tuple[int, int]
-    """Last dimension of what goes between stages (hidden) and comes out of the last (vocab)."""
+    width: int
+    """Last dimension of what goes between stages: the model's `hidden`."""
     dtype: torch.dtype
     """Of what goes between stages."""
+    cross_entropy: CrossEntropy = "full"
     z_loss: float = 0.0
+    """As `lablib.train.losses.TokenLosses` takes both."""
     _schedule: Any = field(default=None, init=False)
+    _count: int = field(default=0, init=False)
     _losses: torch.Tensor = field(default_factory=lambda: torch.zeros(()), init=False)
 
     def __post_init__(self) -> None:
         """The stages as torch calls them."""
         self._numbers = stage_numbers(self.group.rank(), self.parallelism)
         self._total = self.parallelism.pp * self.parallelism.virtual_stages
-        self._modules = [Stage(model, number == 0) for model, number in zip(self.stages, self._numbers, strict=True)]
+        self._modules = [self._module(model, number) for model, number in zip(self.stages, self._numbers, strict=True)]
+
+    def _module(self, model: torch.nn.Module, number: int) -> Stage:
+        last = number == self._total - 1
+        return Stage(model, number == 0, TokenLosses(model, self.cross_entropy, self.z_loss).of if last else None)
 
     def train(self, parts: Sequence[Part], scale: torch.Tensor) -> torch.Tensor:
         """Forward and backward of a step's micro-batches (all of one shape); the sum of their losses, 0 but on the last stage.
@@ -81,33 +91,30 @@ class Pipeline:
         Gradients are those of `scale` times that sum.
         """
         self._losses = torch.zeros((), dtype=torch.float64, device=self.device)
-        schedule = self._schedule = self._schedule or self._build(parts[0], len(parts))
+        if len(parts) != self._count:
+            self._schedule, self._count = self._build(parts[0], len(parts)), len(parts)
         first, last = 0 in self._numbers, self._total - 1 in self._numbers
-        joined = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in ("inputs", "labels", "positions", "mask")
-            if getattr(parts[0], name) is not None
-        }
-        inputs, labels = joined.pop("inputs"), joined.pop("labels")
-        schedule.step(
-            *((inputs,) if first else ()),
-            **joined,
-            target=labels if last else None,
+        whole = tree_map(lambda *some: None if some[0] is None else torch.cat(some), *parts)
+        given = {"positions": whole.positions, "mask": whole.mask, "labels": whole.labels if last else None}
+        self._schedule.step(
+            *((whole.inputs,) if first else ()),
+            **{name: value for name, value in given.items() if value is not None},
+            target=whole.labels if last else None,
             loss_kwargs={"scale": scale},
             return_outputs=False,
         )
         return self._losses
 
     @torch.no_grad()
-    def logits(self, part: Part) -> torch.Tensor | None:
-        """Forward pass alone of one micro-batch; the logits on the last stage, None on the others."""
+    def losses(self, part: Part) -> torch.Tensor | None:
+        """Forward pass alone of one micro-batch: each token's nats (sequences·seq_len,) on the last stage, None on the others."""
         ranks, out = self.parallelism.pp, None
         for module, number in zip(self._modules, self._numbers, strict=True):
             x = part.inputs
             if number > 0:
                 x = torch.empty(*self._hidden(part), dtype=self.dtype, device=self.device)
                 dist.recv(x, group=self.group, group_src=(number - 1) % ranks)
-            out = module(x, part.positions, part.mask)
+            out = module(x, part.positions, part.mask, part.labels)
             if number < self._total - 1:
                 dist.send(out.to(self.dtype).contiguous(), group=self.group, group_dst=(number + 1) % ranks)
                 out = None
@@ -125,7 +132,7 @@ class Pipeline:
 
         shape = part.inputs.to("meta") if number == 0 else like(*self._hidden(part))
         last = number == self._total - 1
-        out = like(*part.inputs.shape, self.widths[1]) if last else like(*self._hidden(part))
+        out = torch.empty(part.labels.numel(), device="meta") if last else like(*self._hidden(part))
         stage = _Sharing(
             module, number, self._total, self.device, input_args=(shape,), output_args=(out,), group=self.group
         )
@@ -134,9 +141,9 @@ class Pipeline:
 
     def _hidden(self, part: Part) -> tuple[int, int, int]:
         count, length = part.inputs.shape
-        return count, length // (self.parallelism.tp if self.parallelism.sequence_parallel else 1), self.widths[0]
+        return count, length // (self.parallelism.tp if self.parallelism.sequence_parallel else 1), self.width
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        loss = token_losses(logits.flatten(0, 1), labels.flatten(), self.z_loss).sum()
+    def _loss(self, losses: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        loss = losses.sum()
         self._losses += loss.detach()
         return loss * scale

@@ -176,8 +176,8 @@ def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast:
     if links.pp is None:
         return None
     dtype = torch.bfloat16 if recipe.precision != "fp32" and not autocast else torch.float32
-    widths = recipe.model.hidden, recipe.model.vocab
-    return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, widths, dtype, recipe.z_loss)
+    loss = recipe.cross_entropy, recipe.z_loss
+    return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, recipe.model.hidden, dtype, *loss)
 
 
 def routing(recipe: Pretrain, model: Any, world: World, place: Place, links: Links) -> Routing | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.distributed import all_reduce
 
-from lablib.models.context import context_mask, own_slice
+from lablib.models.context import context_masks, own_slice
 from lablib.models.layout import (
     ALONE,
     Links,
@@ -26,7 +26,7 @@ from lablib.specs.recipe import CrossEntropy
 from lablib.train.batches import Batch
 from lablib.train.clip import clip_gradients
 from lablib.train.distributed import World
-from lablib.train.losses import TokenLosses, token_losses
+from lablib.train.losses import TokenLosses
 from lablib.train.pipeline import Part, Pipeline
 from lablib.train.routing import Routing
 
@@ -163,10 +163,8 @@ class Stepper:
         with self._precision():
             if self.pipeline is None:
                 return self._token_losses(part, part.mask)
-            logits = self.pipeline.logits(part)
-        if logits is None:
-            return torch.zeros(part.labels.numel(), device=self.world.device)
-        return token_losses(logits.flatten(0, 1), part.labels.flatten())
+            losses = self.pipeline.losses(part)
+        return torch.zeros(part.labels.numel(), device=self.world.device) if losses is None else losses
 
     @property
     def _token_losses(self) -> TokenLosses:
@@ -177,8 +175,9 @@ class Stepper:
         if place.cp == 1 and not place.sequence_parallel:
             return Part(batch.inputs, batch.labels, batch.positions, None, batch.documents)
         own = own_slice(batch.inputs.shape[1], place.cp_rank, place.cp)
-        mask = context_mask(batch.positions, place.cp_rank, place.cp)
-        return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], mask)
+        dtype = torch.bfloat16 if self.autocast else torch.float32  # FSDP2 casts it to that of its weights, once
+        masks = context_masks(self.model.config, batch.positions, place.cp_rank, place.cp, dtype)
+        return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], masks)
 
     def _over_slices(self, values: torch.Tensor) -> torch.Tensor:
         if self.links.cp is not None:

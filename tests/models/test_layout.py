@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
+from lablib.models.context import FULL, WINDOWED, attend_over, context_masks
 from lablib.models.layout import Place
 from lablib.models.sequence import sequence_plan
 from lablib.models.stages import cut
-from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
+from lablib.specs import SSM, LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.families import FAMILIES
 from lablib.train.able import PLANLESS, check_batch, check_layout
 
@@ -23,7 +26,6 @@ MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, ffn=
     [
         (Parallelism(pp=4), r"parallelism.pp=4 × virtual_stages=1 is more than the model's layers=2"),
         (Parallelism(virtual_stages=2), r"virtual_stages=2 needs a pipeline"),
-        (Parallelism(pp=2, dp_shard=2, zero=1), r"parallelism.zero=1.*set zero=2 or 3"),
         (
             Parallelism(pp=2, dp_shard=2, pp_schedule="zero-bubble"),
             r"pp_schedule='zero-bubble'.*set pp_schedule='1f1b'",
@@ -43,15 +45,32 @@ def test_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "layout", "message"),
+    ("layout", "message"),
     [
-        ({"sliding_window": 8}, Parallelism(cp=2), r"parallelism.cp=2: only layers of full attention"),
-        ({"sliding_window": 8}, Parallelism(pp=2), r"parallelism.pp=2: stages are cut from models"),
+        (Parallelism(cp=2), r"parallelism.cp=2: only layers of attention"),
+        (Parallelism(pp=2), r"parallelism.pp=2: stages are cut from layers of attention"),
     ],
 )
-def test_refused_for_a_model(changes: dict[str, Any], layout: Parallelism, message: str) -> None:
+def test_refused_for_mamba(layout: Parallelism, message: str) -> None:
+    ssm = SSM(heads=4, head_dim=32, state=8, attention_layers=(1,))
     with pytest.raises(LabError, match=message):
-        check_layout(MODEL.replace(**changes), layout)
+        check_layout(MODEL.replace(family="bamba", ssm=ssm), layout)
+
+
+def test_masks_of_slices_are_those_that_transformers_makes() -> None:
+    spec, positions = MODEL.replace(family="gemma3", sliding_window=5, window_every=2), torch.arange(12)[None]
+    config = spec.to_hf()
+    config._attn_implementation = "sdpa"
+    makers = {FULL: create_causal_mask, WINDOWED: create_sliding_window_causal_mask}
+    packed = torch.cat([torch.arange(7), torch.arange(5)])[None]
+    for given in (positions, packed):
+        asked = {"attention_mask": None, "past_key_values": None, "position_ids": given}
+        whole = {kind: make(config, torch.zeros(1, 12, 64), **asked) for kind, make in makers.items()}
+        parts = [context_masks(config, given, rank, 3) for rank in range(3)]
+        assert isinstance(parts[0], dict) and parts[0].keys() == makers.keys()
+        for kind, wanted in whole.items():
+            found = torch.cat([part[kind] for part in parts], 2) == 0  # type: ignore[index]
+            assert torch.equal(found, found.new_ones(12, 12).tril()[None, None] if wanted is None else wanted), kind
 
 
 @pytest.mark.parametrize(
@@ -80,6 +99,7 @@ def test_families_without_a_plan_are_those_that_cannot_be_laid_out(family: Any) 
     missing = set() if model.tp_plan else {"tp", "sequence_parallel"}
     for kind, lay_out in (
         ("sequence_parallel", lambda: model.tp_plan and sequence_plan(model, model.tp_plan)),
+        ("cp", lambda: attend_over(model, SimpleNamespace(size=lambda: 2))),
         ("pp", lambda: cut(model, 0, Parallelism(pp=2))),
     ):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,15 +15,18 @@ import torch.distributed as dist
 from tiny import BUGS
 
 from lablib.data.loader import IGNORED
+from lablib.models.attention import attend
 from lablib.models.build import initialise
 from lablib.models.layout import Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
 from lablib.models.seeded import skeleton
 from lablib.specs import Balance, ModelSpec, Optimizer, Parallelism
 from lablib.specs.model import MLA, SSM, MoE
-from lablib.specs.recipe import Recompute
+from lablib.specs.recipe import CrossEntropy, Recompute
+from lablib.train import pipeline, step
 from lablib.train.batches import Batch, micro_batches
 from lablib.train.distributed import World, joined
+from lablib.train.losses import TokenLosses
 from lablib.train.optimizer import build_optimizer
 from lablib.train.pipeline import Pipeline
 from lablib.train.routing import Routing
@@ -30,10 +34,14 @@ from lablib.train.start import Start
 from lablib.train.step import Stepper
 
 SEQ_LEN, PER_STEP, STEPS = 24, 8, 3
+SMALL_CHUNKS = [(where, "TokenLosses", partial(TokenLosses, chunk=20)) for where in (pipeline, step)]
+"""Patches: more than one chunk in a micro-batch, the last one smaller."""
 _SHAPE: dict[str, Any] = {"hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 300, "max_seq_len": 64}
 MODELS = {
     "dense": ModelSpec(family="qwen3", layers=4, ffn=160, **_SHAPE),
     "tied": ModelSpec(family="qwen3", layers=4, ffn=160, tied_embeddings=True, **_SHAPE),
+    "windows": ModelSpec(family="mistral", layers=4, ffn=160, sliding_window=7, **_SHAPE),
+    "some windows": ModelSpec(family="gemma3", layers=4, ffn=160, sliding_window=7, window_every=2, **_SHAPE),
     "llama": ModelSpec(family="llama", layers=4, ffn=160, **_SHAPE),
     "gpt2": ModelSpec(family="gpt2", layers=2, hidden=64, heads=4, ffn=160, vocab=300, max_seq_len=64),
     "moe": ModelSpec(family="qwen3_moe", layers=4, ffn=160, moe=MoE(experts=8, top_k=2, expert_ffn=48), **_SHAPE),
@@ -94,6 +102,9 @@ class Case:
     recompute: Recompute = "none"
     reduce_bf16: bool = False
     balance: Balance | None = None
+    cross_entropy: CrossEntropy = "full"
+    sizes: tuple[int, ...] = (PER_STEP,) * STEPS
+    """Sequences of each step."""
     start: Path | None = None
     """What it starts from; None: the weights are drawn."""
 
@@ -139,17 +150,19 @@ def train(case: Case, world: World) -> Trained | None:
     layout = case.layout
     place, links = Place.of(world.rank, layout), Links.of(layout, world.device)
     spec = MODELS[case.model]
-    laid = distribute(skeleton(spec), layout, False, world.device, links, case.reduce_bf16)
+    whole = skeleton(spec)
+    attend(whole, "auto", world.device, inside=case.layout.gpus > 1 and layout.cp == 1 and not spec.ssm)
+    laid = distribute(whole, layout, False, world.device, links, case.reduce_bf16)
     initialise(laid.model, spec, 0)
     optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))
     if case.start is not None:
         Start(case.start).fill(laid.model, optimizer, spec)
     for stage in laid.stages:
         apply_recompute(stage, case.recompute)
-    pipeline = None
+    stages = None
     if links.pp is not None:
-        pipeline = Pipeline(laid.stages, layout, links.pp, world.device, (spec.hidden, spec.vocab), torch.float32)
-    step = Stepper(
+        stages = Pipeline(laid.stages, layout, links.pp, world.device, spec.hidden, torch.float32, case.cross_entropy)
+    stepper = Stepper(
         laid.model,
         optimizer,
         world,
@@ -158,18 +171,20 @@ def train(case: Case, world: World) -> Trained | None:
         False,
         links=links,
         partial=laid.partial,
-        pipeline=pipeline,
+        pipeline=stages,
         zero=layout.zero,
+        cross_entropy=case.cross_entropy,
         routing=Routing(laid.model, spec, world, place, links, case.balance, STEPS) if spec.moe else None,
     )
     laid.model.train()
-    outcomes = []
-    for number in range(STEPS):
-        groups = micro_batches(number * PER_STEP, PER_STEP, layout.micro_batch_size, place)
-        outcomes.append(step([sequences(group) for group in groups]))
+    outcomes, read = [], 0
+    for size in case.sizes:
+        groups = micro_batches(read, size, layout.micro_batch_size, place)
+        outcomes.append(stepper([sequences(group) for group in groups]))
+        read += size
     with torch.no_grad():
         batch = sequences([1000, 1001])
-        nats = float(step.summed(step.sequence_losses(batch).sum()) / step.summed(batch.targets))
+        nats = float(stepper.summed(stepper.sequence_losses(batch).sum()) / stepper.summed(batch.targets))
     whole = whole_model(laid.model, links)
     if whole is None:
         return None
@@ -183,7 +198,7 @@ def train_all(cases: Sequence[Case]) -> list[Trained | str]:
     with joined(cases[0].layout.gpus) as world:
         for case in cases:
             with ExitStack() as planted:
-                for target, name, value in BUGS[case.bug]:
+                for target, name, value in BUGS[case.bug] + SMALL_CHUNKS:
                     planted.enter_context(patch.object(target, name, value))
                 found.append(train(case, world) or "another rank has it")
             dist.barrier() if world.size > 1 else None

@@ -63,6 +63,7 @@ def test_two_processes_grow_alike(root: Path, data: Ref, whole: tuple[Path, list
         assert found == pytest.approx(one, rel=5e-6)
 
 
-def test_a_pipeline_is_refused(data: Ref) -> None:
-    with pytest.raises(LabError, match=r"batch_ramp.*pp=1"):
-        check(ramped(data, Parallelism(pp=2)))
+def test_every_size_fills_a_pipeline(data: Ref) -> None:
+    check(ramped(data, Parallelism(pp=2, micro_batch_size=2)))
+    with pytest.raises(LabError, match=r"1 micro-batches does not fill.*make batch_ramp.start a multiple of 2 × 4"):
+        check(ramped(data, Parallelism(pp=2, micro_batch_size=4)))

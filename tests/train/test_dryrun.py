@@ -64,6 +64,6 @@ def test_replicas_of_a_stage_meet_once_a_step() -> None:
     spec, cpu, said = DENSE.replace(hidden=16, heads=2, kv_heads=2, ffn=16, vocab=32), torch.device("cpu"), []
     ids = torch.zeros(1, 8, dtype=torch.int64)
     with dryrun._pretended(0, 2), patch.object(pipeline, "share_gradients", lambda *given: said.append(given[1:])):
-        stages = Pipeline([build_model(spec, 0)], Parallelism(), dist.new_group([0]), cpu, (16, 32), torch.float32)
+        stages = Pipeline([build_model(spec, 0)], Parallelism(), dist.new_group([0]), cpu, 16, torch.float32)
         stages.train([Part(ids, ids, ids, None)] * 4, 1.0)
     assert said == [(3, False)] * 3 + [(3, True)]

@@ -99,7 +99,7 @@ def test_a_fused_sum_of_bf16_logits_is_fp32_where_torchs_is_not() -> None:
 def test_a_fused_head_is_computed_once() -> None:
     model, seen = build_model(FAMILIES["qwen3"], 0), []
     forward = model.lm_head.forward
-    model.lm_head.forward = lambda hidden: seen.append(len(hidden)) or forward(hidden)
+    model.lm_head.forward = lambda hidden: seen.append(hidden.shape[1]) or forward(hidden)
     summed(model, kind="fused", chunk=16)
     assert seen == [16, 16, 16, 12]
 
@@ -107,7 +107,7 @@ def test_a_fused_head_is_computed_once() -> None:
 def test_no_more_than_a_chunk_of_logits_exists() -> None:
     model, seen = build_model(FAMILIES["qwen3"], 0), []
     forward = model.lm_head.forward
-    model.lm_head.forward = lambda hidden: seen.append(len(hidden)) or forward(hidden)
+    model.lm_head.forward = lambda hidden: seen.append(hidden.shape[1]) or forward(hidden)
     measured(model, kind="chunked", chunk=16)
     assert sorted(seen) == sorted(2 * [16, 16, 16, 12])  # forward, and again in the backward pass
 

@@ -5,6 +5,7 @@ In CI one row of each kind on two processes; the full matrix of models and produ
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -25,13 +26,20 @@ TWO = {
     "zero2": Case("uneven", P(dp_shard=2, zero=2)),
     "tied by other names": Case("gpt2", P(dp_shard=2, zero=2)),
     "cp": Case("tied", P(cp=2, micro_batch_size=2)),
+    "cp, windows": Case("windows", P(cp=2, micro_batch_size=2)),
+    "cp, some windows": Case("some windows", P(cp=2, micro_batch_size=2)),
+    "pp, some windows": Case("some windows", P(pp=2, micro_batch_size=2)),
+    "sp, windows": Case("windows", P(tp=2, sequence_parallel=True, micro_batch_size=2)),
     "ep": Case("moe", P(dp_shard=2, ep=2, micro_batch_size=2)),
     "pp": Case("uneven", P(pp=2, micro_batch_size=2)),
     "pp, tied": Case("tied", P(pp=2, micro_batch_size=2)),
     "pp, recomputed": Case("dense", P(pp=2, micro_batch_size=2), recompute="full"),
+    "pp, chunked": Case("tied", P(pp=2, micro_batch_size=2), cross_entropy="chunked"),
+    "pp, growing": Case("dense", P(pp=2, virtual_stages=2), sizes=(4, 8, 12)),
     "pp, interleaved": Case("dense", P(pp=2, virtual_stages=2)),
     "pp, zero bubble": Case("dense", P(pp=2, micro_batch_size=2, pp_schedule="zero-bubble")),
     "sp": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2)),
+    "sp, chunked": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2), cross_entropy="chunked"),
     "latent, ep": Case("latent", P(dp_shard=2, ep=2, micro_batch_size=2)),
     "hybrid": Case("hybrid", P(dp_shard=2, micro_batch_size=2)),
 }
@@ -58,11 +66,13 @@ PLANTED = [
     ("zero2", "every rank its own draw"),
     ("cp", "averaging not undone"),
     ("cp", "no gradient to other slices' keys"),
+    ("cp, some windows", "windows forgotten"),
     ("ep", "expert gradients not averaged"),
     ("pp", "norm of own stage only"),
     ("pp, tied", "head and embedding apart"),
     ("pp, tied", "tied matrix counted twice"),
     ("sp", "norm gradients never summed"),
+    ("sp, chunked", "labels of another slice"),
 ]
 FOUR = {
     "zero1 hsdp": Case("dense", P(dp_replicate=2, dp_shard=2, zero=1)),
@@ -79,10 +89,13 @@ FOUR = {
     "pp4 gpipe": Case("dense", P(pp=4, pp_schedule="gpipe")),
     "pp4 zero bubble": Case("dense", P(pp=4, pp_schedule="zero-bubble")),
     "pp dp": Case("uneven", P(pp=2, dp_shard=2)),
+    "pp dp zero1": Case("dense", P(pp=2, dp_shard=2, zero=1)),
     "pp dp zero2": Case("dense", P(pp=2, dp_shard=2, zero=2)),
     "pp ddp": Case("dense", P(pp=2, dp_replicate=2)),
     "pp tp": Case("llama", P(pp=2, tp=2)),
     "pp cp": Case("dense", P(pp=2, cp=2)),
+    "pp cp windows": Case("some windows", P(pp=2, cp=2)),
+    "pp sp chunked": Case("windows", P(pp=2, tp=2, sequence_parallel=True), cross_entropy="chunked"),
     "pp interleaved dp": Case("dense", P(pp=2, dp_shard=2, virtual_stages=2)),
     "pp interleaved zero bubble tp": Case("dense", P(pp=2, tp=2, virtual_stages=2, pp_schedule="zero-bubble")),
     "pp interleaved tied dp": Case("tied", P(pp=2, dp_shard=2, virtual_stages=2)),
@@ -98,9 +111,9 @@ FOUR = {
 
 
 @cache
-def one(model: str) -> Trained:
-    """One process, half a step at a time."""
-    found = train_all([Case(model, P(micro_batch_size=4))])[0]
+def one(model: str, sizes: tuple[int, ...] = Case.sizes) -> Trained:
+    """One process, four sequences at a time."""
+    found = train_all([Case(model, P(micro_batch_size=4), sizes=sizes)])[0]
     assert isinstance(found, Trained)
     return found
 
@@ -108,7 +121,7 @@ def one(model: str) -> Trained:
 @cache
 def two() -> dict[str, Trained]:
     """All trainings on two processes, the planted mistakes too, in one launch."""
-    cases = TWO | {f"{name}: {bug}": with_bug(TWO[name], bug) for name, bug in PLANTED}
+    cases = TWO | {f"{name}: {bug}": replace(TWO[name], bug=bug) for name, bug in PLANTED}
     cases["reduced in bf16"] = Case("dense", P(dp_shard=2), reduce_bf16=True)
     return dict(zip(cases, on_ranks(2, train_all, list(cases.values()), patience=600.0), strict=True))
 
@@ -119,14 +132,9 @@ def four() -> dict[str, Trained]:
     return dict(zip(FOUR, on_ranks(4, train_all, list(FOUR.values()), patience=600.0), strict=True))
 
 
-def with_bug(case: Case, bug: str) -> Case:
-    """The same training with a mistake."""
-    return Case(case.model, case.layout, bug)
-
-
 def agrees(found: Trained, case: Case) -> bool:
     """Whether a training is one process's, within the bounds."""
-    loss, norm, heldout, weight = found.differences(one(case.model))
+    loss, norm, heldout, weight = found.differences(one(case.model, case.sizes))
     routed = case.model in SPARSE
     return (
         loss <= LOSS

@@ -22,7 +22,7 @@ from lablib.models import context, seeded
 from lablib.models.layout import Place
 from lablib.runs import Recorder, Run
 from lablib.specs import ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Ref, Schedule
-from lablib.train import clip, routing, step
+from lablib.train import clip, losses, routing, step
 from lablib.train.pretrain import pretrain
 
 MODEL = ModelSpec(
@@ -172,8 +172,12 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "head and embedding apart": [(step, "sum_tied_gradients", do_nothing)],
         "tied matrix counted twice": [(step, "tied_end", do_nothing)],
         "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
+        "windows forgotten": [
+            (step, "context_masks", lambda _, *given: context.context_masks(None, *given)),
+        ],
         "every rank its own draw": [(seeded, "_key", _key_of_rank)],
         "loads of own rank only": [(routing.Routing, "end", _own_loads)],
+        "labels of another slice": [(losses, "by_slice", lambda labels, slices: labels.reshape(slices, -1))],
         "expert gradients not averaged": [(FSDPModule, "set_gradient_divide_factor", do_nothing)],
     }
 
