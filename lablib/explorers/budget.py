@@ -104,6 +104,7 @@ class BudgetPlan(Explorer):
             offload=self.offload,
             optimizer=Optimizer(kind=self.optimizer),
             compile=self.compile,
+            document_mask=not spec.recurrent,
         )
 
     def view(self) -> View:

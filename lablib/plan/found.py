@@ -90,6 +90,7 @@ class Candidate:
             offload=one.offload,
             reduce_dtype=one.reduce_dtype,
             expert_imbalance=one.expert_imbalance,
+            document_mask=not model.recurrent,
         )
         return scaling.suggested(priced, batch=False)
 

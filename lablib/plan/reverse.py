@@ -231,6 +231,7 @@ def _recipe(draft: Draft, given: Search, tokens: float) -> Pretrain:
         precision=given.precision,
         recompute=layout.settings.recompute,
         compile=layout.settings.compile,
+        document_mask=not draft.run.model.recurrent,
     )
     return scaling.suggested(planned, batch=False)
 

@@ -8,10 +8,8 @@ from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
 from lablib.train.kernels import check_kernels
 
-RECURRENT = {"bamba", "jamba", "granitemoehybrid", "rwkv"}
-"""Families with layers that carry a state along the sequence."""
 PLANLESS = {
-    "tp": {"gpt2"} | RECURRENT,
+    "tp": {"gpt2", "bamba", "jamba", "granitemoehybrid", "rwkv"},
     "cp": {"gemma2", "rwkv"},
     "pp": {"gpt2", "nemotron", "gemma2", "rwkv"},
     "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2", "rwkv"},
@@ -38,7 +36,7 @@ def check(recipe: Pretrain) -> None:
     check_batch(recipe)
     if recipe.inspect_every and recipe.compile:
         raise LabError(f"inspect_every={recipe.inspect_every}: its hooks would compile the model anew at every look; set compile=False, or leave it out")  # fmt: skip
-    if recipe.document_mask and recipe.model.family in RECURRENT:
+    if recipe.document_mask and recipe.model.recurrent:
         raise LabError(f"document_mask=True: layers of family={recipe.model.family!r} carry their state across documents, which transformers cuts in no kernel that runs everywhere; set document_mask=False")  # fmt: skip
 
 
@@ -94,7 +92,7 @@ def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
         _check_stages(model, one)
     elif one.virtual_stages > 1:
         raise LabError(f"parallelism.virtual_stages={one.virtual_stages} needs a pipeline; set pp above 1")
-    if one.cp > 1 and model.family in RECURRENT:
+    if one.cp > 1 and model.recurrent:
         raise LabError(f"parallelism.cp={one.cp}: only layers of attention can be split over the sequence, this model has recurrent layers; set cp=1")  # fmt: skip
     if one.sequence_parallel and (model.moe or model.ssm or model.mla):
         raise LabError("parallelism.sequence_parallel=True: only layers of attention and a dense feed-forward are split along the sequence yet; set sequence_parallel=False")  # fmt: skip
