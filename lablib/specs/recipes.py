@@ -210,7 +210,9 @@ class Pretrain(Recipe):
         if self.balance and not model.moe:
             raise ValueError(f"balance: a model of family={model.family!r} has no experts; leave it out")
         if self.seq_len > model.max_seq_len:
-            raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}")
+            raise ValueError(
+                f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}; raise that, or stretch a trained model (lablib.specs.further.extend)"
+            )
         if model.heads % tp or model.ffn % tp:
             raise ValueError(f"parallelism.tp={tp} must divide the model's heads={model.heads} and ffn={model.ffn}")
         if abs(self.step_tokens / self.batch_tokens - 1) > 0.1:
