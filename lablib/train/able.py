@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
+from lablib.specs.balance import SELECTS_BY_BIAS
 from lablib.specs.recipe import OptimizerKind
 
 _KINDS = tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit")
 PLANLESS = {"tp": {"gpt2"}, "pp": {"gpt2", "nemotron"}, "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2"}}
 """Kinds of parallelism → dense families that transformers, or our change of its plan, cannot lay out so."""
-
-
-SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
-"""Families whose routers have sigmoid scores and a bias for the selection alone."""
 
 
 def check(recipe: Pretrain) -> None:
