@@ -11,12 +11,12 @@ from typing import Literal
 
 from lablib.specs import Spec
 
-OPTIMIZER_BYTES = {"adamw": 8.0, "adamw-8bit": 2.03125, "adamw-bf16": 4.0, "adafactor": 0.05, "lion": 4.0, "muon": 4.0, "soap": 28.0, "sgd": 4.0}  # fmt: skip
+OPTIMIZER_BYTES = {"adamw": 8.0, "adamw-8bit": 2.03125, "adamw-bf16": 4.0, "adafactor": 0.05, "lion": 4.0, "muon": 4.0, "soap": 28.0, "shampoo": 28.0, "sgd": 4.0}  # fmt: skip
 """Bytes of optimiser states a parameter. AdamW: two fp32 moments (arXiv 1711.05101); 8-bit: two bytes and two fp32 scales for
 each block of 256 (arXiv 2110.02861 §2); bf16: two bf16 moments; Adafactor: one row and one column of each matrix (arXiv
 1804.04235 §3), under a percent of it; Lion, Muon and SGD: one fp32 momentum (kellerjordan.github.io/posts/muon,
 arXiv 2302.06675); SOAP: Adam's moments and, of both sides of a matrix, covariance and eigenvectors: 8 + 8·(r + 1/r) bytes
-where one side is r times the other (arXiv 2409.11321 §4), 28 at r = 2."""
+where one side is r times the other (arXiv 2409.11321 §4), 28 at r = 2; Shampoo: the same with inverse roots for eigenvectors (arXiv 2309.06497)."""
 
 
 class Engine(Spec):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
+from lablib.specs.balance import SELECTS_BY_BIAS
 from lablib.specs.recipe import OptimizerKind
 from lablib.train.kernels import check_kernels
 
@@ -16,10 +17,6 @@ PLANLESS = {
 }
 """Kinds of parallelism → families that transformers, or our change of it, cannot lay out so. (Its plans of hybrids divide
 the head or the experts alone: every rank of a tensor-parallel group would do the work of all layers.)"""
-
-
-SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
-"""Families whose routers have sigmoid scores and a bias for the selection alone."""
 
 
 def check(recipe: Pretrain) -> None:
