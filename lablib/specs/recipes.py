@@ -31,6 +31,7 @@ from lablib.specs.recipe import (
     Schedule,
     Shared,
 )
+from lablib.specs.refining import Join, Verify
 from lablib.specs.stability import Stability
 from lablib.specs.synthetic import Caps, Synthesize
 from lablib.specs.tokenizing import TokenizerInput, TokenizerSpec
@@ -61,7 +62,7 @@ MixtureInput = Annotated[
 ]
 
 
-FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub")
+FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub", "verify", "join")
 """Steps of data preparation between reading and tokenising, in this order."""
 
 
@@ -92,6 +93,10 @@ class Prepare(Shared):
     """Benchmarks whose items must not be in the data."""
     scrub: Scrub | None = None
     """Personal data that is replaced by placeholders."""
+    verify: Verify | None = None
+    """Code whose own tests must pass."""
+    join: Join | None = None
+    """Documents of one book or one repository, which become one long document."""
     synthetic: Caps | None = None
     """Caps on text that models wrote, above which the run refuses to make data; None only says what the usual caps would
     drop."""
