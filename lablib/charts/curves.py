@@ -102,8 +102,9 @@ def rate_over_tokens() -> Figure:
     x = alt.X("tokens:Q", title="tokens", scale=alt.Scale(nice=False), axis=alt.Axis(labelExpr=COUNT, tickCount=6, grid=False))  # fmt: skip
     tips = ["stage:N", alt.Tooltip("tokens:Q", format=",.4~s"), alt.Tooltip("rate:Q", format=".3~g")]
     colour = alt.Color("stage:N", sort=None, title=None, scale=alt.Scale(range=[theme.GREY, theme.BLUE]))
+    y = alt.Y("rate:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(format=".0e", tickCount=4))
     lines = alt.Chart(alt.NamedData("rates"), width=theme.WIDTH, height=theme.HEIGHT).mark_line(strokeWidth=2)
-    chart = lines.encode(x=x, y=value_axis("rate", "learning rate", zero=True), color=colour, tooltip=tips)
+    chart = lines.encode(x=x, y=y, color=colour, tooltip=tips)
     words = "Planned, over all tokens. Grey: the training that this one goes on from."
     return Figure("rates", "Learning rate", words, chart, ("rates",))
 

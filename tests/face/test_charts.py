@@ -29,6 +29,7 @@ FIGURES = [
     charts.loss_by_domain(),
     charts.mixture_read(),
     charts.mixture_over_training(),
+    charts.rate_over_tokens(),
 ]
 
 
