@@ -73,6 +73,7 @@ def find_layouts(
     """
     spec = catalog.models[model] if isinstance(model, str) else model
     batch, length = _count("batch_tokens", batch_tokens), _count("seq_len", seq_len)
+    compile = compile and not spec.traits.recurrent  # RWKV is not compiled (`lablib.train.able`)
     shared = Settings(optimizer=optimizer, compile=compile, cross_entropy=cross_entropy, offload=offload,
                       reduce_dtype=reduce_dtype, sequence_parallel=sequence_parallel, pp_schedule=pp_schedule,
                       expert_imbalance=expert_imbalance)  # fmt: skip

@@ -33,6 +33,8 @@ def check(recipe: Pretrain) -> None:
     check_batch(recipe)
     if recipe.inspect_every and recipe.compile:
         raise LabError(f"inspect_every={recipe.inspect_every}: its hooks would compile the model anew at every look; set compile=False, or leave it out")  # fmt: skip
+    if recipe.compile and recipe.model.traits.recurrent:
+        raise LabError("compile=True: transformers runs RWKV's recurrence as a loop over tokens, each of which would be compiled; set compile=False")  # fmt: skip
     if recipe.document_mask and recipe.model.recurrent:
         raise LabError(f"document_mask=True: layers of family={recipe.model.family!r} carry their state across documents, which transformers cuts in no kernel that runs everywhere; set document_mask=False")  # fmt: skip
 

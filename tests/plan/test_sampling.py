@@ -24,6 +24,14 @@ def test_caches_are_closed_forms() -> None:
     assert sampling.cache(windowed, 512, 2) == sampling.cache(LLAMA, 512, 2)
 
 
+def test_a_recurrence_leaves_a_state_that_does_not_grow() -> None:
+    jamba, rwkv = catalog.models["jamba-v0.1"], catalog.models["rwkv-4-7b"]
+    # 4 GB for 256K tokens in 16 bits (arXiv 2403.19887 Table 1): four attention layers of 8 key heads of 128
+    assert sampling.cache_bytes(jamba, 2) * 262144 == 4 * 2**30
+    assert sampling.cache(jamba, 0, 2) == 28 * 2 * 8192 * (16 + 4)
+    assert sampling.cache(rwkv, 1, 2) == sampling.cache(rwkv, 1e6, 2) == 32 * 4096 * (2 * 2 + 3 * 4)
+
+
 def test_one_sequence_reads_the_weights_and_a_batch_reads_them_once() -> None:
     alone, many = (sampling.step_seconds(LLAMA, batch, 512, SERVED, H100) for batch in (1, 64))
     floor = 2 * (count(LLAMA).total - 128256 * 4096) / 3.35e12

@@ -81,6 +81,7 @@ def test_what_a_recurrence_cannot_do_is_refused(data: Ref, kind: str) -> None:
         ({"parallelism": Parallelism(pp=2)}, "set pp=1"),
     ]
     check(wanted(data, kind))
+    refused += [({"compile": True}, "set compile=False")] if kind == "rwkv" else []
     for change, remedy in refused:
         with pytest.raises(LabError, match=remedy):
             check(wanted(data, kind).replace(**change))
