@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cluster.control import extend, requeue, resume, stop, tail, trace
     from cluster.mixing import learn_mixture
     from cluster.submission import submit, submit_all
+    from cluster.tuning import tune
     from lablib.specs import Profile
 
 _FROM = {
@@ -23,6 +24,7 @@ _FROM = {
     **dict.fromkeys(("extend", "requeue", "resume", "stop", "tail", "trace"), "cluster.control"),
     **dict.fromkeys(("submit", "submit_all"), "cluster.submission"),
     "Profile": "lablib.specs",
+    "tune": "cluster.tuning",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "submit_all",
     "tail",
     "trace",
+    "tune",
 ]
 
 

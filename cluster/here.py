@@ -39,10 +39,15 @@ def _signal(run: Run, number: signal.Signals) -> int:
     live = [pulse for pulse in run.pulses if pulse.exit is None]
     if any(not heartbeat.same_machine(pulse) for pulse in live):
         raise LabError(f"run {run.id} works on {live[0].host}; stop it there")
-    asked = [pulse.pid for pulse in live if heartbeat.alive(pulse)]
-    for pid in asked:
+    return sum(_told(pulse.pid, number) for pulse in live if heartbeat.alive(pulse))
+
+
+def _told(pid: int, number: signal.Signals) -> bool:
+    try:
         os.kill(pid, number)
-    return len(asked)
+    except ProcessLookupError:  # it ended since it was looked at
+        return False
+    return True
 
 
 def _gpus(wanted: int) -> int:

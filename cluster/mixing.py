@@ -15,8 +15,7 @@ from lablib.data.mixing.laws import FEWEST
 from lablib.data.mixing.proxies import collect, proxies
 from lablib.data.mixing.shares import Shares
 from lablib.data.mixing.study import LEARNED, Arm, Study
-from lablib.plan import pretraining
-from lablib.plan.work import training_flops
+from lablib.plan.tuning import model_flops
 from lablib.runs import Run, RunState
 from lablib.specs import LabError, Mixture, Prepare, Pretrain, Profile, Recipe, Ref, Shared, digest
 from lablib.specs.hardware import LOCAL
@@ -35,7 +34,7 @@ class Lab:
         """Raises `LabError` for a profile that is submitted to from another machine: its runs could not be collected."""
         self.profile = Profile.load(profile) if isinstance(profile, str) else profile
         if self.profile.ssh:
-            raise LabError(f"profile {self.profile.name} is submitted to from here; learn the mixture there, where its runs lie")  # fmt: skip
+            raise LabError(f"profile {self.profile.name} is submitted to from here, and its runs could not be collected; call this there, where they lie")  # fmt: skip
         self.root = (root or self.profile.root or runs_root()).absolute()
         self.at_once, self.tell = at_once, tell
 
@@ -100,7 +99,7 @@ def learn_mixture(
     """
     _check_settings(count, seeds, importance or {})
     lab = Lab(profile, root, at_once, tell)
-    recipe = recipe.replace(data=_data(recipe, lab))
+    recipe = recipe.replace(data=data_of(recipe, lab))
     assert isinstance(recipe.data, Ref)
     folder = Run(lab.root / recipe.data.run).artefact_path("data")
     available, models = tokens_of(folder, recipe.seq_len), Synthetic.of(folder)
@@ -126,8 +125,8 @@ def learn_mixture(
         predicted_range=best.gain_range,
         opinions=study.second_opinions(found, law, best.mixture, shares),
         arms=arms,
-        flops=sum(map(_flops, {one.science_hash: one for one in [*made, *checks]}.values())),
-        target_flops=None if target is None else _flops(target),
+        flops=sum(map(model_flops, {one.science_hash: one for one in [*made, *checks]}.values())),
+        target_flops=None if target is None else model_flops(target),
     )
     result.save(kept(lab.root, recipe, count, base, seeds, seed, importance))
     return result
@@ -168,7 +167,7 @@ def _check_settings(count: int, seeds: int, importance: Mapping[str, float]) -> 
         raise LabError(f"importance={dict(importance)}: no domain counts; give one of them more than 0")
 
 
-def _data(recipe: Pretrain, lab: Lab) -> Ref:
+def data_of(recipe: Pretrain, lab: Lab) -> Ref:
     """The recipe's data; a corpus is prepared first, one of the catalogue once. What lies at a path may have changed: it is
     prepared each time, of which the lab's cache leaves little to do."""
     if isinstance(recipe.data, str):
@@ -198,7 +197,3 @@ def _check(recipe: Pretrain, tried: Mapping[str, Mixture], seeds: int, lab: Lab,
         study.arm(name, tried[name], [runs[one.name] for one in several], law) for name, several in checks.items()
     )
     return arms, flat
-
-
-def _flops(recipe: Pretrain) -> float:
-    return float(training_flops(pretraining.job(recipe), recipe.cut.tokens).total)

@@ -24,6 +24,7 @@ COMMANDS = {
     "trace": "have a working run record what its ranks do in the next steps, and show where the time went",
     "logs": "what a rank of a run printed",
     "data": "what a prepared data set is made of: funnel, rights, what was dropped; and the data cache",
+    "mup": "the best learning rate for a large model from narrow ones, and what they cost beside it",
     "mixture": "learn a data mixture from small proxy runs, and see whether it holds up",
     "tokenizer": "how many tokens text takes: by domain, language and vocabulary size, beside published tokenizers",
     "stop": "ask a run to save and end, or end it now",

@@ -23,7 +23,6 @@ import os
 import platform
 import random
 import re
-import resource
 import site
 import sys
 import tempfile
@@ -42,6 +41,7 @@ from lablib.data.dedup import near_duplicates, shingles, theory
 from lablib.data.documents import Document
 from lablib.specs import paths
 from lablib.specs.dedup import Dedup
+from lablib.specs.memory import peak_gib
 
 NGRAM = 5
 RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
@@ -314,7 +314,7 @@ def bench(mb: float, slow_mb: float, threshold: float) -> dict[str, Any]:
         "tools": tools,
         "slow": {"mb": round(short.mb, 1), "tools": slow},
         "ratios": {**_ratios(tools), **_ratios(slow)},
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mib": round(peak_gib() * 1024),
     }
 
 

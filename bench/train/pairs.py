@@ -22,6 +22,7 @@ from lablib.data import Window
 from lablib.models.build import build_model
 from lablib.models.layout import Place
 from lablib.specs import ModelSpec, Optimizer
+from lablib.specs.recipe import CrossEntropy
 from lablib.train.batches import Batches
 from lablib.train.distributed import World
 from lablib.train.meter import peak_gib
@@ -60,13 +61,13 @@ class Setting:
         return Batches(self, Place(0, 1, 1), self.per_step, self.micro, documents, torch.device("cpu"))
 
 
-def lab(given: Setting, documents: bool = True, chunked: bool = False) -> Step:
+def lab(given: Setting, documents: bool = True, loss: CrossEntropy = "full") -> Step:
     """The lab's step on the lab's batches."""
     model, world, batches = build_model(given.model, 0).train(), World(0, 1, torch.device("cpu")), given.batches(documents)  # fmt: skip
     if given.compiled:
         model.compile()
     optimizer = build_optimizer(model, Optimizer(learning_rate=RATE, betas=(0.9, 0.999), weight_decay=0))
-    step = Stepper(model, optimizer, world, Place(0, 1, 1), 1.0, autocast=False, chunked=chunked)
+    step = Stepper(model, optimizer, world, Place(0, 1, 1), 1.0, autocast=False, cross_entropy=loss)
     return lambda first: step(batches.at(first)).loss
 
 
@@ -158,7 +159,7 @@ def peak(name: str, given: Setting) -> float:
     if name == HOST:
         host(given, 2)
     else:
-        step = lab(given, chunked=True)
+        step = lab(given, loss="chunked")
         step(0), step(given.per_step)
     return round(peak_gib(torch.device("cpu")), 3)
 

@@ -5,7 +5,7 @@ from lablib.charts.accuracy import accuracy
 from lablib.charts.bars import memory_parts, plan_vs_actual, shares, sweep
 from lablib.charts.bundle import bundle, svg
 from lablib.charts.coordinates import coordinates
-from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, reward, speed
+from lablib.charts.curves import grad_norm, learning_rate, loss, memory, metric, rate_over_tokens, reward, speed
 from lablib.charts.figure import Figure
 from lablib.charts.funnel import funnel, rules
 from lablib.charts.heat import cells, heat
@@ -45,6 +45,7 @@ __all__ = [
     "mixture_over_training",
     "mixture_read",
     "plan_vs_actual",
+    "rate_over_tokens",
     "reward",
     "rules",
     "s_curve",

@@ -97,6 +97,18 @@ def learning_rate() -> Figure:
 
 
 @cache
+def rate_over_tokens() -> Figure:
+    """Frame ``rates`` (tokens, rate, stage): the plan of a stage behind the one that it goes on from."""
+    x = alt.X("tokens:Q", title="tokens", scale=alt.Scale(nice=False), axis=alt.Axis(labelExpr=COUNT, tickCount=6, grid=False))  # fmt: skip
+    tips = ["stage:N", alt.Tooltip("tokens:Q", format=",.4~s"), alt.Tooltip("rate:Q", format=".3~g")]
+    colour = alt.Color("stage:N", sort=None, title=None, scale=alt.Scale(range=[theme.GREY, theme.BLUE]))
+    lines = alt.Chart(alt.NamedData("rates"), width=theme.WIDTH, height=theme.HEIGHT).mark_line(strokeWidth=2)
+    chart = lines.encode(x=x, y=value_axis("rate", "learning rate", zero=True), color=colour, tooltip=tips)
+    words = "Planned, over all tokens. Grey: the training that this one goes on from."
+    return Figure("rates", "Learning rate", words, chart, ("rates",))
+
+
+@cache
 def grad_norm() -> Figure:
     """Frame: ``grad_norm`` (step, grad_norm)."""
     chart = _line("grad_norm", "grad_norm", "L2 norm", theme.BROWN, log=True)

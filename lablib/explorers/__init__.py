@@ -6,6 +6,7 @@ from lablib.explorers.explorer import Explorer, knob
 from lablib.explorers.funnel import FunnelPlan
 from lablib.explorers.layouts import LayoutPlan
 from lablib.explorers.memory import MemoryPlan
+from lablib.explorers.midtrain import MidtrainPlan
 from lablib.explorers.mini import MiniPlan
 from lablib.explorers.mixture import MixturePlan
 from lablib.explorers.monitor import Monitor
@@ -26,6 +27,7 @@ __all__ = [
     "Headline",
     "LayoutPlan",
     "MemoryPlan",
+    "MidtrainPlan",
     "MiniPlan",
     "MixturePlan",
     "Monitor",

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 RESIDUAL_PROJECTIONS = frozenset({"o_proj", "down_proj", "out_proj"})
 """Last matrix of an attention, feed-forward (or expert) and Mamba block: what it writes is added to the residual."""
+DECAYS = ("A_log", "time_decay", "time_first", "time_mix_key", "time_mix_value", "time_mix_receptance")
+"""Parameters of Mamba's and RWKV's recurrences, whatever their shape: a number a channel or state, not a matrix. Their authors
+train them without weight decay (github.com/state-spaces/mamba, github.com/BlinkDL/RWKV-LM)."""
 
 
 def build_model(spec: ModelSpec, seed: int) -> PreTrainedModel:
@@ -44,7 +47,8 @@ def initialise(model: torch.nn.Module, spec: ModelSpec, seed: int) -> None:
 
     Matrices and embeddings are Normal(0, init_std), norms 1, biases 0 (transformers' own initialisation), and
     residual projections Normal(0, init_std / sqrt(2·layers)), so that the variance of the residual stream does not grow
-    with depth (GPT-2, Radford et al. 2019 §2.3: two blocks a layer write into it). Each tensor is drawn whole from `seed`
+    with depth (GPT-2, Radford et al. 2019 §2.3: two blocks a layer write into it). Recurrences begin as transformers has them
+    (Mamba's A at 1, 2, … n; steps, decays), and RWKV throughout (orthogonal matrices, arXiv 2305.13048 App. E). Each tensor is drawn whole from `seed`
     and its name, so that every layout starts equal (`lablib.models.seeded`).
     """
     draw(model, skeleton(spec), seed)
@@ -69,3 +73,9 @@ def scale_residual_projections(model: torch.nn.Module, layers: int) -> int:
 def is_residual_projection(name: str, weight: torch.Tensor) -> bool:
     """Whether a parameter (by its dotted name) is a matrix, or a stack of experts' matrices, that ends a block."""
     return weight.ndim >= 2 and not RESIDUAL_PROJECTIONS.isdisjoint(name.split(".")[-2:])
+
+
+def multiplies(name: str, weight: torch.Tensor) -> bool:
+    """Whether a parameter (by its dotted name) is what features are multiplied by, a matrix, a stack of them or a convolution:
+    not a norm, a bias, or a part of a recurrence (`DECAYS`)."""
+    return weight.ndim >= 2 and name.rpartition(".")[2] not in DECAYS

@@ -6,7 +6,7 @@ import re
 
 import torch
 
-_LAYER = re.compile(r"(?:.*\.)?(?:layers|h)\.(\d+)")
+_LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(\d+)")
 
 
 def layer_number(name: str) -> int | None:

@@ -31,6 +31,7 @@ from transformers.distributed.utils import TransformersDeviceMesh
 
 from lablib.models.build import give_memory, tied
 from lablib.models.context import attend_over
+from lablib.models.decoder import layer_number
 from lablib.models.sequence import NORMS, sequence_plan
 from lablib.models.stages import cut
 from lablib.specs import LabError, Parallelism
@@ -208,7 +209,7 @@ def _apply(model: Any, config: DistributedConfig, meshes: TransformersDeviceMesh
     model._mesh_manager, model._device_mesh = meshes, meshes.get_mesh(("pp", "fsdp", "tp"))
     model._tp_size, model._fsdp_size = config.tp_size, config.fsdp_size
     ends = _tied(model)  # FSDP2 shares a matrix between modules of one group: the root's
-    model._fsdp_plan = {name: style for name, style in model.fsdp_plan.items() if name not in ends}
+    model._fsdp_plan = _sharded(model, ends)
     tp_plan, ep_plan, fsdp_plan = model._resolve_parallel_plans(config)
     if config.tp_size > 1:
         head = f"{ends[1]}.weight" if ends else ""
@@ -220,6 +221,15 @@ def _apply(model: Any, config: DistributedConfig, meshes: TransformersDeviceMesh
         apply_expert_parallelism(model, meshes.get_mesh("ep"), meshes.get_mesh("tp"), ep_plan)
     if config.dp_size > 1:
         apply_fully_sharded_data_parallelism(model, meshes, fsdp_plan, ep_plan)
+
+
+def _sharded(model: Any, ends: tuple[str, ...]) -> dict[str, str]:
+    """What FSDP2 gathers by itself: transformers' plan but for `ends`, and every decoder layer whatever it is called (its plan
+    knows "layers" alone, so that GPT-2 and RWKV would be gathered whole)."""
+    names = {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name, _ in model.named_modules()}
+    whole = (name for name in names if name.endswith("*") and name.count("*") == 1)
+    layers = {name: "free_full_weight" for name in whole if layer_number(name.replace("*", "0")) == 0}
+    return layers | {name: style for name, style in model.fsdp_plan.items() if name in names and name not in ends}
 
 
 def _tied(model: Any) -> tuple[str, ...]:
@@ -305,7 +315,7 @@ def whole_model(model: Any, links: Links) -> Any:
     config = copy.deepcopy(model.config)
     del config.distributed_config
     with torch.device("meta"):
-        whole = type(model)._from_config(config, attn_implementation="sdpa" if model._supports_sdpa else "eager")
+        whole = type(model)._from_config(config, attn_implementation="sdpa" if model._supports_sdpa else None)
     whole.load_state_dict(state, assign=True)
     whole.tie_weights()
     return whole

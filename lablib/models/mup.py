@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lablib.models.build import is_residual_projection
+from lablib.models.build import is_residual_projection, multiplies
 
 if TYPE_CHECKING:
     from lablib.specs import ModelSpec
@@ -55,18 +55,9 @@ def scale_initial(model: torch.nn.Module, spec: ModelSpec, tuned: MuP) -> None:
         weight.mul_(found[name].initial)
 
 
-def widened(spec: ModelSpec, hidden: int) -> ModelSpec:
-    """The same model at another width: heads of the same size, everything else in proportion."""
-
-    def to(size: int) -> int:
-        return max(1, size * hidden // spec.hidden)
-
-    moe = spec.moe and spec.moe.replace(expert_ffn=to(spec.moe.expert_ffn))
-    return spec.replace(hidden=hidden, heads=to(spec.heads), kv_heads=to(spec.kv_heads), ffn=to(spec.ffn), moe=moe)
-
-
 def hidden_matrices(model: torch.nn.Module) -> set[str]:
-    """Names of the matrices inside the blocks, experts' stacks too: not embedding, head, norms, biases or convolutions.
+    """Names of the matrices inside the blocks, experts' stacks too: not embedding, head, norms, biases, convolutions or a
+    recurrence's decays and mixes.
 
     These are what Muon and SOAP update; the rest follows AdamW (kellerjordan.github.io/posts/muon, arXiv 2409.11321 §4).
     """
@@ -76,7 +67,7 @@ def hidden_matrices(model: torch.nn.Module) -> set[str]:
     return {
         name
         for name, weight in model.named_parameters()
-        if weight.requires_grad and weight.ndim >= 2 and id(weight) not in outside and ".conv" not in name
+        if weight.requires_grad and multiplies(name, weight) and id(weight) not in outside and ".conv" not in name
     }
 
 

@@ -48,24 +48,41 @@ def draw(model: nn.Module, whole: PreTrainedModel, seed: int, only: Collection[s
 
 
 def _initial(whole: Any, owners: dict[str, nn.Module], name: str) -> Tensor:
-    """One whole tensor. Only it has memory while its module and those around it are initialised, in transformers' order."""
+    """One whole tensor. Only it has memory while its module and those around it are initialised, in transformers' order; the
+    vectors of RWKV, which are computed on the device of one another, have it together."""
     path, _, own = name.rpartition(".")
-    module = owners[path]
-    held: Any = module._parameters if own in module._parameters else module._buffers
-    empty = held[own]
-    full = torch.full(empty.shape, math.nan, dtype=empty.dtype, device="cpu")
-    held[own] = nn.Parameter(full, requires_grad=False) if isinstance(empty, nn.Parameter) else full
+    try:
+        full = _initialised(whole, owners, path, {own})[own]
+    except NotImplementedError:  # torch's, for a copy out of a tensor without memory
+        full = _initialised(whole, owners, path, {*owners[path]._parameters, *owners[path]._buffers})[own]
+    if not torch.isfinite(full.sum()):
+        raise RuntimeError(f"{name}: transformers gives {type(whole).__name__} no initial values for this tensor")
+    return full
+
+
+def _initialised(whole: Any, owners: dict[str, nn.Module], path: str, names: Collection[str]) -> dict[str, Tensor]:
+    """Tensors of the module at `path`, by their own `names`, after the initialisation of it and of those around it."""
+    module, made = owners[path], dict[str, Tensor]()
+    empty = {
+        own: one for own, one in (module._parameters | module._buffers).items() if own in names and one is not None
+    }
+    for own, one in empty.items():
+        made[own] = torch.full(one.shape, math.nan, dtype=one.dtype, device="cpu")
+        _put(module, own, nn.Parameter(made[own], requires_grad=False) if isinstance(one, nn.Parameter) else made[own])
     try:
         while True:
             whole._init_weights(owners[path])
             if not path:
-                break
+                return made
             path = path.rpartition(".")[0]
     finally:
-        held[own] = empty
-    if not torch.isfinite(full.sum()):
-        raise RuntimeError(f"{name}: transformers gives {type(whole).__name__} no initial values for this tensor")
-    return full
+        for own, one in empty.items():
+            _put(module, own, one)
+
+
+def _put(module: nn.Module, own: str, tensor: Tensor) -> None:
+    held: Any = module._parameters if own in module._parameters else module._buffers
+    held[own] = tensor
 
 
 def shared_out(full: Tensor, like: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from transformers.core_model_loading import (
 )
 from transformers.utils.loading_report import LoadStateDictInfo
 
+from lablib.models.build import tied
 from lablib.models.seeded import local, places, taken
 from lablib.specs import LabError
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 MAPPED = 2**24
 """Bytes of a checkpoint's file that are looked at before it is opened anew; opening one of 3,000 tensors took 6 ms."""
+
+
+ROWS = 1024
+"""Of an embedding and its head that are compared at a time."""
 
 
 class Reader(HuggingFaceStorageReader):
@@ -202,11 +207,32 @@ def _entries(folder: Path) -> Iterable[_Entry]:
 def _check(stored: dict[str, _Stored], whole: PreTrainedModel) -> None:
     known = whole.state_dict()
     own = {name for name, _ in (*whole.named_parameters(), *whole.named_buffers())}  # a tied one's second name is none
-    told = LoadStateDictInfo(own & set(known) - set(stored), set(stored) - set(known), set(), [], {}, set())
+    missing = own & set(known) - set(stored)  # all of them: what transformers lets pass would begin at random
+    told = LoadStateDictInfo(set(missing), set(stored) - set(known), set(), [], {}, set())
     whole._adjust_missing_and_unexpected_keys(told)
-    for kind, names in (("missing", told.missing_keys), ("unexpected", told.unexpected_keys)):
+    for kind, names in (("missing", missing), ("unexpected", told.unexpected_keys)):
         if names:
             raise ValueError(f"{kind}: {min(names)}")
     for name, one in stored.items():
         if name in known and one.shape != tuple(known[name].shape):
             raise ValueError(f"{name}: {one.shape} there, {tuple(known[name].shape)} in the model")
+    if tied(whole):
+        _check_ends(*(stored.get(f"{name}.weight") for name in ends(whole)))
+
+
+def ends(whole: PreTrainedModel) -> tuple[str, str]:
+    """The names of a model's embedding and head."""
+    names = {id(module): name for name, module in whole.named_modules()}
+    return names[id(whole.get_input_embeddings())], names[id(whole.get_output_embeddings())]
+
+
+def _check_ends(embedding: _Stored | None, head: _Stored | None) -> None:
+    """Raises ValueError where the files have a head of its own for a model that has none."""
+    if embedding is None or head is None:
+        return
+    (first,), (second,) = (next(iter(one.entries.values())) for one in (embedding, head))
+    every = [torch.arange(size) for size in first.shape]
+    if any(
+        not torch.equal(first.read([rows, every[1]]), second.read([rows, every[1]])) for rows in every[0].split(ROWS)
+    ):
+        raise ValueError(f"{head.name} is another matrix than {embedding.name}, but tied_embeddings=True makes them one: set it to False")  # fmt: skip

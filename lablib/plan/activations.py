@@ -113,13 +113,32 @@ def sparse(model: ModelSpec, style: Style) -> Kept:
 
 @lru_cache(maxsize=512)
 def mamba(model: ModelSpec, style: Style) -> Kept:
-    """Norm, the projection's parts (gate, convolution in and out, steps), the scan's output and its gated norm."""
+    """Norm, the projection's parts (gate, convolution in and out, steps), the scan's output and its gated norm, as the fused
+    kernels keep them: the states of every `chunk`-th token alone. (Without those kernels transformers keeps every state.)
+
+    Mamba-1's kernel keeps x, steps, B and C, the gate and the output, and what the projections between them read (arXiv
+    2312.00752 §3.3.2).
+    """
     if model.ssm is None:
         return NOTHING
     inner, conv = anatomy.ssm_inner(model), anatomy.ssm_conv(model)
     states = SINGLE * model.ssm.heads * model.ssm.head_dim * model.ssm.state / model.ssm.chunk
+    if rank := model.ssm.step_rank:
+        small = rank + 2 * model.ssm.state
+        kept = style.width * (5 * inner + small) + norm(small, style, 1) + states
+        return Kept(norm(model.hidden, style, 1), kept)
     split = style.width * (2 * inner + 2 * conv + model.ssm.heads) + norm(inner, style, 1) + states
     return Kept(norm(model.hidden, style, 1), split)
+
+
+@lru_cache(maxsize=512)
+def recurrent(model: ModelSpec, style: Style) -> Kept:
+    """RWKV's time mixing: norm, its three mixes of a token with the one before, keys, values and receptances, the recurrence's
+    output and its gated one; and what gates the mixing over channels, with that one's two mixes."""
+    if not model.traits.recurrent:
+        return NOTHING
+    wide = norm(model.hidden, style, 1) + style.width * 8 * model.hidden
+    return Kept(wide, style.width * 6.0 * anatomy.mixing(model))
 
 
 @lru_cache(maxsize=512)
@@ -144,7 +163,7 @@ def scores(model: ModelSpec, seq_len: Number, dropout: bool) -> Number:
 def total(model: ModelSpec, style: Style) -> Kept:
     """Bytes a token in all layers together and the final norm, without recomputation."""
     n = anatomy.layers(model)
-    kinds = ((n.attention, attention), (n.dense, dense), (n.moe, sparse), (n.ssm, mamba))
+    kinds = ((n.attention, attention), (n.dense, dense), (n.moe, sparse), (n.ssm, mamba), (n.recurrent, recurrent))
     blocks = [(times, kept(model, style)) for times, kept in kinds if times]
     wide = sum(times * block.wide for times, block in blocks) + norm(model.hidden, style, 1)
     return Kept(wide, sum(times * block.split for times, block in blocks))

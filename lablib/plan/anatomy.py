@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lablib.specs import ModelSpec
+from lablib.specs.model import SSM
 
 
 class Matrix(NamedTuple):
@@ -47,12 +48,15 @@ class Layers(NamedTuple):
     ssm: int
     dense: int
     moe: int
+    recurrent: int = 0
 
 
 def layers(model: ModelSpec) -> Layers:
-    """Counts of each kind of block; a layer has one mixer (attention or SSM) and one feed-forward."""
+    """Counts of each kind of block; a layer has one mixer (attention, SSM or RWKV's recurrence) and one feed-forward."""
+    if model.traits.recurrent:
+        return Layers(0, 0, model.layers, 0, model.layers)
     attention = len(set(model.ssm.attention_layers)) if model.ssm else model.layers
-    moe = model.layers - model.moe.dense_layers if model.moe else 0
+    moe = (model.layers - model.moe.dense_layers) // model.moe.every if model.moe else 0
     return Layers(attention, model.layers - attention, model.layers - moe, moe)
 
 
@@ -87,13 +91,42 @@ def _matrices(model: ModelSpec) -> Iterator[Matrix]:
     if model.moe:
         yield from _experts(model, n.moe)
     if model.ssm:
-        yield Matrix("ssm", "in_proj", h, ssm_inner(model) + ssm_conv(model) + model.ssm.heads, n.ssm, n.ssm)
-        yield Matrix("ssm", "out_proj", ssm_inner(model), h, n.ssm, n.ssm)
+        yield from _mamba(model, model.ssm, n.ssm)
+    if n.recurrent:
+        yield from _time_mixing(model, n.recurrent)
     yield Matrix("head", "lm_head", h, model.vocab, 0 if model.tied_embeddings else 1, 1)
+
+
+def _mamba(model: ModelSpec, ssm: SSM, n: int) -> Iterator[Matrix]:
+    """Mamba-2 projects gate, x, B, C and steps at once (arXiv 2405.21060 §7); Mamba-1 makes B, C and steps from x after its
+    convolution (arXiv 2312.00752 §3.4)."""
+    h, inner, rank = model.hidden, ssm_inner(model), ssm.step_rank
+    yield Matrix("ssm", "in_proj", h, inner + (inner if rank else ssm_conv(model) + ssm.heads), n, n)
+    if rank:
+        yield Matrix("ssm", "x_proj", inner, rank + 2 * ssm.state, n, n)
+        yield Matrix("ssm", "dt_proj", rank, inner, n, n)
+    yield Matrix("ssm", "out_proj", inner, h, n, n)
+
+
+def mixing(model: ModelSpec) -> int:
+    """Width of RWKV's time mixing."""
+    return model.heads * model.head_dim if model.traits.recurrent else 0
+
+
+def _time_mixing(model: ModelSpec, n: int) -> Iterator[Matrix]:
+    """RWKV-4's mixing over time, and the gate of its mixing over channels (arXiv 2305.13048 §3.1)."""
+    for name in ("key", "value", "receptance"):
+        yield Matrix("attention", name, model.hidden, mixing(model), n, n)
+    yield Matrix("attention", "output", mixing(model), model.hidden, n, n)
+    yield Matrix("ffn", "receptance", model.hidden, model.hidden, n, n)
 
 
 def _feed_forward(model: ModelSpec, width: int, n: int) -> Iterator[Matrix]:
     """Two matrices, or three where a gate multiplies the first (arXiv 2002.05202)."""
+    if model.traits.recurrent:
+        yield Matrix("ffn", "key", model.hidden, width, n, n)
+        yield Matrix("ffn", "value", width, model.hidden, n, n)
+        return
     if model.gated:
         yield Matrix("ffn", "gate_proj", model.hidden, width, n, n)
     yield Matrix("ffn", "up_proj", model.hidden, width, n, n)
@@ -135,13 +168,15 @@ def _experts(model: ModelSpec, n: int) -> Iterator[Matrix]:
 
 
 def ssm_inner(model: ModelSpec) -> int:
-    """Width inside a Mamba-2 layer: heads × head_dim."""
+    """Width inside a Mamba layer: heads × head_dim."""
     return model.ssm.heads * model.ssm.head_dim if model.ssm else 0
 
 
 def ssm_conv(model: ModelSpec) -> int:
-    """Channels of Mamba-2's convolution: x, B and C (arXiv 2405.21060 §7)."""
-    return ssm_inner(model) + 2 * model.ssm.groups * model.ssm.state if model.ssm else 0
+    """Channels of the convolution: x, and in Mamba-2 B and C (arXiv 2405.21060 §7)."""
+    if model.ssm is None:
+        return 0
+    return ssm_inner(model) + (0 if model.ssm.step_rank else 2 * model.ssm.groups * model.ssm.state)
 
 
 def _vectors(model: ModelSpec) -> Iterator[Vector]:
@@ -159,8 +194,14 @@ def _vectors(model: ModelSpec) -> Iterator[Vector]:
         yield Vector("ffn", "biases", (2 if model.gated else 1) * model.ffn + model.hidden, n.dense)
     if model.ssm:
         yield Vector("ssm", "convolution", ssm_conv(model) * (model.ssm.conv + 1), n.ssm)
-        yield Vector("ssm", "dt_bias, A_log and D", 3 * model.ssm.heads, n.ssm)
-        yield Vector("norm", "gated norm", ssm_inner(model), n.ssm)
+        state = model.ssm.state if model.ssm.step_rank else 1
+        yield Vector("ssm", "step biases, A_log and D", (2 + state) * model.ssm.heads, n.ssm)
+        normed = model.ssm.step_rank + 2 * model.ssm.state if model.ssm.step_rank else ssm_inner(model)
+        yield Vector("norm", "norm of steps, B and C, or gated norm", normed, n.ssm)
+    if n.recurrent:
+        yield Vector("norm", "norm of the embedding", 2 * model.hidden, 1)
+        yield Vector("attention", "decays, bonuses and mixes", 2 * mixing(model) + 3 * model.hidden, n.recurrent)
+        yield Vector("ffn", "mixes", 2 * model.hidden, n.recurrent)
 
 
 def _biased(model: ModelSpec) -> Iterator[int]:

@@ -89,6 +89,18 @@ def held(job: Job) -> tuple[tuple[Number, Number], tuple[Number, Number]]:
     return (dense, job.shards), (experts * job.stage_share / spread, fewer)
 
 
+def dealing(job: Job, machine: Machine, ranks: Number) -> Number:
+    """Seconds in which the shards of the matrices inside the blocks go to their owners among `ranks` and come back, fp32
+    (`lablib.train.rules.dealing`), and over replicas once more. Between CPU processes gloo gathers instead."""
+    layout, parts = job.layout, job.params.parts
+    inside = sum(parts.values()) - sum(parts.get(name, 0) for name in ("embedding", "head", "experts"))
+    own = 4 * inside * job.stage_share / (layout.tp * job.shards)
+    members = layout.tp * job.shards
+    there = ring(own * members, members, 1, machine) if machine.is_cpu else all_to_all(own, members, 1, machine)
+    back = ring(own, layout.dp_replicate, strides(layout)["replicate"], machine)
+    return choose(ranks > 1, 2 * there + back, 0.0)
+
+
 def _traffic(job: Job, machine: Machine) -> tuple[Number, Number]:
     """Seconds of what every micro-batch sends and of what is sent once a step."""
     layout, place = job.layout, strides(job.layout)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from lablib.plan import efficiency as constants
-from lablib.plan import goodput, ledger, midtraining, money, reading, render, scaling, verdict
+from lablib.plan import goodput, ledger, midtraining, money, reading, render, resolve, scaling, verdict
 from lablib.plan.efficiency import Efficiency
 from lablib.plan.flops import Flops
 from lablib.plan.goodput import Goodput
@@ -162,6 +162,7 @@ def estimate(
             *verdict.cautions(recipe, work, machine, mfu, again),
             *reading.cautions(reads, reading.breach(recipe, root)),
             *midtraining.cautions(recipe, reads),
+            *resolve.cautions(recipe),
             *scaling.cautions(recipe),
             *_rarely(recipe, work, useful),
             *unpriced,

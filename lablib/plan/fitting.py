@@ -24,7 +24,7 @@ LOADED = 0.05
 """GiB that data, tokenizer and checkpoint code add to the probe's process in a real run."""
 PRIOR = (0.85, 0.15, 3e-4)
 """Matmul share, bandwidth share and seconds a layer of a quiet server core (docs/log.md, 2026-11-23)."""
-PULL = 0.1
+PULL = 0.15
 """Weight of the prior: what a relative error of one in a cause counts beside the probes' relative errors."""
 ROUNDS = 4
 """Times that a GPU's matmul share is set to what the large steps ask for; each leaves under a third of the error."""

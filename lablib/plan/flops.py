@@ -61,14 +61,22 @@ def _slopes(model: ModelSpec) -> tuple[float, float]:
 
 
 def scan(model: ModelSpec) -> float:
-    """Forward FLOPs of one token in Mamba-2's chunked scan and convolution (arXiv 2405.21060 §6).
+    """Forward FLOPs of one token in recurrences and convolutions, the same whatever the length of the sequence.
 
-    Inside a chunk of Q tokens: C·Bᵀ for each group (2·Q·N) and its product with X for each head (2·Q·P); the states:
-    Bᵀ·X and C·state for each head (2·N·P each).
+    Mamba-2's chunked scan (arXiv 2405.21060 §6), inside a chunk of Q tokens: C·Bᵀ for each group (2·Q·N) and its product with
+    X for each head (2·Q·P); the states: Bᵀ·X and C·state for each head (2·N·P each). Mamba-1's (arXiv 2312.00752 alg. 2), for
+    each channel and number of its state: Δ·A, its exponential, B·Δx, a multiply-add into the state and one out of it (7).
+    RWKV-4's (arXiv 2305.13048 eq. 16), for each channel: numerator and denominator, of the output and of the state (5 each),
+    and their quotient.
     """
+    if model.traits.recurrent:
+        return 11.0 * anatomy.layers(model).recurrent * anatomy.mixing(model)
     if model.ssm is None:
         return 0.0
     ssm = model.ssm
+    if ssm.step_rank:
+        each = 7.0 * ssm.state + 2.0 * ssm.conv
+        return anatomy.layers(model).ssm * anatomy.ssm_inner(model) * each
     inside = 2.0 * ssm.chunk * (ssm.groups * ssm.state + ssm.heads * ssm.head_dim)
     states = 4.0 * ssm.heads * ssm.state * ssm.head_dim
     return anatomy.layers(model).ssm * (inside + states + 2.0 * ssm.conv * anatomy.ssm_conv(model))
@@ -121,7 +129,7 @@ def recomputed(parts: dict[str, Number], recompute: str, gated: bool = True) -> 
 
     "full" repeats every layer (all but the head), "selective-layer" every second one. "selective" keeps the result of
     every matmul and of attention (`lablib.models.recompute.SAVED`) and repeats only what is elementwise, so only a
-    Mamba-2 scan counts. "selective-op" also repeats every second matmul of a layer in the order they run
+    scan counts. "selective-op" also repeats every second matmul of a layer in the order they run
     (torchtitan's policy): keys and output, half of attention's weights, and the feed-forward's second matrix, a third
     of a gated one and half of a plain one. "attention" repeats the two products of the scores,
     "budget" a share of the matmuls (`BUDGET_AGAIN`).

@@ -38,6 +38,7 @@ STORED = {
 LOSS = {
     "full": "tokens of a micro-batch × vocabulary × {0:g} bytes: fp32 log-probabilities, their gradient and the logits' gradient",
     "fused": "tokens of a micro-batch × vocabulary × {1:g} bytes: the logits, and their gradient written over them",
+    "fused with the head": f"{CHUNK_TOKENS:,} tokens × vocabulary × 12 bytes, and vocabulary × hidden × {2} bytes: the head's gradient of a slice",
     "chunked": f"{CHUNK_TOKENS:,} tokens × vocabulary × 12 bytes: the loss is computed a slice at a time",
 }
 
@@ -89,7 +90,8 @@ def _activations(job: Job) -> Words:
 
 
 def _logits(job: Job) -> Words:
-    formula = LOSS[job.cross_entropy].format(job.engine.loss_bytes, job.width + 4)
+    kind = "fused with the head" if job.cross_entropy == "fused" and job.engine.fuses_head else job.cross_entropy
+    formula = LOSS[kind].format(job.engine.loss_bytes, job.width + 4, job.width)
     return formula, f"{show_count(float(job.micro_tokens))} tokens × {job.model.vocab:,}", "lablib/plan/memory.py"
 
 

@@ -177,14 +177,20 @@ def _ragged(size: Number, penalty: float) -> Number:
     return choose(size % 64 != 0, penalty, 0.0)
 
 
+SCAN = (0.02, 0.3)
+"""Share of a matmul's rate that a scan reaches: elementwise (Mamba-1, RWKV), at an accelerator's rate without tensor cores (an
+H100's is 67 of 989 TFLOP/s, NVIDIA's data sheet; half of it for memory), and in chunks that are matmuls (Mamba-2)."""
+
+
 def _attention(job: Job, machine: Machine, often: Number) -> Number:
-    """Seconds of softmax(QKᵀ)V (and of a Mamba-2 scan) in all layers."""
+    """Seconds of softmax(QKᵀ)V (and of a scan) in all layers."""
     model, seq = job.model, job.seq_len
     work = flops.scores(model, flops.causal_context(seq)) * job.micro_tokens / job.layout.tp
     scan = flops.scan(model) * job.micro_tokens / job.layout.tp
+    share_of_scan = SCAN[not (model.traits.recurrent or (model.ssm and model.ssm.step_rank))]
     rate = machine.sustained(_wide(job.precision))
     efficiency, kernel = machine.efficiency, job.engine.attention
-    seconds = 3 * scan / (rate * 0.3) if model.ssm else 0.0
+    seconds = 3 * scan / (rate * share_of_scan)
     if kernel == "math":
         return seconds + _unfused(job, machine, work, rate, often)
     share = efficiency.flash[kernel].get(machine.architecture, efficiency.flash[kernel]["other"])
@@ -242,6 +248,9 @@ def _moved(model: ModelSpec) -> tuple[float, float, float]:
         routed = 10.0 * n.moe * model.moe.top_k * model.hidden
     if model.ssm:
         split += n.ssm * 12.0 * (anatomy.ssm_inner(model) + anatomy.ssm_conv(model))
+    if n.recurrent:
+        stream += n.recurrent * 5 * 8.0 * model.hidden  # five mixes of two tokens
+        split += n.recurrent * 12.0 * anatomy.mixing(model)
     return stream, split, routed
 
 

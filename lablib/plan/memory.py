@@ -172,6 +172,16 @@ def host(job: Job) -> Number:
     return moved + (inputs(job) if job.offload in ("activations", "all") else 0.0)
 
 
+def copied(found: Memory, job: Job, on_host: bool) -> Memory:
+    """The same plan with the copy of weights and optimiser states that an asynchronous checkpoint is written from while the
+    training goes on: in host memory, which on a CPU is the process' own."""
+    kept = states(replace(job, offload="none"))
+    size = (kept["params"] + kept["optimizer"]) / GIB
+    if not on_host:
+        return found.replace(host_gib=found.host_gib + size)
+    return found.replace(peak_gib=found.peak_gib + size, parts={**found.parts, "checkpoint copy": size})
+
+
 def in_flight(job: Job, first: Number = True, rank: int | None = None) -> Number:
     """Micro-batches whose activations one stage holds at once.
 
@@ -246,13 +256,15 @@ CHUNK_TOKENS = 1024
 
 def logits(job: Job) -> Number:
     """Bytes of the loss at its fullest, in the backward pass of cross entropy: in this engine fp32 log-probabilities, their
-    gradient and the logits' gradient; a fused kernel keeps the logits and writes their gradient over them."""
+    gradient and the logits' gradient; a fused kernel keeps the logits and writes their gradient over them, or, with the head
+    in it, keeps a chunk of them as a chunked loss does, and the head's gradient of that chunk."""
     size = job.micro_tokens * job.model.vocab / (job.layout.tp if job.engine.vocab_parallel else 1)
     if job.cross_entropy == "full":
         return size * job.engine.loss_bytes
-    if job.cross_entropy == "fused":
+    if job.cross_entropy == "fused" and not job.engine.fuses_head:
         return size * (job.width + SINGLE)
-    return size * 3 * SINGLE * least(1.0, CHUNK_TOKENS / job.micro_tokens)
+    chunk = size * 3 * SINGLE * least(1.0, CHUNK_TOKENS / job.micro_tokens)
+    return chunk + job.model.vocab * job.model.hidden * job.width * (job.cross_entropy == "fused")
 
 
 def buffers(job: Job, first: Number = True, last: Number = True) -> Number:

@@ -2,7 +2,7 @@
 
 A process of its own keeps torch out of the planner, fixes the number of threads before any library starts, and makes
 the resident memory of "Python with its libraries" a clean figure. The step probe is a real training step: the same
-transformers model, document positions, loss and fused AdamW as pretraining.
+transformers model, loss and fused AdamW as pretraining; each sequence is one document, the longest that attention meets.
 """
 
 from __future__ import annotations
@@ -153,12 +153,10 @@ def step_seconds(size: tuple[int, int, int, int, int], device: torch.device, bf1
     model = AutoModelForCausalLM.from_config(shape(layers, hidden, ffn, tokens).to_hf(), dtype=torch.float32).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     ids = torch.randint(0, VOCAB, (sequences, tokens), device=device)
-    # Positions restart inside the window, as packed documents' do: attention then needs a mask, which costs time.
-    positions = torch.arange(tokens, device=device).remainder(-(-tokens * 2 // 5)).repeat(sequences, 1)
 
     def work() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+            logits = model(input_ids=ids, use_cache=False).logits
         torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

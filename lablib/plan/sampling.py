@@ -49,7 +49,7 @@ class Sampler(NamedTuple):
 
 
 def cache_bytes(model: ModelSpec, width: float, latent: bool = False) -> float:
-    """Bytes of keys and values that one token leaves behind, without Mamba-2's states, which do not grow.
+    """Bytes of keys and values that one token leaves behind, without recurrent states, which do not grow.
 
     Latent attention (MLA) caches its expanded heads in transformers, and the compressed vector in a serving engine: 576
     numbers a layer in DeepSeek-V3 (arXiv 2405.04434 §2.1).
@@ -63,12 +63,21 @@ def cache_bytes(model: ModelSpec, width: float, latent: bool = False) -> float:
 
 
 def cache(model: ModelSpec, tokens: float, width: float, latent: bool = False) -> float:
-    """Bytes of one sequence's cache: windowed layers hold no more than their window."""
-    whole = tokens * cache_bytes(model, width, latent)
+    """Bytes of one sequence's cache: windowed layers hold no more than their window, recurrent ones a state that does not grow."""
+    whole = tokens * cache_bytes(model, width, latent) + _states(model, width)
     if not model.sliding_window or tokens <= model.sliding_window:
         return whole
     windowed = anatomy.windowed_layers(model) / max(1, anatomy.layers(model).attention)
     return whole * (1 - windowed * (1 - model.sliding_window / tokens))
+
+
+def _states(model: ModelSpec, width: float) -> float:
+    """Bytes of one sequence's recurrent states: Mamba's, and what its convolution looks back to; of RWKV a token before each
+    mixing, and three fp32 sums a channel."""
+    n = anatomy.layers(model)
+    if model.ssm is None:
+        return n.recurrent * (2 * model.hidden * width + 3 * anatomy.mixing(model) * 4)
+    return n.ssm * width * (anatomy.ssm_inner(model) * model.ssm.state + anatomy.ssm_conv(model) * model.ssm.conv)
 
 
 def _experts_read(model: ModelSpec, batch: float) -> float:

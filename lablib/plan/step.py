@@ -6,12 +6,16 @@ Seconds by cause, of the fullest pipeline stage, which the others wait for. `lab
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import lru_cache
+
 from lablib.plan import anatomy, communication, cpu_kernels, flops, kernels, offloading
 from lablib.plan.cpu_kernels import update_bytes
 from lablib.plan.grid import Number, ceil, choose, log2, most
 from lablib.plan.job import Job
 from lablib.plan.kernels import REPEATS
 from lablib.plan.machine import Machine
+from lablib.specs import ModelSpec
 
 NEWTON_SCHULZ = 5
 """Iterations of Muon's orthogonalisation (kellerjordan.github.io/posts/muon)."""
@@ -85,15 +89,30 @@ def optimizer(job: Job, machine: Machine) -> Number:
 
 def _orthogonalising(job: Job, machine: Machine) -> Number:
     """Seconds of Muon's Newton-Schulz iterations (kellerjordan.github.io/posts/muon): of an m × n matrix, m ≤ n, each takes
-    XXᵀ, its square and a product with X, 4·m²·n + 2·m³ FLOPs in 16 bits. Ranks that share the matrices share the work."""
-    flops = 0.0
-    for matrix in anatomy.matrices(job.model):
-        if matrix.part not in ("embedding", "head"):
-            low, high = sorted((matrix.rows, matrix.cols))
-            flops += matrix.copies * NEWTON_SCHULZ * (4.0 * low**2 * high + 2.0 * low**3)
+    XXᵀ, its square and a product with X, 4·m²·n + 2·m³ FLOPs in 16 bits. Matrices of one shape are dealt to the ranks that hold
+    parts of them, as `lablib.train.rules.dealing` does; experts stay on the ranks that ZeRO put them on."""
+    layout = job.layout
+    ranks = layout.dp_replicate * job.shards * layout.tp
+    flops: Number = 0.0
+    for (rows, cols, part), copies in _shapes(job.model).items():
+        low, high = sorted((rows, cols))
+        each = NEWTON_SCHULZ * (4.0 * low**2 * high + 2.0 * low**3)
+        there = copies * job.stage_share
+        turns = there / (job.shards * layout.tp) if part == "experts" else ceil(there / ranks)
+        flops = flops + turns * each
     share = job.params.trainable / job.params.total
     rate = machine.sustained("fp32" if job.precision == "fp32" else "bf16")
-    return flops * share * job.stage_share / (job.layout.tp * job.shards * rate)
+    return share * (flops / rate + communication.dealing(job, machine, ranks))
+
+
+@lru_cache(maxsize=512)
+def _shapes(model: ModelSpec) -> dict[tuple[int, int, str], int]:
+    """(rows, columns, "experts" or nothing) → how many matrices inside the blocks are alike."""
+    found: Counter[tuple[int, int, str]] = Counter()
+    for matrix in anatomy.matrices(model):
+        if matrix.part not in ("embedding", "head"):
+            found[matrix.rows, matrix.cols, "experts" if matrix.part == "experts" else ""] += matrix.copies
+    return dict(found)
 
 
 def _stage(job: Job, machine: Machine) -> tuple[dict[str, Number], Number]:

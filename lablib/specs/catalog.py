@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from lablib.specs.errors import LabError
 from lablib.specs.hardware import Accelerator
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
+from lablib.specs.rope import RopeScaling
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class Catalog:
 
     def __init__(self) -> None:
         """Tables are lazy: making a catalogue reads no file."""
-        self.models: Table[ModelSpec] = Table("model", lambda: {row["name"]: _model(row) for row in rows("models")})
+        self.models: Table[ModelSpec] = Table("model", _models)
         self.accelerators: Table[Accelerator] = Table(
             "accelerator", lambda: {row["name"]: _accelerator(row) for row in rows("accelerators")}
         )
@@ -118,6 +119,7 @@ _MOE: _Columns = {
     "groups": int,
     "top_groups": int,
     "norm_topk": _flag,
+    "every": int,
 }
 _MLA: _Columns = {
     "q_lora_rank": int,
@@ -125,6 +127,15 @@ _MLA: _Columns = {
     "qk_nope_head_dim": int,
     "qk_rope_head_dim": int,
     "v_head_dim": int,
+}
+_POSITIONS: _Columns = {
+    "kind": str,
+    "factor": float,
+    "original": int,
+    "low_freq_factor": float,
+    "high_freq_factor": float,
+    "mscale": float,
+    "mscale_all_dim": float,
 }
 
 _ACCELERATOR: _Columns = {
@@ -139,10 +150,15 @@ _ACCELERATOR: _Columns = {
 }
 
 
-def _model(row: dict[str, str]) -> ModelSpec:
+def _models() -> dict[str, ModelSpec]:
+    turned = {row["model"]: RopeScaling(**_typed(row, _POSITIONS)) for row in rows("positions")}
+    return {row["name"]: _model(row, turned.get(row["name"])) for row in rows("models")}
+
+
+def _model(row: dict[str, str], scaling: RopeScaling | None) -> ModelSpec:
     moe = MoE(**_typed(row, _MOE)) if row.get("experts") else None
     mla = MLA(**_typed(row, _MLA)) if row.get("kv_lora_rank") else None
-    return ModelSpec(**_typed(row, _MODEL), moe=moe, mla=mla, ssm=_ssm(row))
+    return ModelSpec(**_typed(row, _MODEL), rope_scaling=scaling, moe=moe, mla=mla, ssm=_ssm(row))
 
 
 def _ssm(row: dict[str, str]) -> SSM | None:
@@ -153,6 +169,7 @@ def _ssm(row: dict[str, str]) -> SSM | None:
         heads=int(row["ssm_heads"]),
         head_dim=int(row["ssm_head_dim"]),
         state=int(row["ssm_state"]),
+        step_rank=int(row["ssm_step_rank"] or 0),
         attention_layers=layers,
     )
 

@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 
 Family = Literal[
     "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "olmo2", "gpt2", "nemotron",
-    "qwen3_moe", "mixtral", "glm4_moe", "deepseek_v3", "bamba",
+    "qwen3_moe", "mixtral", "glm4_moe", "deepseek_v3", "bamba", "jamba", "granitemoehybrid", "rwkv",
 ]  # fmt: skip
-Positions = Literal["rope", "learned", "alibi"]
+Positions = Literal["rope", "learned", "alibi", "none"]
 
 
 class Traits(NamedTuple):
@@ -20,6 +20,8 @@ class Traits(NamedTuple):
 
     parts: tuple[str, ...] = ()
     """Which of moe, mla and ssm a member has."""
+    optional: tuple[str, ...] = ()
+    """Which of these it may lack."""
     gated: bool = True
     positions: Positions = "rope"
     turned: float = 1.0
@@ -44,6 +46,12 @@ class Traits(NamedTuple):
     """Sliding windows that transformers builds: in every layer, or with global layers between."""
     shared: bool = False
     """Whether its experts may have shared ones, dense layers and groups beside them."""
+    spaced: bool = False
+    """Whether only every n-th layer may have experts."""
+    mamba: Literal[1, 2] = 2
+    """Generation of its Mamba layers."""
+    recurrent: bool = False
+    """Its layers mix time by RWKV's recurrence (arXiv 2305.13048) instead of attention."""
 
 
 FAMILIES: dict[str, Traits] = {
@@ -57,12 +65,25 @@ FAMILIES: dict[str, Traits] = {
     "olmo2": Traits(qk_norm=True, qk_norm_wide=True),
     "gpt2": Traits(gated=False, positions="learned", tied=True, mlp_bias=True, norm_vectors=2),
     "nemotron": Traits(gated=False, turned=0.5, norm_vectors=2),
-    "qwen3_moe": Traits(("moe",), qk_norm=True),
+    "qwen3_moe": Traits(("moe",), qk_norm=True, spaced=True),
     "mixtral": Traits(("moe",), bias="none", windows="all"),
     "glm4_moe": Traits(("moe",), turned=0.5, output_bias=False, qk_norm_free=True, shared=True),
     "deepseek_v3": Traits(("moe", "mla"), shared=True),
     "bamba": Traits(("ssm",), turned=0.5),
+    "jamba": Traits(("ssm", "moe"), optional=("moe",), positions="none", bias="none", spaced=True, mamba=1),
+    "granitemoehybrid": Traits(("ssm", "moe"), optional=("moe",), positions="none", shared=True),
+    "rwkv": Traits(gated=False, positions="none", bias="none", norm_vectors=2, recurrent=True),
 }
+ABSENT = {
+    "retnet": "transformers has no RetNet; its nearest kin there is family='rwkv', a recurrence with decay, or family='bamba' with "
+    "one head_dim × state matrix a head as state (ssm.attention_layers=() leaves attention out)",
+    "rwkv5": "transformers has RWKV-4 alone; use family='rwkv'",
+    "rwkv6": "transformers has RWKV-4 alone; use family='rwkv'",
+    "rwkv7": "transformers has RWKV-4 alone; use family='rwkv'",
+    "zamba": "a ModelSpec cannot say one attention block whose weights many layers share, over twice the hidden width; use family='jamba', Mamba-1 with attention layers of their own",
+    "zamba2": "a ModelSpec cannot say attention blocks whose weights many layers share, over twice the hidden width, with an adapter each; use family='bamba' or 'granitemoehybrid', Mamba-2 with attention layers of their own",
+}  # fmt: skip
+"""Architectures that people ask for by name and that cannot be a family, and why; what to use instead."""
 
 
 def members(part: str) -> list[str]:

@@ -53,12 +53,15 @@ def extend(parent: Pretrain, start: ModelInput, seq_len: int, method: Stretch = 
     """Sequences of `seq_len` tokens at a tenth of the parent's peak rate, positions stretched by `method`, from the base
     `theta` where one is given (`lablib.specs.rope.stretched`).
 
-    To lengthen in stages call it again with the recipe that it made and that run's model. The batch keeps its tokens.
-    Raises `LabError` where `seq_len` is not longer, or the model has no rotary positions.
+    To lengthen in stages call it again with the recipe that it made and that run's model. The batch keeps its tokens, and
+    each micro-batch as far as it can. Raises `LabError` where `seq_len` is not longer, or the model has no rotary positions.
     """
     model = stretched(parent.model, parent.seq_len, seq_len, method, theta)
-    batch = max(parent.batch_tokens, seq_len * parent.parallelism.micro_batch_size * parent.parallelism.dp)
-    settings = {"kind": "extend", "start": start, "model": model, "seq_len": seq_len, "batch_tokens": batch, "tokens": tokens}  # fmt: skip
+    own = parent.parallelism
+    fewer = own.replace(micro_batch_size=max(1, own.micro_batch_size * parent.seq_len // seq_len))
+    layout = changes.get("parallelism", fewer)
+    batch = max(parent.batch_tokens, seq_len * layout.micro_batch_size * layout.dp)
+    settings = {"kind": "extend", "start": start, "model": model, "seq_len": seq_len, "batch_tokens": batch, "tokens": tokens, "parallelism": layout}  # fmt: skip
     return _further(parent, {**settings, "optimizer": _gently(parent), **changes})
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lablib.specs.errors import LabError
-from lablib.specs.families import FAMILIES
-from lablib.specs.hf_positions import positions, rope_parameters
+from lablib.specs.families import ABSENT, FAMILIES
+from lablib.specs.hf_positions import positions, rope_settings
 from lablib.specs.model import MLA, SSM, ModelSpec, MoE
 
 if TYPE_CHECKING:
@@ -38,6 +38,15 @@ _GPT2 = {
     "norm_eps": "layer_norm_epsilon",
     "init_std": "initializer_range",
 }
+_RWKV = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "ffn": "intermediate_size",
+    "vocab": "vocab_size",
+    "tied_embeddings": "tie_word_embeddings",
+    "max_seq_len": "context_length",
+    "norm_eps": "layer_norm_epsilon",
+}
 _MODEL_TYPES = {"gemma3": "gemma3_text"}
 """What transformers calls a family where it has another name for the text model."""
 _SSM = {
@@ -48,6 +57,7 @@ _SSM = {
     "conv": "mamba_d_conv",
     "chunk": "mamba_chunk_size",
 }
+_JAMBA = {"state": "mamba_d_state", "conv": "mamba_d_conv", "step_rank": "mamba_dt_rank"}
 _MLA = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 _DEEPSEEK_MOE = {
     "experts": "n_routed_experts",
@@ -59,7 +69,16 @@ _DEEPSEEK_MOE = {
     "top_groups": "topk_group",
     "norm_topk": "norm_topk_prob",
 }
-_QWEN_MOE = {"top_k": "num_experts_per_tok", "expert_ffn": "moe_intermediate_size", "norm_topk": "norm_topk_prob"}
+_QWEN_MOE = {
+    "top_k": "num_experts_per_tok",
+    "expert_ffn": "moe_intermediate_size",
+    "norm_topk": "norm_topk_prob",
+    "every": "decoder_sparse_step",
+}
+_JAMBA_MOE = {"experts": "num_experts", "top_k": "num_experts_per_tok", "expert_ffn": "intermediate_size", "every": "expert_layer_period"}  # fmt: skip
+_GRANITE_MOE = {"experts": "num_local_experts", "top_k": "num_experts_per_tok", "expert_ffn": "intermediate_size"}
+_PLAIN_HEADS = ("qwen2", "olmo2", "bamba", "jamba", "granitemoehybrid")
+"""Families whose heads transformers makes hidden / heads wide, whatever a config says."""
 
 
 def from_hf(source: Any) -> ModelSpec:
@@ -73,6 +92,8 @@ def from_hf(source: Any) -> ModelSpec:
     config = _read(source)
     kind = config.get("model_type")
     family = next((ours for ours in FAMILIES if _MODEL_TYPES.get(ours, ours) == kind), None)
+    if kind in ABSENT:
+        raise LabError(f"model_type={kind!r}: {ABSENT[kind]}")
     if family is None:
         raise LabError(f"model_type={kind!r}: the lab plans {', '.join(_MODEL_TYPES.get(f, f) for f in FAMILIES)}; describe the nearest one as a ModelSpec")  # fmt: skip
     _refuse_what_cannot_be_said(config)
@@ -80,6 +101,8 @@ def from_hf(source: Any) -> ModelSpec:
     fields = {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
     if family == "gpt2":
         fields.setdefault("ffn", 4 * config["n_embd"])
+    if family == "rwkv":
+        fields |= {"heads": 1, "ffn": fields.get("ffn", 4 * config["hidden_size"])}
     theta, scaling = positions(config)
     return ModelSpec(
         family=family,
@@ -96,9 +119,11 @@ def from_hf(source: Any) -> ModelSpec:
 
 def _names(family: str) -> dict[str, str]:
     """Our fields and transformers' names of them."""
-    if family == "gpt2":
-        return _GPT2
+    if family in ("gpt2", "rwkv"):
+        return _GPT2 if family == "gpt2" else _RWKV
     names = {**_COMMON, "norm_eps": "norm_eps" if family == "nemotron" else "rms_norm_eps"}
+    if family == "granitemoehybrid":
+        names["ffn"] = "shared_intermediate_size"
     if FAMILIES[family].bias != "free":
         names.pop("attention_bias")
     return {**names, "qk_norm": "use_qk_norm"} if FAMILIES[family].qk_norm_free else names
@@ -145,17 +170,35 @@ def _refuse_what_cannot_be_said(config: dict[str, Any]) -> None:
     for name, plain in (
         ("mlp_bias", False),
         ("use_sliding_window", False),
-        ("decoder_sparse_step", 1),
         ("mlp_only_layers", []),
+        ("mamba_conv_bias", True),
+        ("mamba_proj_bias", False),
+        (
+            "position_embedding_type",
+            "nope" if config["model_type"] == "granitemoehybrid" else config.get("position_embedding_type"),
+        ),
+        ("expert_layer_offset", config.get("expert_layer_period", 1) - 1),
+        *_multipliers(config),
     ):
         value = config.get(name)
         if value is not None and value != plain:
             raise LabError(f"{name}={value!r}: a ModelSpec has no such setting yet; the plan would be wrong in silence")
 
 
+def _multipliers(config: dict[str, Any]) -> list[tuple[str, float]]:
+    """Granite's factors, and what they are in a model without them."""
+    if config["model_type"] != "granitemoehybrid":
+        return []
+    head_dim = config["hidden_size"] / config["num_attention_heads"]
+    ones = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
+    return [*((name, 1.0) for name in ones), ("attention_multiplier", head_dim**-0.5)]
+
+
 def _head_dim(config: dict[str, Any]) -> int:
     if config["model_type"] == "deepseek_v3":
         return int(config["qk_nope_head_dim"] + config["qk_rope_head_dim"])
+    if config["model_type"] == "rwkv":
+        return int(config.get("attention_hidden_size") or config["hidden_size"])
     return int(config.get("head_dim") or 0)
 
 
@@ -164,7 +207,16 @@ def _moe(config: dict[str, Any]) -> MoE | None:
         return MoE(**{ours: config[theirs] for ours, theirs in _DEEPSEEK_MOE.items()})
     if config["model_type"] == "qwen3_moe":
         experts = config.get("num_local_experts") or config.get("num_experts")
-        return MoE(experts=experts, **{ours: config[theirs] for ours, theirs in _QWEN_MOE.items()})
+        given = {ours: config[theirs] for ours, theirs in _QWEN_MOE.items() if theirs in config}
+        return MoE(experts=experts, **given)
+    if config["model_type"] == "jamba" and (config.get("num_experts") or config.get("num_local_experts", 1)) > 1:
+        named = {"num_experts": config.get("num_local_experts"), **config}
+        return MoE(norm_topk=False, **{ours: named[theirs] for ours, theirs in _JAMBA_MOE.items()})
+    if config["model_type"] == "granitemoehybrid" and config["num_local_experts"]:
+        shared, rest = divmod(config["shared_intermediate_size"], config["intermediate_size"])
+        if rest:
+            raise LabError(f"shared_intermediate_size={config['shared_intermediate_size']} is no multiple of intermediate_size={config['intermediate_size']}: a ModelSpec has shared experts of the others' width; describe the nearest one")  # fmt: skip
+        return MoE(shared_experts=shared, **{ours: config[theirs] for ours, theirs in _GRANITE_MOE.items()})
     if config["model_type"] == "mixtral":
         return MoE(
             experts=config["num_local_experts"],
@@ -175,12 +227,18 @@ def _moe(config: dict[str, Any]) -> MoE | None:
 
 
 def _ssm(config: dict[str, Any]) -> SSM | None:
-    if config["model_type"] != "bamba":
+    family = config["model_type"]
+    if "ssm" not in FAMILIES.get(family, FAMILIES["llama"]).parts:
         return None
+    if family == "jamba":
+        period, offset = config["attn_layer_period"], config["attn_layer_offset"]
+        wide = tuple(i for i in range(config["num_hidden_layers"]) if i % period == offset)
+        inner = config["mamba_expand"] * config["hidden_size"]
+        return SSM(attention_layers=wide, heads=inner, head_dim=1, **{ours: config[theirs] for ours, theirs in _JAMBA.items()})  # fmt: skip
     attention = config.get("attn_layer_indices")
     if attention is None:
         kinds = config.get("layer_types") or config.get("layers_block_type") or []
-        attention = [i for i, kind in enumerate(kinds) if "attention" in kind]
+        attention = [i for i, kind in enumerate(kinds) if kind in ("attention", "full_attention")]
     return SSM(attention_layers=tuple(attention), **{ours: config[theirs] for ours, theirs in _SSM.items()})
 
 
@@ -190,13 +248,17 @@ def to_hf(model: ModelSpec) -> PretrainedConfig:
 
     _refuse_what_cannot_be_built(model)
     settings = {theirs: getattr(model, ours) for ours, theirs in _names(model.family).items()}
-    if model.family not in ("bamba", "deepseek_v3", "gpt2"):
+    if (
+        model.family != "rwkv"
+    ):  # transformers leaves a padding token's row at zero, and Bamba's, Jamba's and Gemma's is 0
+        settings["pad_token_id"] = None
+    if model.family not in ("bamba", "jamba", "granitemoehybrid", "deepseek_v3", "gpt2", "rwkv"):
         settings["head_dim"] = model.head_dim
     if model.family == "gpt2":
         settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # transformers' default is GPT-2's 0.1
-    else:
-        settings["rope_parameters"] = rope_parameters(model)
-    return AutoConfig.for_model(_MODEL_TYPES.get(model.family, model.family), **settings, **_special(model))
+    elif model.positions == "rope":
+        settings |= rope_settings(model)
+    return AutoConfig.for_model(_MODEL_TYPES.get(model.family, model.family), **(settings | _special(model)))
 
 
 def _refuse_what_cannot_be_built(model: ModelSpec) -> None:
@@ -213,7 +275,10 @@ def _refuse_what_cannot_be_built(model: ModelSpec) -> None:
     wrong = [name for name, same in gpt2.items() if model.family == "gpt2" and not same]
     wrong += ["sliding_window"] if model.sliding_window is not None and windows == "none" else []
     wrong += ["window_every"] if model.window_every and windows != "mixed" else []
-    wrong += ["head_dim"] if model.family in ("qwen2", "olmo2") and not plain else []
+    wrong += ["head_dim"] if model.family in _PLAIN_HEADS and not plain else []
+    wrong += (
+        ["layers"] if model.family == "rwkv" and model.layers == 1 else []
+    )  # its initialisation divides by layers - 1
     if model.family in ("gemma2", "gemma3") and model.hidden % model.heads:
         wrong.append("heads")
     if wrong:
@@ -245,12 +310,35 @@ def _special(model: ModelSpec) -> dict[str, Any]:
             "num_experts": model.moe.experts,
             **{theirs: getattr(model.moe, ours) for ours, theirs in _QWEN_MOE.items()},
         }
-    if model.family == "bamba" and model.ssm:
-        ours = {theirs: getattr(model.ssm, name) for name, theirs in _SSM.items()}
-        expand = model.ssm.heads * model.ssm.head_dim / model.hidden
-        return {
-            **ours,
-            "mamba_expand": expand if expand % 1 else int(expand),
-            "attn_layer_indices": list(model.ssm.attention_layers),
-        }
-    return {}
+    if model.family == "rwkv":
+        # `rescale_every` would change the weights in place at every evaluation, for the sake of fp16.
+        return {"attention_hidden_size": model.heads * model.head_dim, "rescale_every": 0}
+    return _hybrid(model, model.ssm) if model.ssm else {}
+
+
+def _hybrid(model: ModelSpec, ssm: SSM) -> dict[str, Any]:
+    """The settings of Mamba layers, where attention lies between them, and experts beside them."""
+    settings: dict[str, Any] = {"mamba_expand": ssm.heads * ssm.head_dim // model.hidden}
+    settings |= {theirs: getattr(ssm, ours) for ours, theirs in (_JAMBA if model.family == "jamba" else _SSM).items()}
+    if model.family == "bamba":
+        return settings | {"attn_layer_indices": list(ssm.attention_layers)}
+    if model.family == "jamba":
+        period, offset = spacing(ssm.attention_layers, model.layers)
+        none = {"num_experts": 1, "expert_layer_period": 1, "expert_layer_offset": 0}
+        experts = {theirs: getattr(model.moe, ours) for ours, theirs in _JAMBA_MOE.items()} if model.moe else none
+        every = model.moe.every if model.moe else 1
+        return settings | experts | {"expert_layer_offset": every - 1, "attn_layer_period": period, "attn_layer_offset": offset}  # fmt: skip
+    wide = set(ssm.attention_layers)
+    kinds = ["full_attention" if i in wide else "linear_attention" for i in range(model.layers)]
+    experts = {theirs: getattr(model.moe, ours) for ours, theirs in _GRANITE_MOE.items()} if model.moe else {"num_local_experts": 0}  # fmt: skip
+    return settings | experts | {"layer_types": kinds, "attention_multiplier": model.head_dim**-0.5}
+
+
+def spacing(wide: tuple[int, ...], layers: int) -> tuple[int, int]:
+    """(period, offset) of the attention layers `wide` of `layers`, as Jamba's config says them. Raises `LabError` for uneven
+    distances."""
+    offset = min(wide, default=layers)
+    period = sorted(wide)[1] - offset if len(wide) > 1 else max(layers, offset + 1)
+    if sorted(wide) != [i for i in range(layers) if i % period == offset]:
+        raise LabError(f"ssm.attention_layers={wide}: transformers' jamba has attention in every n-th layer, as (4, 12, 20, 28); this model can be planned, not built; change it to run it")  # fmt: skip
+    return period, offset

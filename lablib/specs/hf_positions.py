@@ -25,20 +25,26 @@ _LOCAL = {"rope_theta": 10000.0, "rope_type": "default"}
 """Gemma 3's windowed layers."""
 
 
+class PositionsError(LabError):
+    """A config's rotary positions are of a kind that a `ModelSpec` does not carry."""
+
+
 def positions(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     """The base and the stretch of a config's rotary positions (of global layers), under both of the names that transformers has
-    had for them. Raises `LabError` for a kind or a setting that a `ModelSpec` does not carry."""
+    had for them. The length that "linear" counts from, which transformers does not ask for, is taken from where `to_hf` writes it;
+    other programs' configs lack it, and the longest length over the factor stands for it. Raises `PositionsError` for a
+    kind or a setting that a `ModelSpec` does not carry."""
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     rope = dict(given.get("full_attention") or given)
     kind = rope.pop("rope_type", None) or rope.get("type") or "default"
     theta = rope.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
     if kind not in _OWN:
-        raise LabError(f"rope_type={kind!r}: a ModelSpec carries {', '.join(_OWN)}; describe the nearest one as a ModelSpec")  # fmt: skip
+        raise PositionsError(f"rope_type={kind!r}: a ModelSpec carries {', '.join(_OWN)}; describe the nearest one as a ModelSpec")  # fmt: skip
     _refuse_others(config, given, rope, kind)
     if kind == "default":
         return float(theta), None
     if not rope.get("factor"):
-        raise LabError(f"rope_type={kind!r} has no factor; add it to rope_parameters in the model's config.json")
+        raise PositionsError(f"rope_type={kind!r} has no factor; add it to rope_parameters in the model's config.json")
     whole = config["max_position_embeddings"]
     original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
     guess = round(whole / rope["factor"]) if kind == "linear" else whole
@@ -57,11 +63,18 @@ def _refuse_others(config: dict[str, Any], given: dict[str, Any], rope: dict[str
         local = {"rope_theta": config.get("rope_local_base_freq"), **(given.get("sliding_attention") or {})}
         wrong |= {f"sliding_attention.{name}": value for name, value in local.items() if value not in (None, _LOCAL.get(name))}  # fmt: skip
     for name, value in wrong.items():
-        raise LabError(f"rope_parameters.{name}={value!r}: a ModelSpec has no such setting yet; the model would be another in silence")  # fmt: skip
+        raise PositionsError(f"rope_parameters.{name}={value!r}: a ModelSpec has no such setting yet; the model would be another in silence")  # fmt: skip
 
 
-def rope_parameters(model: ModelSpec) -> dict[str, Any]:
-    """What transformers takes for the positions of `model`."""
+def rope_settings(model: ModelSpec) -> dict[str, Any]:
+    """The settings of a transformers config that say the positions of `model`."""
+    settings: dict[str, Any] = {"rope_parameters": _rope_parameters(model)}
+    if model.rope_scaling and model.rope_scaling.kind == "linear":
+        settings["original_max_position_embeddings"] = model.rope_scaling.original
+    return settings
+
+
+def _rope_parameters(model: ModelSpec) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_theta": model.rope_theta, "rope_type": "default"}
     if scaling := model.rope_scaling:
         rope |= {"rope_type": scaling.kind, "factor": scaling.factor}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from lablib.specs.base import Spec
-from lablib.specs.families import FAMILIES, Family, Positions, Traits, members
+from lablib.specs.families import ABSENT, FAMILIES, Family, Positions, Traits, members
 from lablib.specs.rope import RopeScaling
 from lablib.specs.units import Count
 
@@ -25,6 +25,8 @@ class MoE(Spec):
     shared_experts: int = Field(default=0, ge=0)
     dense_layers: int = Field(default=0, ge=0)
     """Leading layers that keep a dense feed-forward (DeepSeek-V3: 3)."""
+    every: int = Field(default=1, gt=0)
+    """Layers every, 2·every, … have experts, the others a dense feed-forward (Jamba: 2)."""
     groups: int = Field(default=1, gt=0)
     """Expert groups for device-limited routing; the router may pick from `top_groups` of them."""
     top_groups: int = Field(default=1, gt=0)
@@ -53,7 +55,11 @@ class MLA(Spec):
 
 
 class SSM(Spec):
-    """Mamba-2 layers (arXiv 2405.21060) between attention layers; inner width is `heads` × `head_dim`."""
+    """Mamba layers between attention layers; inner width is `heads` × `head_dim`.
+
+    Mamba-2 (arXiv 2405.21060) has one decay a head; Mamba-1 (arXiv 2312.00752) one a channel and number of its state: there
+    `head_dim` is 1, and `step_rank` the width from which each channel's step is made.
+    """
 
     heads: int = Field(gt=0)
     head_dim: int = Field(gt=0)
@@ -62,15 +68,18 @@ class SSM(Spec):
     conv: int = Field(default=4, gt=0)
     chunk: int = Field(default=256, gt=0)
     attention_layers: tuple[int, ...] = ()
-    """Indices of the layers that are attention; all others are Mamba-2."""
+    """Indices of the layers that are attention; all others are Mamba."""
+    step_rank: int = Field(default=0, ge=0)
+    """Mamba-1's rank of Δ (hidden / 16 in its paper); 0 in Mamba-2."""
 
 
 class ModelSpec(Spec):
-    """A decoder-only transformer (or Mamba hybrid). Widths are in features, counts in units.
+    """A decoder-only transformer (or Mamba hybrid, or RWKV). Widths are in features, counts in units.
 
     `heads` must be a multiple of `kv_heads` (grouped-query attention, arXiv 2305.13245). What a family fixes
     (`lablib.specs.families`) is filled in. A "gpt2" may be any GPT-like model (other positions, grouped queries, no
-    biases, an untied head): it is planned exactly, and built only where transformers' GPT-2 can say it.
+    biases, an untied head): it is planned exactly, and built only where transformers' GPT-2 can say it. An "rwkv" has no
+    attention and one head, whose `head_dim` is the width of its time mixing.
     """
 
     family: Family = "llama"
@@ -112,7 +121,12 @@ class ModelSpec(Spec):
     def _defaults(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        filled = {**_fixed(str(data.get("family", "llama"))), **data}
+        family = str(data.get("family", "llama"))
+        if family in ABSENT:
+            raise ValueError(f"family={family!r}: {ABSENT[family]}")
+        filled = {**_fixed(family), **data}
+        if FAMILIES.get(family, Traits()).recurrent:
+            filled.setdefault("heads", 1)
         heads, hidden = filled.get("heads"), filled.get("hidden")
         if not filled.get("kv_heads") and isinstance(heads, int):
             filled["kv_heads"] = heads
@@ -136,7 +150,7 @@ class ModelSpec(Spec):
             raise ValueError(f"rope_scaling: family={self.family!r} has no rotary positions to stretch")
         for part in ("moe", "mla", "ssm"):
             has, family = getattr(self, part) is not None, members(part)
-            if has != (self.family in family):
+            if has != (self.family in family) and (has or part not in self.traits.optional):
                 raise ValueError(
                     f"{part} is {'set' if has else 'missing'} for family={self.family!r}; it belongs to {' and '.join(family)}"
                 )
@@ -161,6 +175,8 @@ class ModelSpec(Spec):
         if traits.bias != "free" and self.attention_bias != (traits.bias == "always"):
             often = "always" if traits.bias == "always" else "never"
             raise ValueError(f"attention_bias={self.attention_bias}: family={self.family!r} {often} has biases on attention; leave it out")  # fmt: skip
+        if traits.recurrent and self.heads != 1:
+            raise ValueError(f"heads={self.heads}: family={self.family!r} mixes time channel by channel; leave it out, and give head_dim where time is mixed in another width than hidden")  # fmt: skip
         if self.mlp_bias and not traits.mlp_bias:
             raise ValueError(f"mlp_bias=True: family={self.family!r} has none; use family='gpt2' to plan one")
 
@@ -180,14 +196,28 @@ class ModelSpec(Spec):
             raise ValueError(
                 f"ssm.attention_layers={self.ssm.attention_layers} must lie between 0 and layers-1={self.layers - 1}"
             )
+        if self.ssm:
+            self._check_scan(self.ssm)
         if self.moe:
             self._check_experts(self.moe)
+
+    def _check_scan(self, ssm: SSM) -> None:
+        if self.traits.mamba == 1 and (not ssm.step_rank or ssm.head_dim != 1 or ssm.groups != 1):
+            raise ValueError(f"ssm: family={self.family!r} has Mamba-1 layers; set head_dim=1, heads to the inner width, step_rank (hidden / 16 is usual) and leave groups out")  # fmt: skip
+        if self.traits.mamba == 2 and ssm.step_rank:
+            raise ValueError(f"ssm.step_rank={ssm.step_rank}: family={self.family!r} has Mamba-2 layers, whose steps have no rank; leave it out")  # fmt: skip
 
     def _check_experts(self, moe: MoE) -> None:
         if moe.dense_layers > self.layers:
             raise ValueError(f"moe.dense_layers={moe.dense_layers} is more than layers={self.layers}")
         if not self.traits.shared and (moe.shared_experts or moe.dense_layers or moe.groups > 1):
             raise ValueError(f"{self.family} has no shared experts, dense layers or expert groups; leave them out, or use deepseek_v3 or glm4_moe")  # fmt: skip
+        if moe.every > 1 and (not self.traits.spaced or self.layers < moe.every):
+            raise ValueError(f"moe.every={moe.every}: {'no layer is left with experts' if self.traits.spaced else f'all layers of family={self.family!r} have experts'}; lower it, or use jamba or qwen3_moe")  # fmt: skip
+        if self.family == "jamba" and (self.ffn != moe.expert_ffn or moe.norm_topk):
+            raise ValueError(f"jamba's ffn={self.ffn} is its moe.expert_ffn={moe.expert_ffn}, and norm_topk is always False")  # fmt: skip
+        if self.family == "granitemoehybrid" and (self.ffn != moe.expert_ffn * moe.shared_experts or moe.dense_layers or moe.groups > 1 or not moe.norm_topk):  # fmt: skip
+            raise ValueError(f"granitemoehybrid's ffn={self.ffn} is the width of its shared experts, moe.expert_ffn×moe.shared_experts={moe.expert_ffn * moe.shared_experts}; it has no dense_layers or groups, and norm_topk is always True")  # fmt: skip
         if self.family == "mixtral" and (self.ffn != moe.expert_ffn or not moe.norm_topk):
             raise ValueError(f"mixtral's ffn={self.ffn} is its moe.expert_ffn={moe.expert_ffn}, and norm_topk is always True")  # fmt: skip
 
@@ -202,6 +232,16 @@ class ModelSpec(Spec):
     def reaching(self, seq_len: int) -> Self:
         """This model, with positions for sequences of `seq_len` tokens where it has fewer."""
         return self if self.max_seq_len >= seq_len else self.replace(max_seq_len=seq_len)
+
+    def widened(self, hidden: int) -> Self:
+        """This model at another width: heads of the same size, everything else in proportion. A narrow model keeps at least one
+        head, key/value head and so on."""
+
+        def to(size: int) -> int:
+            return max(1, size * hidden // self.hidden)
+
+        moe = self.moe and self.moe.replace(expert_ffn=to(self.moe.expert_ffn))
+        return self.replace(hidden=hidden, heads=to(self.heads), kv_heads=to(self.kv_heads), ffn=to(self.ffn), moe=moe)
 
     @classmethod
     def from_hf(cls, source: Any) -> ModelSpec:

@@ -23,13 +23,23 @@ repeats every second layer whole; "budget" keeps half of the bytes, those that c
 activation_memory_budget at torchtitan's default of 0.5); "attention" repeats only softmax(QKᵀ)V (Megatron's selective policy, free with
 FlashAttention, arXiv 2205.05198 §5); "full" keeps only each layer's input."""
 CrossEntropy = Literal["full", "fused", "chunked"]
-"""How the loss is computed: "full" holds fp32 log-probabilities and their gradient; "fused" one kernel that writes the
-gradient over the logits; "chunked" never holds the logits of more than a slice of the tokens."""
+"""How the loss is computed: "full" holds fp32 log-probabilities and their gradient; "chunked" never holds the logits of more
+than a slice of the tokens, and computes the head again in the backward pass; "fused" takes the gradient with the loss: here for
+a slice of the tokens at a time (arXiv 2410.10989 §3.2), in other engines in a kernel that writes it over the logits."""
+Attention = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+"""transformers' implementations of attention, and "auto": ours inside each document (`lablib.models.documents`) where documents are
+kept apart and it can be had, else "sdpa", torch's, which has kernels on every device and a mask for documents."""
 OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion", "muon", "soap", "sgd"]
 """The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
+FLOAT8_MULTIPLE = 16
+"""What every size of an 8-bit floating-point product must be a multiple of (cuBLASLt, "Tensor Core usage")."""
+EIGHT_BIT_BLOCK = 256
+"""Elements of "adamw-8bit" that share a scale (torchao.optim, bitsandbytes; the paper has 2,048, arXiv 2110.02861 §2.1)."""
 LATER: dict[str, dict[str, Any]] = {
     "": {"z_loss": 0.0, "mup": None, "synthetic": None, "needle": None, "batch_ramp": None, "balance": None},
     "model": {"rope_scaling": None},
+    "model.moe": {"every": 1},
+    "model.ssm": {"step_rank": 0},
     "model.rope_scaling": {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "mscale": None, "mscale_all_dim": None},
     "optimizer": {"momentum": 0.95},
     "schedule": {"shape": "linear"},
@@ -171,7 +181,7 @@ class MuP(Spec):
     """Maximal-update parametrisation (arXiv 2203.03466): the model that learning rate and init_std were tuned on.
 
     The recipe's model is that one widened by more heads of the same size and a feed-forward in proportion
-    (`lablib.models.mup.widened`), and made deeper.
+    (`ModelSpec.widened`), and made deeper.
     """
 
     hidden: int = Field(gt=0)

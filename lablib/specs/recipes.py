@@ -20,6 +20,7 @@ from lablib.specs.model import ModelSpec
 from lablib.specs.posttrain import GRPO, PPO, SFT, ModelInput, PostTrain, Preference, Reward, Sampled
 from lablib.specs.recipe import (
     INTEGERS,
+    Attention,
     CrossEntropy,
     MuP,
     Offload,
@@ -128,6 +129,7 @@ class Pretrain(Recipe):
         "permanent_every",
         "inspect_every",
         "cross_entropy",
+        "attention",
         "offload",
         "expert_imbalance",
         "async_checkpoints",
@@ -153,6 +155,8 @@ class Pretrain(Recipe):
     precision: Precision = "bf16"
     compile: bool = False
     cross_entropy: CrossEntropy = "full"
+    attention: Attention = "auto"
+    """What computes attention; the manifest's ``ran`` says what did."""
     z_loss: float = Field(default=0.0, ge=0)
     """Weight of log²Z in the gradient, Z the softmax's denominator: keeps logits from drifting (1e-4 in PaLM, arXiv 2204.02311 §5)."""
     balance: Balance | None = None

@@ -44,8 +44,9 @@ def ntk_theta(theta: float, factor: float, turned: int) -> float:
 def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, theta: float | None = None) -> ModelSpec:
     """`model`, trained at `trained` tokens, with positions for `seq_len` of them; `theta` is another base to begin from.
 
-    Stretching again counts linear's and YaRN's factor from the first length, and raises NTK's base further. Raises `LabError`
-    where there is nothing to stretch.
+    Stretching again counts linear's and YaRN's factor from the first length, and raises NTK's base further. Linear or YaRN
+    after NTK count from `trained`: the raised base is then the model's own. Raises `LabError` where there is nothing to
+    stretch, and where another method would undo the stretch that the model has learned.
     """
     if seq_len <= trained:
         raise LabError(f"seq_len={seq_len} is not longer than the {trained} tokens that the model was trained at")
@@ -55,8 +56,8 @@ def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, the
         )
     if model.rope_scaling and model.rope_scaling.kind == "llama3":
         raise LabError(f"method={method!r}: the model's positions are stretched as Llama 3.1's; the lab trains it as it is, at up to {model.max_seq_len} tokens, and cannot stretch it further")  # fmt: skip
-    if method in ("none", "ntk") and model.rope_scaling:
-        raise LabError(f"method={method!r}: the model's positions are stretched by {model.rope_scaling.kind} already; go on with that")  # fmt: skip
+    if model.rope_scaling and method != model.rope_scaling.kind:
+        raise LabError(f"method={method!r}: the model's positions are stretched by {model.rope_scaling.kind} ×{model.rope_scaling.factor:g} already, which another method would undo; go on with method={model.rope_scaling.kind!r}")  # fmt: skip
     if method == "none" and theta is None:
         raise LabError("method='none' leaves positions as they were; give theta, a larger base, or another method")
     base = theta or model.rope_theta
@@ -64,6 +65,6 @@ def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, the
         base = ntk_theta(base, seq_len / trained, round(model.head_dim * model.traits.turned))
     scaling = None
     if method in ("linear", "yarn"):
-        original = model.rope_scaling.original if model.rope_scaling else trained
-        scaling = RopeScaling(kind=method, factor=seq_len / original, original=original)
+        first = model.rope_scaling or RopeScaling(kind=method, factor=1.0, original=trained)
+        scaling = first.replace(factor=seq_len / first.original)
     return model.replace(max_seq_len=max(seq_len, model.max_seq_len), rope_theta=base, rope_scaling=scaling)

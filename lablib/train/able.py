@@ -6,15 +6,18 @@ from typing import Any, get_args
 
 from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.recipe import OptimizerKind
+from lablib.train.kernels import check_kernels
 
-_KINDS = tuple(kind for kind in get_args(OptimizerKind) if kind != "adamw-8bit")
+RECURRENT = {"bamba", "jamba", "granitemoehybrid", "rwkv"}
+"""Families with layers that carry a state along the sequence."""
 PLANLESS = {
-    "tp": {"gpt2"},
-    "cp": {"gemma2"},
-    "pp": {"gpt2", "nemotron", "gemma2"},
-    "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2"},
+    "tp": {"gpt2"} | RECURRENT,
+    "cp": {"gemma2", "rwkv"},
+    "pp": {"gpt2", "nemotron", "gemma2", "rwkv"},
+    "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2", "rwkv"},
 }
-"""Kinds of parallelism → dense families that transformers, or our change of it, cannot lay out so."""
+"""Kinds of parallelism → families that transformers, or our change of it, cannot lay out so. (Its plans of hybrids divide
+the head or the experts alone: every rank of a tensor-parallel group would do the work of all layers.)"""
 
 
 SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
@@ -31,20 +34,25 @@ def check(recipe: Pretrain) -> None:
     for name, value, done in _settings(recipe):
         if value not in done:
             raise LabError(f"{name}={value!r}: the trainer does not do this yet, only the planner does; use {' or '.join(map(repr, done))}")  # fmt: skip
+    check_kernels(recipe)
     check_batch(recipe)
     if recipe.inspect_every and recipe.compile:
         raise LabError(f"inspect_every={recipe.inspect_every}: its hooks would compile the model anew at every look; set compile=False, or leave it out")  # fmt: skip
-    if recipe.document_mask and recipe.model.ssm:
-        raise LabError("document_mask=True: Mamba layers carry their state across documents, which the trainer cannot cut yet; set document_mask=False")  # fmt: skip
+    if recipe.document_mask and recipe.model.family in RECURRENT:
+        raise LabError(f"document_mask=True: layers of family={recipe.model.family!r} carry their state across documents, which transformers cuts in no kernel that runs everywhere; set document_mask=False")  # fmt: skip
 
 
 def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
     """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
     return [
-        ("precision", recipe.precision, ("bf16", "fp32")),
+        ("precision", recipe.precision, ("bf16", "fp32", "fp8")),
         ("recompute", recipe.recompute, ("none", "selective", "full")),
-        ("optimizer.kind", recipe.optimizer.kind, _KINDS),
-        ("cross_entropy", recipe.cross_entropy, ("full",) if recipe.model.family == "gemma2" else ("full", "chunked")),
+        ("optimizer.kind", recipe.optimizer.kind, get_args(OptimizerKind)),
+        (
+            "cross_entropy",
+            recipe.cross_entropy,
+            ("full",) if recipe.model.family == "gemma2" else ("full", "chunked", "fused"),
+        ),
         ("offload", recipe.offload, ("none",)),
     ]
 
@@ -62,6 +70,7 @@ def _check_scaling(model: ModelSpec) -> None:
         "mla": "latent vectors keep their width where the model grows, so that what reads them scales otherwise",
         "ssm": "the scan of a Mamba layer has sizes that do not follow the model's width",
         "gpt2": "the last matrices of its blocks are not told from the others",
+        "rwkv": "its matrices begin orthogonal, not normal with init_std",
     }
     for name, reason in reasons.items():
         if model.family == name or getattr(model, name, None):
@@ -85,8 +94,8 @@ def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
         _check_stages(model, one)
     elif one.virtual_stages > 1:
         raise LabError(f"parallelism.virtual_stages={one.virtual_stages} needs a pipeline; set pp above 1")
-    if one.cp > 1 and model.ssm:
-        raise LabError(f"parallelism.cp={one.cp}: only layers of attention can be split over the sequence, this model has Mamba layers; set cp=1")  # fmt: skip
+    if one.cp > 1 and model.family in RECURRENT:
+        raise LabError(f"parallelism.cp={one.cp}: only layers of attention can be split over the sequence, this model has recurrent layers; set cp=1")  # fmt: skip
     if one.sequence_parallel and (model.moe or model.ssm or model.mla):
         raise LabError("parallelism.sequence_parallel=True: only layers of attention and a dense feed-forward are split along the sequence yet; set sequence_parallel=False")  # fmt: skip
 
@@ -120,6 +129,8 @@ def check_batch(recipe: Pretrain) -> None:
     _check_rounds(recipe)
     if recipe.recompute != "none" and one.pp_schedule == "zero-bubble":
         raise LabError(f"recompute={recipe.recompute!r}: zero-bubble computes a layer's input and weight gradients apart, which recomputation does not allow; set recompute='none' or pp_schedule='1f1b'")  # fmt: skip
+    if recipe.cross_entropy == "fused":
+        raise LabError("cross_entropy='fused': the last stage of a pipeline gives each token's loss, not their sum with its gradient; set cross_entropy='chunked'")  # fmt: skip
     if recipe.compile:
         raise LabError("compile=True: the stages of a pipeline do not do this yet; set compile=False, or pp=1")
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lablib.data.loader import IGNORED
+from lablib.models.documents import boundaries
 from lablib.models.layout import Place
 
 
@@ -25,13 +26,15 @@ class Windows(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch; each tensor is int64 (sequences, seq_len)."""
+    """One micro-batch; each tensor is int64 (sequences, seq_len), but for `documents`."""
 
     inputs: torch.Tensor
     labels: torch.Tensor
     """The next token, `IGNORED` where that is padding or the first token of another document."""
     positions: torch.Tensor
     """From 0 in each document where the document mask is on, else from 0 in each sequence."""
+    documents: torch.Tensor | None = None
+    """`lablib.models.documents.boundaries` of the positions, made on the host so that no kernel waits for them."""
 
     @property
     def targets(self) -> torch.Tensor:
@@ -46,7 +49,9 @@ def collate(windows: Sequence[Any], document_mask: bool, device: torch.device) -
     )
     if not document_mask:
         positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    return Batch(*(_tensor(array, device) for array in (tokens[:, :-1], labels, positions[:, :-1])))
+    places = torch.from_numpy(np.ascontiguousarray(positions[:, :-1], dtype=np.int64))
+    documents = boundaries(places).to(device, non_blocking=True)
+    return Batch(*(_tensor(array, device) for array in (tokens[:, :-1], labels, positions[:, :-1])), documents)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:

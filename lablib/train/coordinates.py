@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lablib.models.build import build_model
-from lablib.models.mup import scale_initial, scales, widened
+from lablib.models.mup import scale_initial, scales
 from lablib.specs import ModelSpec, Optimizer
 from lablib.specs.recipe import MuP
 from lablib.train.losses import token_losses
@@ -33,7 +33,7 @@ def coordinate_check(model: ModelSpec, widths: Sequence[int], tuned: MuP | None,
 
     rows: list[dict[str, Any]] = []
     for width in widths:
-        for step, sizes in enumerate(_sizes(widened(model, width), tuned, steps, rate)):
+        for step, sizes in enumerate(_sizes(model.widened(width), tuned, steps, rate)):
             rows += [{"width": width, "step": step, "part": part, "size": size} for part, size in sizes.items()]
     return pd.DataFrame(rows)
 

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from lablib.models.build import multiplies
 from lablib.models.mup import hidden_matrices
 from lablib.specs import Optimizer
 from lablib.train.rules.adafactor import Adafactor
 from lablib.train.rules.base import Rule, Ruled
+from lablib.train.rules.blockwise import AdamW8
 from lablib.train.rules.elementwise import SGD, AdamW, AdamW16, Lion
 from lablib.train.rules.muon import Muon
 from lablib.train.rules.soap import SOAP
@@ -20,12 +22,13 @@ from lablib.train.rules.soap import SOAP
 def decays(model: torch.nn.Module) -> dict[str, bool]:
     """For each trainable parameter's name, whether weight decay applies to it.
 
-    It does to matrices (and stacks of experts' matrices), not to norms, biases and other vectors, nor to embeddings:
-    most rows of an embedding get no gradient in a step and would only shrink. A head tied to the embedding is one.
+    It does to matrices (and stacks of experts' matrices) and convolutions, not to norms, biases and other vectors, nor to a
+    recurrence's decays and mixes (`lablib.models.build.multiplies`), nor to embeddings: most rows of an embedding get no
+    gradient in a step and would only shrink. A head tied to the embedding is one.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     return {
-        name: weight.ndim >= 2 and id(weight) not in embeddings
+        name: multiplies(name, weight) and id(weight) not in embeddings
         for name, weight in model.named_parameters()
         if weight.requires_grad
     }
@@ -87,6 +90,7 @@ def rules(model: torch.nn.Module, settings: Optimizer) -> dict[str, Rule]:
     rest: Rule = AdamW(betas, eps)
     everywhere = {
         "adamw-bf16": AdamW16(betas, eps),
+        "adamw-8bit": AdamW8(betas, eps),
         "adafactor": Adafactor(),
         "lion": Lion(betas),
         "sgd": SGD(settings.momentum),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from lablib.specs import Parallelism
+    from lablib.specs.recipe import CrossEntropy
 
 _SCHEDULES = {
     ("gpipe", False): schedules.ScheduleGPipe,
@@ -40,6 +41,8 @@ class Part(NamedTuple):
     positions: torch.Tensor
     mask: Masks | None
     """`lablib.models.context.context_masks` under context or sequence parallelism."""
+    documents: torch.Tensor | None = None
+    """As in `lablib.train.batches.Batch`."""
 
 
 class _Sharing(PipelineStage):
@@ -65,7 +68,7 @@ class Pipeline:
     """Last dimension of what goes between stages: the model's `hidden`."""
     dtype: torch.dtype
     """Of what goes between stages."""
-    chunked: bool = False
+    cross_entropy: CrossEntropy = "full"
     z_loss: float = 0.0
     """As `lablib.train.losses.TokenLosses` takes both."""
     _schedule: Any = field(default=None, init=False)
@@ -80,7 +83,7 @@ class Pipeline:
 
     def _module(self, model: torch.nn.Module, number: int) -> Stage:
         last = number == self._total - 1
-        return Stage(model, number == 0, TokenLosses(model, self.chunked, self.z_loss).of if last else None)
+        return Stage(model, number == 0, TokenLosses(model, self.cross_entropy, self.z_loss).of if last else None)
 
     def train(self, parts: Sequence[Part], scale: torch.Tensor) -> torch.Tensor:
         """Forward and backward of a step's micro-batches (all of one shape); the sum of their losses, 0 but on the last stage.
@@ -91,12 +94,14 @@ class Pipeline:
         if len(parts) != self._count:
             self._schedule, self._count = self._build(parts[0], len(parts)), len(parts)
         first, last = 0 in self._numbers, self._total - 1 in self._numbers
-        whole = tree_map(lambda *some: None if some[0] is None else torch.cat(some), *parts)
-        given = {"positions": whole.positions, "mask": whole.mask, "labels": whole.labels if last else None}
+        inputs, labels, positions, mask = tree_map(
+            lambda *some: None if some[0] is None else torch.cat(some), *(part[:4] for part in parts)
+        )
+        given = {"positions": positions, "mask": mask, "labels": labels if last else None}
         self._schedule.step(
-            *((whole.inputs,) if first else ()),
+            *((inputs,) if first else ()),
             **{name: value for name, value in given.items() if value is not None},
-            target=whole.labels if last else None,
+            target=labels if last else None,
             loss_kwargs={"scale": scale},
             return_outputs=False,
         )

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from lablib.data import PackedDataset
+from lablib.models.attention import attend
 from lablib.models.build import initialise, initialise_derived
+from lablib.models.float8 import use_float8
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.mup import scale_initial, scales
@@ -31,6 +33,7 @@ from lablib.train.loop import Parts, train
 from lablib.train.meter import Meter
 from lablib.train.optimizer import build_optimizer
 from lablib.train.pipeline import Pipeline
+from lablib.train.ran import ran
 from lablib.train.routing import Routing
 from lablib.train.source import Source, find_source, token_bytes
 from lablib.train.stability import Guard
@@ -77,9 +80,9 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     links = Links.of(layout, world.device)
     laid = prepare_model(recipe, world, links)
     model = laid.model
-    run.note(attention=attention(model, world.device))
+    run.note(ran=ran(recipe, model, world.device))
     rng.seed(recipe.seed + place.dp_rank)
-    autocast = recipe.precision == "bf16" and layout.dp * layout.cp == 1
+    autocast = recipe.precision != "fp32" and layout.dp * layout.cp == 1
     optimizer = build_optimizer(model, recipe.optimizer, rates(recipe, model))
     data = PackedDataset(source.data, source.mixture, recipe.seq_len, "train", recipe.seed)
     data.check_epochs(recipe.cut.tokens)
@@ -99,7 +102,7 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
             laid.partial,
             pipeline(recipe, laid, links, world, autocast),
             layout.zero,
-            recipe.cross_entropy == "chunked",
+            recipe.cross_entropy,
             recipe.z_loss,
             routing(recipe, model, world, place, links),
         ),
@@ -115,10 +118,15 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
 
 def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
     """The model of the recipe, laid out, on its device, in training mode; its weights are not in it yet."""
+    empty = skeleton(recipe.model)
+    inside = recipe.document_mask and not recipe.compile and recipe.parallelism.cp == 1
+    attend(empty, recipe.attention, world.device, inside)
+    if recipe.precision == "fp8":
+        use_float8(empty, world.device)
     laid = distribute(
-        skeleton(recipe.model),
+        empty,
         recipe.parallelism,
-        recipe.precision == "bf16",
+        recipe.precision != "fp32",
         world.device,
         links,
         recipe.reduce_dtype == "bf16",
@@ -130,17 +138,6 @@ def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) ->
         if recipe.compile:
             stage.compile()
     return laid
-
-
-def attention(model: Any, device: torch.device) -> dict[str, Any]:
-    """What computes attention: transformers' implementation and, where that is torch's, the kernels that torch may choose
-    from (on a CPU it has one of its own)."""
-    used = {"implementation": model.config._attn_implementation}
-    if device.type != "cuda":
-        return used
-    cuda = torch.backends.cuda
-    able = {"flash": cuda.flash_sdp_enabled(), "efficient": cuda.mem_efficient_sdp_enabled(), "cudnn": cuda.cudnn_sdp_enabled()}  # fmt: skip
-    return {**used, "kernels": [name for name, on in able.items() if on]}
 
 
 def begin(recipe: Pretrain, model: Any) -> None:
@@ -178,8 +175,8 @@ def pipeline(recipe: Pretrain, laid: Laid, links: Links, world: World, autocast:
     """What drives the stages where the layout has several."""
     if links.pp is None:
         return None
-    dtype = torch.bfloat16 if recipe.precision == "bf16" and not autocast else torch.float32
-    loss = recipe.cross_entropy == "chunked", recipe.z_loss
+    dtype = torch.bfloat16 if recipe.precision != "fp32" and not autocast else torch.float32
+    loss = recipe.cross_entropy, recipe.z_loss
     return Pipeline(laid.stages, recipe.parallelism, links.pp, world.device, recipe.model.hidden, dtype, *loss)
 
 

@@ -100,7 +100,7 @@ def _turns(config: dict[str, Any]) -> dict[str, Any]:
     theta, scaling = positions(config)
     found = {} if scaling is None else scaling.model_dump(exclude_none=True)
     if found.get("kind") == "linear":
-        del found["original"]  # transformers' config does not keep it
+        del found["original"]  # it turns nothing, and not every config has it
     return {"rope_theta": theta, **found}
 
 

@@ -22,6 +22,7 @@ from lablib.models.layout import (
     sum_tied_gradients,
     tied_end,
 )
+from lablib.specs.recipe import CrossEntropy
 from lablib.train.batches import Batch
 from lablib.train.clip import clip_gradients
 from lablib.train.distributed import World
@@ -86,8 +87,8 @@ class Stepper:
     """`lablib.models.layout.Laid.partial`."""
     pipeline: Pipeline | None = None
     zero: int = 3
-    chunked: bool = False
-    """Logits of a slice of the tokens at a time."""
+    cross_entropy: CrossEntropy = "full"
+    """As in `lablib.train.losses`."""
     z_loss: float = 0.0
     """Coefficient of `lablib.train.losses.token_losses`."""
     routing: Routing | None = None
@@ -148,7 +149,9 @@ class Stepper:
 
     def loss_sum(self, batch: Batch) -> torch.Tensor:
         """Sum of the targets' cross entropies in nats, fp32, over this rank's slice of the sequences."""
-        return self._losses(batch).sum()
+        part = self._part(batch)
+        with self._precision():
+            return self._token_losses.sum(part, part.mask)
 
     def sequence_losses(self, batch: Batch) -> torch.Tensor:
         """The same of each whole sequence, (sequences,), without a gradient; 0 on all but the last pipeline stage."""
@@ -159,14 +162,18 @@ class Stepper:
         part = self._part(batch)
         with self._precision():
             if self.pipeline is None:
-                return TokenLosses(self.model, self.chunked, self.z_loss)(part, part.mask)
+                return self._token_losses(part, part.mask)
             losses = self.pipeline.losses(part)
         return torch.zeros(part.labels.numel(), device=self.world.device) if losses is None else losses
+
+    @property
+    def _token_losses(self) -> TokenLosses:
+        return TokenLosses(self.model, self.cross_entropy, self.z_loss)
 
     def _part(self, batch: Batch) -> Part:
         place = self.place
         if place.cp == 1 and not place.sequence_parallel:
-            return Part(batch.inputs, batch.labels, batch.positions, None)
+            return Part(batch.inputs, batch.labels, batch.positions, None, batch.documents)
         own = own_slice(batch.inputs.shape[1], place.cp_rank, place.cp)
         masks = context_masks(self.model.config, batch.positions, place.cp_rank, place.cp)
         return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], masks)

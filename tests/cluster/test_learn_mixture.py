@@ -172,10 +172,10 @@ def test_proxies_and_arms_keep_the_caps_on_synthetic_text(
     shares = [one.weights.get("model", 0.0) for one in mixtures if isinstance(one, Mixture)]
     assert known.against({"model": 0.5, "people": 0.5}) and max(shares) == pytest.approx(0.3)
     assert not any(map(known.against, [one.weights for one in mixtures if isinstance(one, Mixture)]))
-    assert found.flops == pytest.approx(len(runs) * mixing._flops(runs[0].recipe))  # type: ignore[arg-type]
+    assert found.flops == pytest.approx(len(runs) * mixing.model_flops(runs[0].recipe))  # type: ignore[arg-type]
 
 
 def test_a_profile_far_away_is_refused(corpus: Path, tmp_path: Path) -> None:
     far = Profile(name="far", scheduler="slurm", ssh="me@there", root=Path("/runs"))
-    with pytest.raises(LabError, match="learn the mixture there"):
+    with pytest.raises(LabError, match="call this there"):
         learn_mixture(proxy(corpus), 6, far, tmp_path)

@@ -93,7 +93,8 @@ def test_refused_for_a_family(family: Any, layout: Parallelism, message: str) ->
 @pytest.mark.parametrize("family", [name for name, traits in FAMILIES.items() if not traits.parts])
 def test_families_without_a_plan_are_those_that_cannot_be_laid_out(family: Any) -> None:
     with torch.device("meta"):
-        spec = ModelSpec(family=family, layers=2, hidden=64, heads=4, ffn=128, vocab=128)
+        heads = 1 if FAMILIES[family].recurrent else 4
+        spec = ModelSpec(family=family, layers=2, hidden=64, heads=heads, ffn=128, vocab=128)
         model = AutoModelForCausalLM.from_config(spec.to_hf())
     missing = set() if model.tp_plan else {"tp", "sequence_parallel"}
     for kind, lay_out in (
@@ -114,6 +115,7 @@ def test_families_without_a_plan_are_those_that_cannot_be_laid_out(family: Any) 
         (Parallelism(cp=3), {}, r"seq_len=64 is no multiple of the 3 slices"),
         (Parallelism(pp=2), {"batch_tokens": 64}, r"1 micro-batches does not fill parallelism.pp=2"),
         (Parallelism(pp=2, pp_schedule="zero-bubble"), {"recompute": "full"}, r"recompute='full': zero-bubble"),
+        (Parallelism(pp=2), {"cross_entropy": "fused"}, r"cross_entropy='fused'.*set cross_entropy='chunked'"),
         (Parallelism(pp=2), {"compile": True}, r"compile=True: the stages of a pipeline"),
     ],
 )

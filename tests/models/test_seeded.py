@@ -20,6 +20,12 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"moe": MoE(experts=4, top_k=2, expert_ffn=48)},
     "glm4_moe": {"moe": MoE(experts=4, top_k=2, expert_ffn=48)},
     "bamba": {"ssm": SSM(heads=8, head_dim=16, state=16, chunk=16, attention_layers=(1,))},
+    "jamba": {
+        "ssm": SSM(heads=128, head_dim=1, state=8, step_rank=4, attention_layers=(1,)),
+        "moe": MoE(experts=4, top_k=2, expert_ffn=96, norm_topk=False, every=2),
+    },
+    "granitemoehybrid": {"ssm": SSM(heads=8, head_dim=16, state=16, chunk=16, attention_layers=(1,))},
+    "rwkv": {"heads": 1},
     "deepseek_v3": {
         "moe": MoE(experts=4, top_k=2, expert_ffn=48),
         "mla": MLA(kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16),

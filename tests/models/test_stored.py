@@ -74,6 +74,22 @@ def test_names_of_the_decoder_alone(tmp_path: Path) -> None:
     assert same(poured(spec("gpt2"), tmp_path), model) and same(model, peer(tmp_path))
 
 
+def test_a_head_that_a_tied_model_would_lose_is_an_error(tmp_path: Path) -> None:
+    tied = spec("llama").replace(tied_embeddings=True)
+    build_model(tied, 5).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    head = tensors["model.embed_tokens.weight"].clone()
+    save_file({**tensors, "lm_head.weight": head}, file, metadata={"format": "pt"})
+    assert same(poured(tied, tmp_path), build_model(tied, 5))
+    head[-1, -1] += 1
+    save_file({**tensors, "lm_head.weight": head}, file, metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"lm_head\.weight is another matrix than model\.embed_tokens\.weight.*tied_embeddings"
+    ):
+        poured(tied, tmp_path)
+
+
 _EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
 _WRONG = {
     "missing: model.norm.weight": lambda t: t.pop("model.norm.weight"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plan_shapes import FAMILIES, models
+from plan_shapes import FAMILIES, HYBRID, models
 
 from lablib.plan import anatomy, flops
 from lablib.plan.params import count
@@ -38,9 +38,11 @@ def counted(model: ModelSpec, backward: bool) -> Counter[str]:
 
 
 @PEER
-@given(models(tuple(family for family in FAMILIES if family != "bamba")))
+@given(models(tuple(family for family in FAMILIES if family not in HYBRID)))
 def test_forward_flops_are_what_torch_counts(model: ModelSpec) -> None:
-    ours = sum(flops.forward(model, TOKENS, TOKENS).values()) * SEQUENCES * TOKENS
+    parts = flops.forward(model, TOKENS, TOKENS)
+    parts.pop("scan", None)  # RWKV's is elementwise, which torch does not count
+    ours = sum(parts.values()) * SEQUENCES * TOKENS
     assert ours == sum(counted(model, backward=False).values())
 
 
@@ -57,6 +59,34 @@ def test_a_hybrids_projections_are_what_torch_counts(model: ModelSpec) -> None:
     ours = sum(flops.matmuls(model).values()) * SEQUENCES * TOKENS
     found = counted(model, backward=False)
     assert ours == found["aten.mm"] + found["aten.addmm"]
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(models(("jamba",)))
+def test_a_jambas_products_are_what_torch_counts(model: ModelSpec) -> None:
+    assert model.ssm is not None
+    read = 2.0 * model.ssm.state * anatomy.ssm_inner(model) * anatomy.layers(model).ssm  # of the scan, a product
+    ours = (sum(flops.matmuls(model).values()) + flops.scores(model, TOKENS) + read) * SEQUENCES * TOKENS
+    found = counted(model, backward=False)
+    assert ours == sum(found.values()) - found["aten.convolution"]
+
+
+RWKV = {"169m": 2.613e8, "430m": 7.573e8, "1.5b": 2.823e9, "3b": 5.710e9, "7b": 1.437e10, "14b": 2.778e10}
+"""FLOPs of a token's matmuls (arXiv 2305.13048 Table 2)."""
+
+
+@pytest.mark.parametrize("size", RWKV)
+def test_rwkvs_matmuls_are_the_published_ones(size: str) -> None:
+    model = catalog.models[f"rwkv-4-{size}"]
+    assert sum(flops.matmuls(model).values()) == pytest.approx(RWKV[size], rel=3e-4)
+    assert flops.forward(model, 4096.0) == flops.forward(model, 65536.0)  # linear in the length
+
+
+def test_a_hybrid_pays_for_length_in_its_attention_layers_alone() -> None:
+    jamba, long, short = catalog.models["jamba-v0.1"], 131072.0, 2048.0
+    grown = {part: value - flops.forward(jamba, short)[part] for part, value in flops.forward(jamba, long).items()}
+    assert {part for part, value in grown.items() if value} == {"scores"}
+    assert grown["scores"] == 4 * 4 * 4096 * (long - short)
 
 
 def test_the_scan_is_mamba_2s_closed_form() -> None:

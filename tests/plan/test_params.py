@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from plan_shapes import models
+from plan_shapes import HYBRID, models
 
 from lablib.plan import anatomy
 from lablib.plan.params import count, with_adapters
@@ -44,6 +44,7 @@ PUBLISHED = {
     "pythia-70m": (70426624, 70426624), "pythia-160m": (162322944, 162322944), "pythia-410m": (405334016, 405334016),
     "pythia-1b": (1011781632, 1011781632), "pythia-1.4b": (1414647808, 1414647808), "pythia-2.8b": (2775208960, 2775208960),
     "olmo-2-7b": (7298617344, 7298617344), "gpt-neox-20b": (20554567680, 20554567680),
+    "jamba-v0.1": (51570323328, 12110311296),
 }  # fmt: skip
 """From each model's card, index or paper, norms included (Hugging Face hub; arXiv 2412.19437: 671B total, 37B active)."""
 
@@ -75,6 +76,17 @@ def test_the_count_is_transformers_own_for_any_shape(model: ModelSpec) -> None:
     assert count(model).total == peer(model)
 
 
+@pytest.mark.parametrize("family", [*HYBRID, "rwkv"])
+def test_the_count_of_what_has_a_recurrence_is_transformers_own(family: str) -> None:
+    @settings(PEER, max_examples=12)
+    @given(models((family,)))
+    def same(model: ModelSpec) -> None:
+        assert count(model).total == peer(model)
+        assert ModelSpec.from_hf(model.to_hf().to_dict()) == model
+
+    same()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -97,6 +109,9 @@ def test_the_count_is_transformers_own_for_any_shape(model: ModelSpec) -> None:
         "glm-4.5",
         "glm-4.5-air",
         "deepseek-v2",
+        "jamba-v0.1",
+        "granite-4.0-h-tiny",
+        "rwkv-4-169m",
     ],
 )
 def test_the_count_is_transformers_own_at_full_size(name: str) -> None:
@@ -122,6 +137,8 @@ HEADLINES = {
     "falcon-40b": 41.3, "falcon-180b": 180, "nemotron4-340b": 341, "megatron21-145.6b": 145.6, "megatron21-39.1b": 39.1,
     "gemma-3-4b": 3.88, "gemma-3-12b": 11.77, "gemma-3-27b": 27.0, "glm-4.5-air": 106.9, "glm-4.5": 353, "deepseek-v2": 236,
     "mixtral-8x22b": 140.6, "gpt-oss-120b": 116.8, "olmoe-1b-7b": 6.92, "starcoderbase-15b": 15.5, "bloomberggpt-50b": 50.6,
+    "jamba-1.5-large": 398.6, "rwkv-4-169m": 0.1693, "rwkv-4-430m": 0.4304, "rwkv-4-1.5b": 1.515, "rwkv-4-3b": 2.985, "rwkv-4-7b": 7.393,
+    "rwkv-4-14b": 14.15, "granite-4.0-h-tiny": 6.94, "granite-4.0-h-small": 32.2,
 }  # fmt: skip
 
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Pretrain, Ref, load_recipe
+from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Parallelism, Pretrain, Ref, load_recipe
 from lablib.specs.batching import BatchRamp
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
 from lablib.specs.recipe import MuP
-from lablib.specs.rope import ntk_theta, stretched
+from lablib.specs.rope import RopeScaling, ntk_theta, stretched
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, head_dim=16, ffn=128, vocab=512, max_seq_len=64)
 OLD, NEW = Mixture(weights={"web": 0.75, "code": 0.25}), Mixture(weights={"law": 0.9, "code": 0.1}, max_epochs=2)
@@ -79,6 +79,10 @@ def test_extending_defaults_to_a_billion_tokens_at_the_same_batch() -> None:
     made = extend(PARENT, RUN, 256)
     assert made.tokens == 10**9 and made.step_tokens == PARENT.step_tokens and made.model.max_seq_len == 256
     assert Midtrain(kind="extend", model=MODEL, start=RUN, seq_len=64).tokens == 10**9
+    several = PARENT.replace(parallelism=Parallelism(micro_batch_size=16))
+    fewer = extend(several, RUN, 256)
+    assert (fewer.step_tokens, fewer.parallelism.micro_batch_size) == (PARENT.step_tokens, 4)
+    assert extend(several, RUN, 2048).parallelism.micro_batch_size == 1
 
 
 @pytest.mark.parametrize(
@@ -181,6 +185,36 @@ def test_stretching_in_stages_counts_from_the_first_length() -> None:
     ntk = stretched(stretched(MODEL, 64, 128, "ntk"), 128, 512, "ntk")
     assert ntk.rope_theta == pytest.approx(stretched(MODEL, 64, 512, "ntk").rope_theta)
     assert stretched(MODEL, 64, 128, "yarn", theta=5e5).rope_theta == 5e5
+
+
+def test_another_method_does_not_undo_a_stretch() -> None:
+    """Under linear all pairs of features were slowed; YaRN, counted from the first length, would turn the fast ones as before."""
+    for first, second in (("linear", "yarn"), ("yarn", "linear"), ("yarn", "ntk"), ("linear", "none")):
+        once = stretched(MODEL, 64, 128, first)  # type: ignore[arg-type]
+        with pytest.raises(LabError, match=f"{first} ×2 already.*go on with method='{first}'"):
+            stretched(once, 128, 256, second, theta=1e6)  # type: ignore[arg-type]
+    kept = MODEL.replace(rope_scaling=RopeScaling(kind="yarn", factor=2.0, original=64, mscale=0.7))
+    again = stretched(kept, 128, 256, "yarn").rope_scaling
+    assert again == RopeScaling(kind="yarn", factor=4.0, original=64, mscale=0.7), "what else the stretch says stays"
+
+
+def test_linear_after_ntk_divides_what_the_raised_base_turns() -> None:
+    raised = stretched(MODEL, 64, 128, "ntk")
+    found = frequencies(stretched(raised, 128, 256, "linear"))[:-1]
+    torch.testing.assert_close(found, (plain(raised.rope_theta) / 2).float())
+
+
+def test_the_length_that_linear_counts_from_survives_where_positions_reach_further(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """512 positions over a factor of 4 would be 128; it was trained at 64. transformers would warn of a key that its "linear" does not ask for."""
+    model = stretched(MODEL.replace(max_seq_len=512), 64, 256, "linear")
+    back = ModelSpec.from_hf(model.to_hf())
+    assert back == model and stretched(back, 256, 512, "linear").rope_scaling == RopeScaling(kind="linear", factor=8.0, original=64)  # fmt: skip
+    foreign = model.to_hf().to_dict()
+    del foreign["original_max_position_embeddings"]
+    assert ModelSpec.from_hf(foreign).rope_scaling == RopeScaling(kind="linear", factor=4.0, original=128)
+    assert set(model.to_hf().rope_parameters) == {"rope_theta", "rope_type", "factor"}
 
 
 @pytest.mark.parametrize("method", ["linear", "yarn", "ntk"])

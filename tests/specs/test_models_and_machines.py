@@ -72,6 +72,7 @@ def test_specs_are_values(model: ModelSpec) -> None:
 
 BASE = {"layers": 2, "hidden": 64, "heads": 4, "ffn": 96, "vocab": 128}
 EXPERTS = MoE(experts=4, top_k=2, expert_ffn=8)
+SCAN = SSM(heads=64, head_dim=1, state=8, step_rank=4)
 LATENT = MLA(kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8)
 WRONG = [
     ({"heads": 3}, "hidden=64 is not a multiple of heads=3"),
@@ -80,7 +81,18 @@ WRONG = [
     ({"layers": 0}, "layers"),
     ({"moe": EXPERTS}, "moe is set for family='llama'"),
     ({"family": "qwen3_moe"}, "moe is missing for family='qwen3_moe'"),
-    ({"family": "rwkv"}, "family"),
+    ({"family": "rwkv"}, "heads=4: family='rwkv' mixes time channel by channel"),
+    ({"family": "retnet"}, "transformers has no RetNet; its nearest kin there is family='rwkv'"),
+    ({"family": "zamba2"}, "use family='bamba' or 'granitemoehybrid'"),
+    ({"family": "jamba", "ssm": SSM(heads=4, head_dim=16, state=8)}, "has Mamba-1 layers; set head_dim=1"),
+    ({"family": "bamba", "ssm": SSM(heads=64, head_dim=1, state=8, step_rank=4)}, "has Mamba-2 layers"),
+    ({"family": "jamba", "ssm": SCAN, "moe": EXPERTS}, "jamba's ffn=96 is its moe.expert_ffn=8"),
+    (
+        {"family": "granitemoehybrid", "ssm": SSM(heads=4, head_dim=16, state=8), "moe": EXPERTS},
+        "is the width of its shared experts",
+    ),
+    ({"family": "qwen3_moe", "moe": EXPERTS.replace(every=3)}, "no layer is left with experts"),
+    ({"family": "mixtral", "ffn": 8, "moe": EXPERTS.replace(every=2)}, "use jamba or qwen3_moe"),
     ({"gated": False}, "gated=False: family='llama' always has True"),
     ({"family": "nemotron", "gated": True}, "gated=True: family='nemotron' always has False"),
     ({"positions": "alibi"}, "positions='alibi'"),
@@ -124,13 +136,24 @@ def test_heads_default_as_the_field_expects() -> None:
     assert latent.head_dim == 12
 
 
+GRANITE = {"model_type": "granitemoehybrid", "hidden_size": 64, "num_attention_heads": 4}
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "rwkv"}, "model_type='rwkv'"),
+        ({"model_type": "retnet"}, "model_type='retnet': transformers has no RetNet"),
+        ({"model_type": "rwkv7"}, "transformers has RWKV-4 alone; use family='rwkv'"),
+        ({"model_type": "zamba"}, "use family='jamba'"),
+        ({"model_type": "falcon_h1"}, "the lab plans llama"),
+        ({"model_type": "jamba", "mamba_proj_bias": True}, "mamba_proj_bias=True"),
+        ({"model_type": "jamba", "expert_layer_period": 2, "expert_layer_offset": 0}, "expert_layer_offset=0"),
+        (GRANITE | {"residual_multiplier": 0.22}, "residual_multiplier=0.22"),
+        (GRANITE | {"attention_multiplier": 0.0078125}, "attention_multiplier=0.0078125"),
+        (GRANITE | {"position_embedding_type": "rope"}, "position_embedding_type='rope'"),
         ({"model_type": "llama", "mlp_bias": True}, "mlp_bias=True"),
         ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),
-        ({"model_type": "qwen3_moe", "decoder_sparse_step": 2}, "decoder_sparse_step=2"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "mlp_only_layers"),
     ],
 )
 def test_configs_that_cannot_be_said_are_refused_rather_than_mistaken(config: dict[str, object], words: str) -> None:

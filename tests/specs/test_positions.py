@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lablib import Cluster, catalog, estimate
 from lablib.models.build import build_model
-from lablib.specs import LabError, ModelSpec, Pretrain
+from lablib.specs import MLA, SFT, LabError, ModelSpec, Pretrain
+from lablib.specs.hf_positions import positions
 from lablib.specs.rope import RopeScaling, stretched
 from lablib.train.start import _turns
 
@@ -76,6 +80,48 @@ def test_llamas_stretch_is_kept_and_goes_no_further() -> None:
     assert _turns(spec.to_hf().to_dict()) == _turns(theirs("llama").to_dict())
     with pytest.raises(LabError, match=r"Llama 3\.1's"):
         stretched(spec, 256, 512, "yarn")
+
+
+CARDS = {
+    "llama-3.1-8b": {"rope_scaling": {**LLAMA, "original_max_position_embeddings": 8192}, "rope_theta": 5e5, "max_position_embeddings": 131072},
+    "llama-3.2-1b": {"rope_scaling": {**LLAMA, "original_max_position_embeddings": 8192, "factor": 32.0}, "rope_theta": 5e5, "max_position_embeddings": 131072},
+    "deepseek-v3": {"rope_scaling": {**DEEPSEEK, "original_max_position_embeddings": 4096, "mscale": 1.0}, "rope_theta": 1e4, "max_position_embeddings": 163840},
+    "gemma-3-4b": {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 1e6, "max_position_embeddings": 131072, "model_type": "gemma3_text"},
+}  # fmt: skip
+"""Of the published config.json of each."""
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_catalogue_turns_positions_as_published(name: str) -> None:
+    """And a tiny model of the row is built and turned so by transformers."""
+    row = catalog.models[name]
+    assert (row.rope_theta, row.rope_scaling) == positions(CARDS[name])
+    small = {"layers": 6, "hidden": 64, "heads": 2, "kv_heads": 2, "ffn": 64, "vocab": 99}
+    if row.mla:
+        latent = MLA(**{one: LATENT[one] for one in MLA.model_fields})
+        small |= {"mla": latent, "head_dim": 16, "moe": row.moe.replace(experts=4, top_k=1, expert_ffn=16, dense_layers=1, groups=1, top_groups=1)}  # fmt: skip
+    model = build_model(row.replace(**small), 0)
+    assert positions(model.config.to_dict()) == (row.rope_theta, row.rope_scaling)
+
+
+def test_a_stretch_does_not_change_what_a_pretraining_costs() -> None:
+    settings = {"tokens": "1B", "seq_len": 8192, "batch_tokens": "4M"}
+    row, machine = catalog.models["llama-3.1-8b"], Cluster(accelerator="h100-sxm", nodes=8)
+    plans = [estimate(Pretrain(model=model, **settings), machine) for model in (row, row.replace(rope_scaling=None))]
+    assert plans[0] == plans[1]
+
+
+def test_a_folder_whose_positions_cannot_be_said_is_planned_without_them(tmp_path: Path) -> None:
+    """With a warning: positions have no parameters."""
+    raw = {**theirs("qwen3").to_dict(), "rope_parameters": None, "rope_scaling": None, "max_position_embeddings": 64}
+    for name, rope in (("plain", None), ("dynamic", {"rope_type": "dynamic", "factor": 2.0})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({**raw, "rope_scaling": rope}))
+    machine = Cluster(accelerator="h100-sxm")
+    plain, dynamic = (estimate(SFT(model=str(tmp_path / name), data="chat.jsonl", seq_len=64), machine) for name in ("plain", "dynamic"))  # fmt: skip
+    assert dynamic.params == plain.params and dynamic.memory == plain.memory and dynamic.gpu_hours == plain.gpu_hours
+    (said,) = set(dynamic.warnings) - set(plain.warnings)
+    assert "planned without its stretched positions (rope_type='dynamic')" in said
 
 
 def test_yarn_recipes_of_before_are_the_same_experiment() -> None:

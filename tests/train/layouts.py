@@ -20,8 +20,8 @@ from lablib.models.layout import Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
 from lablib.models.seeded import skeleton
 from lablib.specs import Balance, ModelSpec, Optimizer, Parallelism
-from lablib.specs.model import MoE
-from lablib.specs.recipe import Recompute
+from lablib.specs.model import MLA, SSM, MoE
+from lablib.specs.recipe import CrossEntropy, Recompute
 from lablib.train import pipeline, step
 from lablib.train.batches import Batch, micro_batches
 from lablib.train.distributed import World, joined
@@ -52,6 +52,38 @@ MODELS = {
         moe=MoE(experts=8, top_k=2, expert_ffn=48, shared_experts=1, dense_layers=1),
         **_SHAPE,
     ),
+    "latent": ModelSpec(
+        family="deepseek_v3",
+        layers=3,
+        ffn=160,
+        moe=MoE(experts=8, top_k=2, expert_ffn=48, shared_experts=1, dense_layers=1),
+        mla=MLA(q_lora_rank=24, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12),
+        **{**_SHAPE, "kv_heads": 4},
+    ),
+    "hybrid": ModelSpec(
+        family="bamba",
+        layers=3,
+        ffn=160,
+        ssm=SSM(heads=8, head_dim=16, state=16, chunk=16, attention_layers=(1,)),
+        **_SHAPE,
+    ),
+    "jamba": ModelSpec(
+        family="jamba",
+        layers=4,
+        ffn=48,
+        moe=MoE(experts=4, top_k=2, expert_ffn=48, norm_topk=False, every=2),
+        ssm=SSM(heads=128, head_dim=1, state=8, step_rank=4, attention_layers=(1,)),
+        **_SHAPE,
+    ),
+    "granite": ModelSpec(
+        family="granitemoehybrid",
+        layers=3,
+        ffn=96,
+        moe=MoE(experts=4, top_k=2, expert_ffn=48, shared_experts=2),
+        ssm=SSM(heads=8, head_dim=16, state=16, chunk=16, attention_layers=(1,)),
+        **_SHAPE,
+    ),
+    "rwkv": ModelSpec(family="rwkv", layers=3, hidden=64, heads=1, ffn=160, vocab=300, max_seq_len=64),
     "uneven": ModelSpec(
         family="qwen3", layers=5, ffn=150, hidden=60, heads=6, kv_heads=2, head_dim=10, vocab=301, max_seq_len=64
     ),
@@ -69,8 +101,7 @@ class Case:
     recompute: Recompute = "none"
     reduce_bf16: bool = False
     balance: Balance | None = None
-    chunked: bool = False
-    """Logits of a few tokens at a time."""
+    cross_entropy: CrossEntropy = "full"
     sizes: tuple[int, ...] = (PER_STEP,) * STEPS
     """Sequences of each step."""
     start: Path | None = None
@@ -127,7 +158,7 @@ def train(case: Case, world: World) -> Trained | None:
         apply_recompute(stage, case.recompute)
     stages = None
     if links.pp is not None:
-        stages = Pipeline(laid.stages, layout, links.pp, world.device, spec.hidden, torch.float32, case.chunked)
+        stages = Pipeline(laid.stages, layout, links.pp, world.device, spec.hidden, torch.float32, case.cross_entropy)
     stepper = Stepper(
         laid.model,
         optimizer,
@@ -139,7 +170,7 @@ def train(case: Case, world: World) -> Trained | None:
         partial=laid.partial,
         pipeline=stages,
         zero=layout.zero,
-        chunked=case.chunked,
+        cross_entropy=case.cross_entropy,
         routing=Routing(laid.model, spec, world, place, links, case.balance, STEPS) if spec.moe else None,
     )
     laid.model.train()

@@ -14,8 +14,9 @@ from launch import on_ranks
 from safetensors.torch import load_file
 from tiny import BATCH, KILL, STOP, Job, attempt, curve, new_run, recipe
 
+from lablib.plan import estimate
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Parallelism, Pretrain, Ref, Stability
+from lablib.specs import Accelerator, Cluster, LabError, Parallelism, Pretrain, Ref, Stability
 from lablib.train import checkpoint, loop, sharded
 from lablib.train.distributed import joined
 from lablib.train.pretrain import assemble
@@ -50,6 +51,28 @@ def tensors(path: Path) -> dict[str, bytes]:
         for file in found
         for name, tensor in load_file(file).items()
     }
+
+
+def test_the_plan_counts_the_copy_that_is_written(at_once: Path, data: Ref) -> None:
+    wanted, machine = beside(data), Cluster(accelerator="h100-sxm", nodes=1, gpus_per_node=1)
+    (first, *_) = sorted((at_once / "checkpoints").glob("step-*"))
+    shards = [file for file in first.glob("*.safetensors") if not file.name.startswith("random")]
+    written = sum(tensor.nbytes for file in shards for tensor in load_file(file).values())
+    plain, copied = (estimate(one, machine).memory for one in (wanted.replace(async_checkpoints=False), wanted))
+    assert (copied.host_gib - plain.host_gib) * 2**30 == pytest.approx(written)
+    assert copied.peak_gib == plain.peak_gib
+    cpu = calibrated()
+    plain, copied = (estimate(one, cpu).memory for one in (wanted.replace(async_checkpoints=False), wanted))
+    assert (copied.peak_gib - plain.peak_gib) * 2**30 == pytest.approx(written)
+    assert sum(copied.parts.values()) == pytest.approx(copied.peak_gib)
+
+
+def calibrated() -> Cluster:
+    """A CPU, as `lab calibrate` describes one."""
+    core = Accelerator(
+        name="a", kind="cpu", memory_gib=8, bandwidth_gb_s=50, measured_tflops={"fp32": 0.1, "bf16": 0.1}
+    )
+    return Cluster(name="x", accelerator=core, nodes=1, gpus_per_node=1)
 
 
 def saved(path: Path) -> list[int]:

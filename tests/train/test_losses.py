@@ -1,4 +1,4 @@
-"""Chunked loss and z-loss against full logits and closed forms, on every family (layouts: test_spread)."""
+"""Chunked and fused losses and z-loss against full logits and closed forms, on every family (layouts: test_spread)."""
 
 from __future__ import annotations
 
@@ -46,18 +46,69 @@ def measured(model: Any, **settings: Any) -> tuple[torch.Tensor, dict[str, torch
     return losses.detach(), full
 
 
+def summed(model: Any, **settings: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The sum of the batch's losses, and gradients of an eighth of it."""
+    total = TokenLosses(model, **settings).sum(batch())
+    (total / 8).backward()
+    grads = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    return total.detach(), grads
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chunks_give_the_losses_and_gradients_of_full_logits(family: str) -> None:
     model = build_model(FAMILIES[family], 0)
-    full, chunked = (measured(model, chunked=kind, z_loss=1e-2, chunk=7) for kind in (False, True))
+    full, chunked = (measured(model, kind=kind, z_loss=1e-2, chunk=7) for kind in ("full", "chunked"))
     torch.testing.assert_close(chunked, full, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fused_sum_has_the_gradients_of_full_logits(family: str) -> None:
+    model = build_model(FAMILIES[family], 0)
+    full, fused = (summed(model, kind=kind, z_loss=1e-2, chunk=7) for kind in ("full", "fused"))
+    torch.testing.assert_close(fused, full, atol=1e-6, rtol=1e-5)
+
+
+def test_a_fused_sum_is_torchs_linear_cross_entropy() -> None:
+    model = build_model(FAMILIES["qwen3"], 0)
+    found, grads = summed(model, kind="fused", chunk=16)
+    given = batch()
+    hidden = model.model(input_ids=given.inputs, position_ids=given.positions, use_cache=False).last_hidden_state
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=16, chunking_method=None)
+    peer = torch.nn.functional.linear_cross_entropy(
+        hidden.flatten(0, 1), model.lm_head.weight, given.labels.flatten(), reduction="sum", options=options
+    )
+    (peer / 8).backward()
+    torch.testing.assert_close(found, peer.detach())
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(grads[name], weight.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_a_fused_sum_of_bf16_logits_is_fp32_where_torchs_is_not() -> None:
+    model = build_model(FAMILIES["qwen3"], 0).bfloat16()
+    found, full = (TokenLosses(model, kind).sum(batch()) for kind in ("fused", "full"))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, full, atol=0, rtol=1e-6)
+    hidden, head = torch.randn(32, 16).bfloat16(), torch.randn(97, 16).bfloat16()
+    peer = torch.nn.functional.linear_cross_entropy(
+        hidden, head, torch.arange(32), reduction="sum", options=torch.nn.LinearCrossEntropyOptions()
+    )
+    assert peer.dtype == torch.bfloat16, "once it is fp32, use it"
+
+
+def test_a_fused_head_is_computed_once() -> None:
+    model, seen = build_model(FAMILIES["qwen3"], 0), []
+    forward = model.lm_head.forward
+    model.lm_head.forward = lambda hidden: seen.append(hidden.shape[1]) or forward(hidden)
+    summed(model, kind="fused", chunk=16)
+    assert seen == [16, 16, 16, 12]
 
 
 def test_no_more_than_a_chunk_of_logits_exists() -> None:
     model, seen = build_model(FAMILIES["qwen3"], 0), []
     forward = model.lm_head.forward
     model.lm_head.forward = lambda hidden: seen.append(hidden.shape[1]) or forward(hidden)
-    measured(model, chunked=True, chunk=16)
+    measured(model, kind="chunked", chunk=16)
     assert sorted(seen) == sorted(2 * [16, 16, 16, 12])  # forward, and again in the backward pass
 
 
@@ -71,14 +122,14 @@ def test_no_family_drops_anything_out() -> None:
 def test_evaluation_needs_no_gradient() -> None:
     model = build_model(FAMILIES["qwen3"], 0).eval()
     with torch.no_grad():
-        torch.testing.assert_close(TokenLosses(model, chunked=True, chunk=7)(batch()), TokenLosses(model)(batch()))
+        torch.testing.assert_close(TokenLosses(model, kind="chunked", chunk=7)(batch()), TokenLosses(model)(batch()))
 
 
 def test_the_head_is_itself_again_afterwards() -> None:
     model = build_model(FAMILIES["qwen3"], 0)
     ids = batch().inputs
     before = model(input_ids=ids).logits
-    measured(model, chunked=True)
+    measured(model, kind="chunked")
     assert torch.equal(model(input_ids=ids).logits, before)
 
 
@@ -97,5 +148,6 @@ def test_z_loss_by_hand() -> None:
 def test_capped_logits_are_refused() -> None:
     model = build_model(FAMILIES["qwen3"], 0)
     model.config.final_logit_softcapping = 30.0
-    with pytest.raises(LabError, match="cross_entropy='full'"):
-        TokenLosses(model, chunked=True)
+    for kind in ("chunked", "fused"):
+        with pytest.raises(LabError, match=f"'{kind}'.*cross_entropy='full'"):
+            TokenLosses(model, kind)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from lablib.models.build import build_model
-from lablib.models.mup import hidden_matrices, scale_initial, scales, widened
+from lablib.models.mup import hidden_matrices, scale_initial, scales
 from lablib.models.stages import cut
+from lablib.plan.tuning import valley
 from lablib.specs import LabError, ModelSpec, MoE, Optimizer, Parallelism, Pretrain
 from lablib.specs.model import MLA
 from lablib.specs.recipe import MuP
@@ -24,12 +26,12 @@ EXPERTS = ModelSpec(family="qwen3_moe", layers=2, hidden=64, heads=4, ffn=128, v
 
 
 def test_widened_keeps_heads_and_proportions() -> None:
-    wide = widened(TUNED, 256)
+    wide = TUNED.widened(256)
     assert (wide.hidden, wide.heads, wide.kv_heads, wide.head_dim, wide.ffn) == (256, 16, 16, 16, 512)
 
 
 def test_factors_by_the_papers_table() -> None:
-    spec = widened(TUNED, 256).replace(layers=8)
+    spec = TUNED.widened(256).replace(layers=8)
     found = scales(build_model(spec, 0), spec, MuP(hidden=64, layers=2))
     layer = "model.layers.0."
     table = {
@@ -45,7 +47,7 @@ def test_factors_by_the_papers_table() -> None:
 
 
 def test_routers_read_out_and_experts_are_inside() -> None:
-    spec = widened(EXPERTS, 128)
+    spec = EXPERTS.widened(128)
     found = scales(build_model(spec, 0), spec, MuP(hidden=64))
     assert found["model.layers.0.mlp.gate.weight"].initial == 1 / 2
     experts = [scale for name, scale in found.items() if ".experts." in name]
@@ -60,7 +62,7 @@ def test_the_tuned_model_is_as_it_was() -> None:
 
 @pytest.mark.parametrize("virtual", [1, 2])
 def test_stages_together_are_scaled_as_the_whole(virtual: int) -> None:
-    spec, tuned = widened(TUNED, 128).replace(layers=4), MuP(hidden=64, layers=2)
+    spec, tuned = TUNED.widened(128).replace(layers=4), MuP(hidden=64, layers=2)
     stages = [build_model(spec, 0) for _ in range(2)]
     for rank, stage in enumerate(stages):
         cut(stage, rank, Parallelism(pp=2, virtual_stages=virtual))
@@ -79,7 +81,7 @@ def test_every_stage_has_its_rules(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["adamw", "lion"])
 def test_rates_multiply_and_decay_stays(kind: Any) -> None:
-    spec = widened(TUNED, 256)
+    spec = TUNED.widened(256)
     model = build_model(spec, 0)
     rates = {name: scale.rate for name, scale in scales(model, spec, MuP(hidden=64)).items()}
     optimizer = build_optimizer(model, Optimizer(kind=kind, weight_decay=0.1), rates)
@@ -129,31 +131,34 @@ def test_what_does_not_scale_with_the_width_is_refused(model: ModelSpec, reason:
         check(Pretrain(**settings, mup=MuP(hidden=64)))
 
 
-def _loss(hidden: int, rate: float, tuned: MuP | None) -> float:
-    """After 60 steps of learning to add two numbers modulo 61, mean of the last ten."""
-    spec = widened(TUNED, hidden)
-    model, optimizer = begun(spec, tuned, rate)
-    draw, losses = torch.Generator().manual_seed(0), []
-    for _ in range(60):
-        left, right = torch.randint(61, (2, 64), generator=draw)
-        ids = torch.stack([left, right, (left + right) % 61], 1)
-        logits = model(input_ids=ids, use_cache=False).logits[:, 1]
-        loss = torch.nn.functional.cross_entropy(logits, ids[:, 2])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-    return sum(losses[-10:]) / 10
+SUMS = ModelSpec(family="llama", layers=1, hidden=32, heads=2, ffn=64, vocab=32, init_std=0.1)
+
+
+def best(hidden: int, powers: range, tuned: MuP | None) -> float:
+    """log₂ of the best rate for adding two numbers modulo 23: 60 steps at each power of two, mean loss of the last ten."""
+
+    def loss(rate: float) -> float:
+        model, optimizer = begun(SUMS.widened(hidden), tuned, rate)
+        draw, losses = torch.Generator().manual_seed(0), []
+        for _ in range(60):
+            ids = torch.randint(23, (128, 2), generator=draw)
+            logits = model(input_ids=ids, use_cache=False).logits[:, 1]
+            found = torch.nn.functional.cross_entropy(logits, ids.sum(1) % 23)
+            found.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(found.detach()))
+        return sum(losses[-10:]) / 10
+
+    rates = np.array([2.0**power for power in powers])
+    found = valley(hidden, rates, np.array([loss(rate) for rate in rates]))
+    assert not found.edge and found.loss < math.log(23) / 2, "it has learned something at the best rate, between others"
+    return math.log2(found.rate)
 
 
 @pytest.mark.slow
 def test_the_best_rate_transfers_with_mup_only() -> None:
-    grid = [2.0**power for power in range(-12, -3)]
-
-    def best(hidden: int, tuned: MuP | None) -> int:
-        found = [_loss(hidden, rate, tuned) for rate in grid]
-        return min(range(len(grid)), key=lambda i: found[i] if math.isfinite(found[i]) else math.inf)
-
-    narrow = best(64, None)
-    assert abs(best(512, MuP(hidden=64)) - narrow) <= 1
-    assert narrow - best(512, None) >= 2
+    """Eight times as wide: the best rate stays under μP and, the planted bug, moves at least to a third without."""
+    narrow = best(32, range(-9, -4), None)
+    assert abs(best(256, range(-9, -4), MuP(hidden=32)) - narrow) < 0.75
+    assert best(256, range(-11, -6), None) < narrow - 1.75

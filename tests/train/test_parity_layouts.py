@@ -34,13 +34,33 @@ TWO = {
     "pp": Case("uneven", P(pp=2, micro_batch_size=2)),
     "pp, tied": Case("tied", P(pp=2, micro_batch_size=2)),
     "pp, recomputed": Case("dense", P(pp=2, micro_batch_size=2), recompute="full"),
-    "pp, chunked": Case("tied", P(pp=2, micro_batch_size=2), chunked=True),
+    "pp, chunked": Case("tied", P(pp=2, micro_batch_size=2), cross_entropy="chunked"),
     "pp, growing": Case("dense", P(pp=2, virtual_stages=2), sizes=(4, 8, 12)),
     "pp, interleaved": Case("dense", P(pp=2, virtual_stages=2)),
     "pp, zero bubble": Case("dense", P(pp=2, micro_batch_size=2, pp_schedule="zero-bubble")),
     "sp": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2)),
-    "sp, chunked": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2), chunked=True),
+    "sp, chunked": Case("dense", P(tp=2, sequence_parallel=True, micro_batch_size=2), cross_entropy="chunked"),
+    "latent, ep": Case("latent", P(dp_shard=2, ep=2, micro_batch_size=2)),
+    "hybrid": Case("hybrid", P(dp_shard=2, micro_batch_size=2)),
 }
+KINDS = {
+    "latent": Case("latent", P(dp_shard=2)),
+    "latent tp": Case("latent", P(tp=2)),
+    "latent tp ep": Case("latent", P(tp=2, ep=2)),
+    "latent cp": Case("latent", P(cp=2)),
+    "latent pp": Case("latent", P(pp=2)),
+    "latent zero1": Case("latent", P(dp_shard=2, zero=1), recompute="full"),
+    "hybrid ddp": Case("hybrid", P(dp_replicate=2), recompute="full"),
+    "hybrid zero2": Case("hybrid", P(dp_shard=2, zero=2), recompute="selective"),
+    "jamba": Case("jamba", P(dp_shard=2), recompute="full"),
+    "jamba ep": Case("jamba", P(dp_shard=2, ep=2, micro_batch_size=2)),
+    "granite": Case("granite", P(dp_shard=2)),
+    "granite ep": Case("granite", P(dp_shard=2, ep=2, micro_batch_size=2)),
+    "rwkv": Case("rwkv", P(dp_shard=2), recompute="selective"),
+    "rwkv ddp": Case("rwkv", P(dp_replicate=2), recompute="full"),
+}
+"""Layouts of other architectures."""
+SPARSE = ("moe", "latent", "jamba", "granite")
 PLANTED = [
     ("zero1", "averaging not undone"),
     ("zero2", "every rank its own draw"),
@@ -75,7 +95,7 @@ FOUR = {
     "pp tp": Case("llama", P(pp=2, tp=2)),
     "pp cp": Case("dense", P(pp=2, cp=2)),
     "pp cp windows": Case("some windows", P(pp=2, cp=2)),
-    "pp sp chunked": Case("windows", P(pp=2, tp=2, sequence_parallel=True), chunked=True),
+    "pp sp chunked": Case("windows", P(pp=2, tp=2, sequence_parallel=True), cross_entropy="chunked"),
     "pp interleaved dp": Case("dense", P(pp=2, dp_shard=2, virtual_stages=2)),
     "pp interleaved zero bubble tp": Case("dense", P(pp=2, tp=2, virtual_stages=2, pp_schedule="zero-bubble")),
     "pp interleaved tied dp": Case("tied", P(pp=2, dp_shard=2, virtual_stages=2)),
@@ -115,7 +135,7 @@ def four() -> dict[str, Trained]:
 def agrees(found: Trained, case: Case) -> bool:
     """Whether a training is one process's, within the bounds."""
     loss, norm, heldout, weight = found.differences(one(case.model, case.sizes))
-    routed = case.model == "moe"
+    routed = case.model in SPARSE
     return (
         loss <= LOSS
         and norm <= NORM
@@ -137,6 +157,18 @@ def test_planted_mistake_shows(name: str, bug: str) -> None:
 def test_gradients_reduced_in_bf16_are_close_but_not_the_same() -> None:
     loss, norm, _, _ = two()["reduced in bf16"].differences(one("dense"))
     assert loss < 1e-2 and NORM < norm < 1e-2
+
+
+@cache
+def kinds() -> dict[str, Trained]:
+    """The other architectures on two processes in one launch."""
+    return dict(zip(KINDS, on_ranks(2, train_all, list(KINDS.values()), patience=600.0), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_other_architectures_train_as_one(name: str) -> None:
+    assert agrees(kinds()[name], KINDS[name])
 
 
 @pytest.mark.slow

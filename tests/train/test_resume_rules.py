@@ -9,6 +9,7 @@ import pytest
 from launch import on_ranks
 from tiny import KILL, STOP, Job, attempt, curve, new_run, prepare_data, recipe
 
+from lablib.runs import Run
 from lablib.specs import LabError, Optimizer, Parallelism, Pretrain, Ref
 from lablib.specs.recipe import MuP
 from lablib.train.able import check
@@ -16,6 +17,7 @@ from lablib.train.able import check
 SETTINGS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": Optimizer(kind="muon", learning_rate=3e-3)},
     "soap": {"optimizer": Optimizer(kind="soap", learning_rate=3e-3)},
+    "eight": {"optimizer": Optimizer(kind="adamw-8bit"), "cross_entropy": "fused"},
     "chunked": {"cross_entropy": "chunked", "z_loss": 1e-4, "mup": MuP(hidden=32, layers=1)},
 }
 
@@ -42,6 +44,9 @@ def test_stopped_run_continues_bit_for_bit(root: Path, data: Ref, name: str) -> 
     whole, stopped = run(root, wanted), run(root, wanted, signal_after=(4, STOP))
     attempt(Job(stopped, wanted))
     assert curve(stopped) == curve(whole) and len(curve(whole)) == 5
+    ran = Run.open(whole).manifest["notes"]["ran"]
+    assert ran["attention"] == {"implementation": "sdpa"}
+    assert ran["cross_entropy"] == wanted.cross_entropy and wanted.optimizer.kind in ran["optimizer"].lower()
     files = [path / "model" / "model.safetensors" for path in (stopped, whole)]
     assert files[0].read_bytes() == files[1].read_bytes()
 

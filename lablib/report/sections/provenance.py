@@ -34,8 +34,16 @@ def _price(run: RunRecord) -> str:
     return f"${cluster['price_per_gpu_hour']:g} an accelerator-hour; {cluster.get('price_source') or 'source not recorded'}"
 
 
+def _plain(value: Any) -> str:
+    """A fact of ``ran``, or several of one thing."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _facts(run: RunRecord) -> Markup:
     manifest = run["manifest"]
+    notes = manifest.get("notes") or {}
     rows = [
         ("run", _code(run["id"])),
         ("recipe, experiment", join([_code(run["recipe_hash"]), " ", _code(run["science_hash"])])),
@@ -53,7 +61,8 @@ def _facts(run: RunRecord) -> Markup:
             (f"made {item['name']}", join([_code(item["sha256"]), f" {item['bytes'] / 2**20:.1f} MiB"]))
             for item in run["artefacts"]
         ),
-        *((f"note: {name}", str(value)[:300]) for name, value in (manifest.get("notes") or {}).items()),
+        *((f"ran: {name}", _plain(value)) for name, value in (notes.get("ran") or {}).items()),
+        *((f"note: {name}", str(value)[:300]) for name, value in notes.items() if name != "ran"),
     ]
     return folded(f"{run['name']} · {run['id']}", table(("what", "value"), rows))
 

@@ -8,7 +8,8 @@ keeps its own part of the result (`lablib.models.seeded.shared_out`), so that ev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,17 @@ from torch.distributed.tensor import DTensor
 from lablib.models.seeded import local
 
 State = dict[str, Tensor]
+
+
+class Update(NamedTuple):
+    """What `Rule.update` takes."""
+
+    weight: Tensor
+    gradient: Tensor
+    state: State
+    step: int
+    rate: float
+    decay: float
 
 
 class Rule(ABC):
@@ -30,6 +42,12 @@ class Rule(ABC):
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """Change `weight` and `state` in place. `step` is the number of this update, from 1; `decay` is decoupled weight
         decay: weight ← (1 - rate·decay)·weight before the update."""
+
+    def update_all(self, updates: Sequence[Update]) -> None:
+        """Update parameters that lie on one mesh; every rank calls it with the same ones. A rule whose work ranks can divide
+        between them does so here."""
+        for one in updates:
+            self.update(*one)
 
 
 class Ruled(torch.optim.Optimizer):
@@ -56,12 +74,14 @@ class Ruled(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
+            updates = []
             for weight in group["params"]:
                 if weight.grad is not None:
                     state = self.held(weight)
                     self.state[weight]["step"] += 1
                     step = int(self.state[weight]["step"])
-                    group["rule"].update(weight, _as_laid_out(weight), state, step, group["lr"], group["weight_decay"])
+                    updates.append(Update(weight, _as_laid_out(weight), state, step, group["lr"], group["weight_decay"]))  # fmt: skip
+            group["rule"].update_all(updates)
 
 
 def moments(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter) -> State:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lablib.models.seeded import local, shared_out
-from lablib.train.rules.base import Rule, State, decayed, whole
+from lablib.models.seeded import local
+from lablib.train.rules.base import Rule, State, Update, decayed
+from lablib.train.rules.dealing import dealt, rounds
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic a·X + b·XXᵀX + c·(XXᵀ)²X: steepest at zero while singular values stay within about 0.7 to 1.2."""
@@ -31,14 +33,23 @@ class Muon(Rule):
         return {"momentum_buffer": torch.zeros_like(weight, requires_grad=False)}
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
-        """As `Rule.update`; every rank orthogonalises the whole matrix."""
-        decayed(weight, rate, decay)
-        momentum = state["momentum_buffer"]
-        local(momentum).lerp_(local(gradient), 1 - self.momentum)
-        ahead = torch.lerp(gradient, momentum, self.momentum)
-        direction = orthogonalised(whole(ahead))
-        size = RMS * math.sqrt(max(weight.shape[-2:]))
-        local(weight).sub_(local(shared_out(direction, like=weight)), alpha=rate * size)
+        """As `Rule.update`; of several that lie on one mesh `update_all` divides the work."""
+        self.update_all([Update(weight, gradient, state, step, rate, decay)])
+
+    def update_all(self, updates: Sequence[Update]) -> None:
+        """As `Rule.update_all`; each whole matrix is orthogonalised on one of the ranks that hold parts of it."""
+        for several in rounds(updates):
+            ahead = [self._ahead(one) for one in several]
+            for one, direction in zip(several, dealt(ahead, orthogonalised), strict=True):
+                size = RMS * math.sqrt(max(one.weight.shape[-2:]))
+                local(one.weight).sub_(local(direction), alpha=one.rate * size)
+
+    def _ahead(self, one: Update) -> Tensor:
+        """Nesterov's momentum, laid out as the weight, which decays."""
+        decayed(one.weight, one.rate, one.decay)
+        momentum = one.state["momentum_buffer"]
+        local(momentum).lerp_(local(one.gradient), 1 - self.momentum)
+        return torch.lerp(one.gradient, momentum, self.momentum)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

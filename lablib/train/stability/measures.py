@@ -14,11 +14,12 @@ from torch.distributed.tensor import DTensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from lablib.models.context import GATHERED
+from lablib.models.documents import DOCUMENTS
 
 UNUSUAL = 4.0
 """Times the other layers' median that a weight's RMS must be, above or below, to be named: layers of one kind begin alike."""
 _PREFIX = "fp32-"
-_ABLE = ("sdpa", GATHERED)
+_ABLE = ("sdpa", DOCUMENTS, GATHERED)
 
 
 @torch.no_grad()
@@ -57,7 +58,8 @@ def attention_scales(model: torch.nn.Module) -> dict[int, float]:
 def attend_in_fp32(model: torch.nn.Module, number: int) -> bool:
     """Let one layer's attention compute scores, softmax and values in fp32; False where it does already or cannot.
 
-    Eager attention has an fp32 softmax already, and flash kernels take 16-bit inputs only: both are left alone. The saved model's configuration does not change.
+    Eager attention has an fp32 softmax already, and flash kernels take 16-bit inputs only: both are left alone. (Attention
+    inside documents then takes one document at a time.) The saved model's configuration does not change.
     """
     layer = _attention(model).get(number)
     if layer is None or (used := _used(layer)) not in _ABLE:

@@ -1,0 +1,134 @@
+"""Attention inside packed documents, without a mask: each document's queries meet its own keys alone.
+
+A mask over whole sequences costs work and memory with the square of their length, this with the square of the documents'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from lablib.models.context import context_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DOCUMENTS = "documents"
+"""Name of this attention among transformers' implementations."""
+
+
+def attend_within(model: PreTrainedModel) -> bool:
+    """Make every attention of `model` stay inside the documents whose positions it is given; False where it cannot.
+
+    Kernels for this have no cap on their logits (Gemma 2's), and GPT-2 does not tell its attention the positions.
+    """
+    config = model.config
+    if getattr(config, "attn_logit_softcapping", None) or config.model_type == "gpt2":
+        return False
+    AttentionInterface.register(DOCUMENTS, attention)
+    AttentionMaskInterface.register(DOCUMENTS, _no_mask)
+    model.set_attn_implementation(DOCUMENTS)
+    return True
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """As transformers calls it: query (sequences, heads, seq_len, head_dim), keys and values with their own number of heads,
+    `position_ids` (sequences, seq_len) from 0 in each document. Gives (sequences, seq_len, heads, head_dim). `cu_seq_lens_q` is
+    `boundaries` of them, where it is known.
+
+    A mask that is given after all (a slice of the sequence under sequence parallelism) is obeyed instead.
+    """
+    if attention_mask is not None or position_ids is None:
+        found: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
+        return found
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == query.shape[-1]:
+        ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
+        return _packed(query, key, value, ends, scaling, sliding_window), None
+    rows = [
+        _row(q, k, v, _lengths(positions), scaling, sliding_window)
+        for q, k, v, positions in zip(query, key, value, position_ids, strict=True)
+    ]
+    return torch.stack(rows).transpose(1, 2).contiguous(), None
+
+
+def visible(positions: torch.Tensor, window: int | None = None) -> torch.Tensor:
+    """What `attention` lets each query see, as a mask: bool (sequences, 1, seq_len, seq_len)."""
+    return context_mask(positions, 0, 1) & _band(torch.arange(positions.shape[1], device=positions.device), window)
+
+
+def boundaries(positions: torch.Tensor) -> torch.Tensor:
+    """Where documents begin when the sequences of `positions` (sequences, seq_len) lie one after the other, and their end:
+    int32 (documents + 1,). Every sequence begins one, also where it continues a document of an earlier window."""
+    begins = torch.ones_like(positions, dtype=torch.bool)
+    begins[:, 1:] = positions.diff(dim=1) != 1
+    found = begins.flatten().nonzero().flatten()
+    return torch.cat([found, found.new_tensor([positions.numel()])]).int()
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _band(order: torch.Tensor, window: int | None) -> torch.Tensor:
+    back = order[:, None] - order[None, :]
+    return (back >= 0) & (back < (window or len(order)))
+
+
+def _lengths(positions: torch.Tensor) -> list[int]:
+    """Tokens of each document of one sequence; the first may have begun before it."""
+    starts = (positions[1:] == 0).nonzero().flatten().add_(1).tolist()
+    return [end - start for start, end in zip([0, *starts], [*starts, len(positions)], strict=True)]
+
+
+def _row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """One sequence, each tensor (heads, seq_len, head_dim): document by document."""
+    grouped, made = query.shape[0] != key.shape[0], []
+    for one in zip(*(tensor.split(lengths, dim=1) for tensor in (query, key, value)), strict=True):
+        q, k, v = (tensor.unsqueeze(0) for tensor in one)
+        length = q.shape[2]
+        cut = _band(torch.arange(length, device=q.device), window) if window and window < length else None
+        made.append(
+            F.scaled_dot_product_attention(q, k, v, cut, is_causal=cut is None, scale=scale, enable_gqa=grouped)
+        )
+    return torch.cat(made, dim=2)[0]
+
+
+def _packed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ends: torch.Tensor,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """All documents of all sequences in one kernel (FlashAttention's, in torch)."""
+    sequences, _, length, _ = query.shape
+    q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+    back = (window - 1 if window else -1, 0)
+    out = varlen_attn(q, k, v, ends, ends, length, length, scale=scale, window_size=back, enable_gqa=q.shape[1] != k.shape[1])  # fmt: skip
+    return cast(torch.Tensor, out).unflatten(0, (sequences, length))
