@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cluster import starts
 from cluster.slurm import query
 from cluster.slurm.query import Partition
 from lablib.data.catalogue import sources_of
@@ -49,6 +50,7 @@ def _reasons(recipe: Recipe, profile: Profile, plan: Estimate | None, root: Path
         yield from _asks(recipe, profile, more_nodes)
         yield from _paths(profile, root)
     yield from _inputs(recipe)
+    yield from starts.faults(recipe, root)
     why, refused = breach(recipe, root)
     if refused:
         yield why

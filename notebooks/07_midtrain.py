@@ -75,12 +75,14 @@ def _(Cluster, MiniPlan, Mixture, Prepare, calibrate, home, submit, tiny):
     plan = MiniPlan(
         cluster=machine,
         data=data.data,
-        tokens=40_960 if tiny else 1_000_000,
+        tokens=20_480 if tiny else 1_000_000,
         layers=2 if tiny else 4,
         batch_tokens=1024 if tiny else 4096,
     ).recipe
     old, every = Mixture(weights={"code": 0.7, "reference": 0.3}), plan.steps // 10
-    base = submit(plan.replace(name="base", mixture=old, permanent_every=every), after=data)
+    base = submit(
+        plan.replace(name="base", mixture=old, permanent_every=every, eval_tokens=4096 if tiny else 16_384), after=data
+    )
     return base, data, every, machine
 
 
@@ -172,7 +174,13 @@ def _(Evaluate, Needle, annealed, base, data, kept, longer, lost, merged, show, 
     runs = [base, merged, annealed, kept, lost, longer]
     needle = Needle(lengths=(256, 1024), depths=(0.5,), repeats=2 if tiny else 16, max_new_tokens=8)
     compared = submit(
-        Evaluate(name="compared", models={run.recipe.name: run.model for run in runs}, data=data.data, needle=needle),
+        Evaluate(
+            name="compared",
+            models={run.recipe.name: run.model for run in runs},
+            data=data.data,
+            eval_tokens=8192 if tiny else 65_536,
+            needle=needle,
+        ),
         after=runs,
     )
     show(watch(compared))

@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lablib.data import cache, card, funnel, generations, provenance, selection, shards, tokenizer
+from lablib.data import cache, card, funnel, generations, provenance, sandbox, selection, shards, tokenizer
 from lablib.data.catalogue import sources_of
 from lablib.data.contamination import Decontamination
 from lablib.data.contamination import Report as Contamination
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Source, file_sha256, held
-from lablib.data.editing import Edit
+from lablib.data.joining import Joining
+from lablib.data.owntests import OwnTests
 from lablib.data.progress import Progress
 from lablib.data.scale import Job, Team, corpora, pieces, sampling, steps
 from lablib.data.sources.mail import MAIL
@@ -67,6 +68,8 @@ def _attempt(recipe: Prepare, run: Recorder) -> None:
 
 
 def _prepare(recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> None:
+    if recipe.verify and (why := sandbox.available()):
+        raise LabError(f"verify: programs cannot be walled off here: {why}")
     sources = _sources(recipe, run)
     _fetch(sources, run, progress)
     built = _refined(_corpus(sources, recipe, run, progress, team), recipe, run, progress, team)
@@ -139,6 +142,7 @@ def _corpus(sources: tuple[Source, ...], recipe: Prepare, run: Recorder, progres
 
 def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress, team: Team) -> Corpus:
     """The corpus after the recipe's steps of the funnel, with samples of what each dropped in the run's folder."""
+    _check_domains(recipe, built)
     for step in _steps(recipe):
         before, built = built, steps.refine(built, step, team, partial(progress.at, "refine"))
         progress.kept(built.folder)
@@ -152,13 +156,15 @@ def _refined(built: Corpus, recipe: Prepare, run: Recorder, progress: Progress, 
             told = steps.contamination(before, step)
             told.save(run.folder("contamination"))
             run.note(contamination=told.text().splitlines())
+        if isinstance(step, OwnTests):
+            run.event("own tests", domains=step.counts(before))
     if not built.domains:
         lost = ", ".join(f"{row['step']} left {funnel.totals(row).docs_out}" for row in built.funnel)
         raise LabError(f"No document is left ({lost}); loosen the steps, and look at dropped/ in {run.path}")
     return built
 
 
-def _steps(recipe: Prepare) -> Iterator[funnel.Step | Edit]:
+def _steps(recipe: Prepare) -> Iterator[steps.Step]:
     if recipe.clean is not None:
         yield _quality(recipe.clean)
     if recipe.dedup is not None:
@@ -175,6 +181,10 @@ def _steps(recipe: Prepare) -> Iterator[funnel.Step | Edit]:
         from lablib.data.quality import PersonalData
 
         yield PersonalData(recipe.scrub)
+    if recipe.verify is not None:  # after every edit: what is trained on is what passed
+        yield OwnTests(recipe.verify, workers=recipe.threads)
+    if recipe.join is not None:
+        yield Joining(recipe.join)
 
 
 def _quality(clean: Clean) -> funnel.Step:
@@ -185,6 +195,12 @@ def _quality(clean: Clean) -> funnel.Step:
 
     judge = None if clean.min_quality is None else learned(MAIL, "ham")[0]
     return Quality(clean, judge, None if clean.max_profanity is None else profanity.lexicon())
+
+
+def _check_domains(recipe: Prepare, built: Corpus) -> None:
+    for name, spec in (("verify", recipe.verify), ("join", recipe.join)):
+        if spec and (unknown := sorted(set(spec.domains) - set(built.domains))):
+            raise LabError(f"{name}.domains names {', '.join(unknown)}; corpus {_name(recipe)} has {', '.join(built.domains)}")  # fmt: skip
 
 
 def _check_mixture(recipe: Prepare, built: Corpus) -> None:

@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "tokenizers": Kind("trained and copied tokenizers; every run has a copy of its own"),
     "signals": Kind("quality signals of each document, which the funnel's screen reads"),
     "decontamination": Kind("what was found of benchmarks in a corpus"),
+    "tested": Kind("what came of running the tests that documents of code have"),
     "indexes": Kind("benchmarks' items, indexed to be looked for"),
     "classifiers": Kind("trained quality classifiers"),
     "written": Kind("completions that the tasks of a synthesize run share until it ends; a model writes them again"),

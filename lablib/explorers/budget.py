@@ -14,7 +14,7 @@ from lablib.explorers.planned import Span
 from lablib.explorers.view import Headline, Table, View
 from lablib.plan import Estimate, Range, estimate
 from lablib.plan.scaling import suggested
-from lablib.specs import Cluster, LabError, ModelSpec, Parallelism, Pretrain, catalog
+from lablib.specs import Balance, Cluster, LabError, ModelSpec, Parallelism, Pretrain, catalog
 from lablib.specs.fabric import FABRICS
 from lablib.specs.recipe import Optimizer, OptimizerKind
 from lablib.specs.units import show_count, show_flops
@@ -104,6 +104,8 @@ class BudgetPlan(Explorer):
             offload=self.offload,
             optimizer=Optimizer(kind=self.optimizer),
             compile=self.compile,
+            document_mask=not spec.recurrent,
+            balance=Balance.usual(spec),
         )
 
     def view(self) -> View:

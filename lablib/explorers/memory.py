@@ -16,7 +16,7 @@ from lablib.plan import Estimate, estimate
 from lablib.plan import memory as plan_memory
 from lablib.plan.efficiency import of
 from lablib.plan.pretraining import job
-from lablib.specs import Cluster, Parallelism, Pretrain, catalog
+from lablib.specs import Balance, Cluster, Parallelism, Pretrain, catalog
 from lablib.specs.recipe import Optimizer, OptimizerKind
 from lablib.specs.units import show_count
 
@@ -74,6 +74,7 @@ class MemoryPlan(Explorer):
             optimizer=Optimizer(kind=self.optimizer),
             compile=self.compile,
             precision=self.precision,
+            balance=Balance.usual(spec),
         )
 
     def view(self) -> View:

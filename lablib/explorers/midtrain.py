@@ -74,8 +74,9 @@ class MidtrainPlan(Explorer):
         if kind == "anneal":
             return anneal(self.parent, self.start, self.better, self.share, from_step=self.from_step)
         if kind == "continue":
-            data = self.data or self.parent.data
-            return continue_on(self.parent, self.start, data, self.domain, self._tokens, self.replay)
+            return continue_on(
+                self.parent, self.start, self.data or self.parent.data, self.domain, self._tokens, self.replay
+            )
         return self._longer(self.longer)
 
     def _longer(self, times: int) -> Midtrain:
@@ -169,7 +170,8 @@ class MidtrainPlan(Explorer):
 
     def _lengths(self) -> dict[str, Frame]:
         """Speed and memory of longer sequences, as far as the model can be stretched and planned."""
-        rate, held = ({"x": [], "y": []} for _ in range(2))
+        rate: Frame = {"x": [], "y": []}
+        held: Frame = {"x": [], "y": []}
         for times in LENGTHS:
             try:
                 one = self.parent if times == 1 else self._longer(times)

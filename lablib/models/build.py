@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lablib.models.seeded import draw, skeleton
+from lablib.models.seeded import draw, draw_steps, skeleton
 from lablib.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -47,11 +47,13 @@ def initialise(model: torch.nn.Module, spec: ModelSpec, seed: int) -> None:
 
     Matrices and embeddings are Normal(0, init_std), norms 1, biases 0 (transformers' own initialisation), and
     residual projections Normal(0, init_std / sqrt(2·layers)), so that the variance of the residual stream does not grow
-    with depth (GPT-2, Radford et al. 2019 §2.3: two blocks a layer write into it). Recurrences begin as transformers has them
-    (Mamba's A at 1, 2, … n; steps, decays), and RWKV throughout (orthogonal matrices, arXiv 2305.13048 App. E). Each tensor is drawn whole from `seed`
-    and its name, so that every layout starts equal (`lablib.models.seeded`).
+    with depth (GPT-2, Radford et al. 2019 §2.3: two blocks a layer write into it). Recurrences begin as
+    their papers have them: Mamba's A at -1, -2, … and its steps as in `draw_steps`, RWKV's decays by channel and layer (its
+    matrices are orthogonal and stay so). Each tensor is drawn whole from `seed` and its name, so that every layout starts equal
+    (`lablib.models.seeded`).
     """
     draw(model, skeleton(spec), seed)
+    draw_steps(model, seed)
     scale_residual_projections(model, spec.layers)
 
 

@@ -21,7 +21,7 @@ def checkpoint(run: Path, step: int, science: str) -> Path:
     folder = run / "checkpoints" / f"step-{step:08d}"
     if not (folder / MARKER).is_file():
         there = [int(path.name[5:]) for path in sorted((run / "checkpoints").glob("step-*"))]
-        raise LabError(f"step={step}: {run.name} keeps checkpoints {there}; choose one of them, or set permanent_every in the recipe that writes them")  # fmt: skip
+        raise LabError(f"step={step}: {run.name} keeps checkpoints {there or 'no more'}; choose one of them, or set permanent_every in the recipe that writes them")  # fmt: skip
     marker = read_marker(folder)
     if marker["science"] != science:
         raise LabError(f"{folder} was written by another recipe (science hash {marker['science']}, wanted {science}); refer to the run anew")  # fmt: skip

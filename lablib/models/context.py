@@ -20,7 +20,8 @@ GATHERED = "gathered_sdpa"
 FULL, WINDOWED = "full_attention", "sliding_attention"
 """transformers' kinds of layers that attend to everything before, and to a window."""
 Masks = torch.Tensor | dict[str, torch.Tensor]
-"""One mask for all layers, or one for each kind that the model has."""
+"""One mask for all layers, or one for each kind that the model has; added to the scores, for torch turns any other into such a one
+anew in every layer and keeps them all for the backward pass."""
 
 
 def attend_over(model: PreTrainedModel, group: ProcessGroup) -> None:
@@ -56,12 +57,19 @@ def _gathered(tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
     return all_gather_single_autograd(tensor.contiguous(), gather_dim=2, group=group)
 
 
-def context_masks(config: Any, positions: torch.Tensor, rank: int, ranks: int) -> Masks:
-    """`context_mask` as a model of a transformers `config` takes it."""
+def context_masks(
+    config: Any, positions: torch.Tensor, rank: int, ranks: int, dtype: torch.dtype = torch.float32
+) -> Masks:
+    """`context_mask` as a model of a transformers `config` takes it; `dtype` is that of its queries."""
     window, kinds = (getattr(config, name, None) for name in ("sliding_window", "layer_types"))
+
+    def made(windowed: bool) -> torch.Tensor:
+        seen = context_mask(positions, rank, ranks, window if windowed else None)
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+
     if kinds is None or WINDOWED not in kinds:
-        return context_mask(positions, rank, ranks, None if kinds else window)
-    return {kind: context_mask(positions, rank, ranks, window if kind == WINDOWED else None) for kind in set(kinds)}
+        return made(windowed=not kinds)
+    return {kind: made(kind == WINDOWED) for kind in set(kinds)}
 
 
 def context_mask(positions: torch.Tensor, rank: int, ranks: int, window: int | None = None) -> torch.Tensor:

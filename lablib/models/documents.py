@@ -71,7 +71,7 @@ def attention(
 
 def visible(positions: torch.Tensor, window: int | None = None) -> torch.Tensor:
     """What `attention` lets each query see, as a mask: bool (sequences, 1, seq_len, seq_len)."""
-    return context_mask(positions, 0, 1) & _band(torch.arange(positions.shape[1], device=positions.device), window)
+    return context_mask(positions, 0, 1, window)
 
 
 def boundaries(positions: torch.Tensor) -> torch.Tensor:

@@ -315,7 +315,7 @@ def whole_model(model: Any, links: Links) -> Any:
     config = copy.deepcopy(model.config)
     del config.distributed_config
     with torch.device("meta"):
-        whole = type(model)._from_config(config, attn_implementation="sdpa" if model._supports_sdpa else None)
+        whole = type(model)._from_config(config, attn_implementation="sdpa" if model._supports_sdpa else "eager")
     whole.load_state_dict(state, assign=True)
     whole.tie_weights()
     return whole

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from lablib.specs import ModelSpec
 
 
+STEP = (1e-3, 0.1)
+"""Range of Mamba's initial steps Δ (arXiv 2312.00752 §3.6, and Mamba-2's after it)."""
+STEP_BIASES = (".mamba.dt_bias", ".mamba.dt_proj.bias")
+
+
 def skeleton(spec: ModelSpec) -> PreTrainedModel:
     """The model in fp32 without memory (meta tensors): shapes, names and plans."""
     with torch.device("meta"):
@@ -45,6 +50,21 @@ def draw(model: nn.Module, whole: PreTrainedModel, seed: int, only: Collection[s
             torch.manual_seed(_key(seed, name))
             full = _initial(whole, owners, name)
             local(target).copy_(taken(full, [places(target, dim) for dim in range(target.ndim)]))
+
+
+@torch.no_grad()
+def draw_steps(model: nn.Module, seed: int) -> None:
+    """Give every Mamba layer of `model`, in place, the steps that its papers begin with: softplus of the bias is log-uniform in
+    `STEP`, so that some channels remember a few tokens and others a thousand. transformers' constants (1 in Bamba, 0 in Jamba)
+    make steps of about one, after which a state has forgotten."""
+    low, high = (math.log(step) for step in STEP)
+    with torch.random.fork_rng(devices=[]):
+        for name, target in model.named_parameters():
+            if name.endswith(STEP_BIASES):
+                torch.manual_seed(_key(seed, name))
+                step = torch.empty(target.shape).uniform_(low, high).exp()
+                bias = step + torch.log(-torch.expm1(-step))  # what softplus turns into the step
+                local(target).copy_(taken(bias, [places(target, dim) for dim in range(target.ndim)]))
 
 
 def _initial(whole: Any, owners: dict[str, nn.Module], name: str) -> Tensor:

@@ -88,4 +88,6 @@ def obstacles(model: ModelSpec, columns: Columns, batch_tokens: int, seq_len: in
         (f"cp={{cp}} does not divide seq_len={seq_len}", seq_len % cp != 0),
         (f"whole micro-batches of all ranks make steps of {{tokens}} tokens, not batch_tokens={batch_tokens}", np.abs(tokens / batch_tokens - 1) > ROUNDING),
     ]  # fmt: skip
+    if model.recurrent:  # as lablib.train.able refuses them
+        made += [(f"{name}={{{name}}}: layers with a recurrence cannot be divided so", columns[name] > 1) for name in ("tp", "pp", "cp")]  # fmt: skip
     return made

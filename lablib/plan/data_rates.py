@@ -10,6 +10,8 @@ MEASURED = "python -m bench.data.scale --megabytes 12 24, 2026-11-26 (docs/data.
 READING = "python -m bench.data.sources --mb 3, 2026-11-26, load 16, pages of little markup (docs/data.md, Measured)"
 EDITING = "python -m bench.data.editing --mb 3, 2026-11-26, load 8 (docs/data.md, Measured)"
 
+TESTING = "python -m bench.data.testing, 2026-11-27 (docs/data.md, Measured)"
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -36,15 +38,18 @@ EXTRAS = {
     "repeated-spans": Rate(4.7, EDITING),
     "repeated-passages": Rate(4.0, EDITING),
     "personal-data": Rate(8.5, EDITING),
+    "own-tests": Rate(0.025, TESTING),
+    "long-documents": Rate(40.0, TESTING),
 }
 """Steps that are taken where they are asked for: `html` is reading WARC and extracting its pages' main content, counted in
 the bytes of the pages, which were little more than those of the text; `profanity` the column of `Clean.max_profanity`; `repeated-…` a unit of `Repeats`; `personal-data`
-`Scrub`."""
+`Scrub`; `own-tests` and `long-documents` `Verify` and `Join`: a document
+with tests takes .16 CPU-seconds however short it is, which is the rate at 4 kB each; one without any takes none."""
 ALL = RATES | EXTRAS
 ORDER = (
     *("html", "read", "quality", "profanity", "near-duplicates"),
     *(name for name in EXTRAS if name.startswith("repeated-")),
-    *("decontamination", "personal-data", "tokenise"),
+    *("decontamination", "personal-data", "own-tests", "long-documents", "tokenise"),
 )
 """All steps in the order in which they are taken."""
 PAGES = Range(low=0.026, mid=0.037, high=0.057)

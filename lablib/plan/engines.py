@@ -11,12 +11,12 @@ from typing import Literal
 
 from lablib.specs import Spec
 
-OPTIMIZER_BYTES = {"adamw": 8.0, "adamw-8bit": 2.03125, "adamw-bf16": 4.0, "adafactor": 0.05, "lion": 4.0, "muon": 4.0, "soap": 28.0, "sgd": 4.0}  # fmt: skip
+OPTIMIZER_BYTES = {"adamw": 8.0, "adamw-8bit": 2.03125, "adamw-bf16": 4.0, "adafactor": 0.05, "lion": 4.0, "muon": 4.0, "soap": 28.0, "shampoo": 28.0, "sgd": 4.0}  # fmt: skip
 """Bytes of optimiser states a parameter. AdamW: two fp32 moments (arXiv 1711.05101); 8-bit: two bytes and two fp32 scales for
 each block of 256 (arXiv 2110.02861 §2); bf16: two bf16 moments; Adafactor: one row and one column of each matrix (arXiv
 1804.04235 §3), under a percent of it; Lion, Muon and SGD: one fp32 momentum (kellerjordan.github.io/posts/muon,
 arXiv 2302.06675); SOAP: Adam's moments and, of both sides of a matrix, covariance and eigenvectors: 8 + 8·(r + 1/r) bytes
-where one side is r times the other (arXiv 2409.11321 §4), 28 at r = 2."""
+where one side is r times the other (arXiv 2409.11321 §4), 28 at r = 2; Shampoo: the same with inverse roots for eigenvectors (arXiv 2309.06497)."""
 
 
 class Engine(Spec):
@@ -36,6 +36,8 @@ class Engine(Spec):
     """Bytes of each logit at the fullest moment of a loss that is neither fused nor chunked."""
     fuses_head: bool = False
     """A fused loss takes in the head, a chunk of tokens at a time; elsewhere it is one kernel that keeps the logits."""
+    masks_slices: bool = False
+    """Attention over slices of sequences (context or sequence parallelism) is given a mask of all its scores."""
     vocab_parallel: bool = False
     """Each tensor-parallel rank holds the logits of its part of the vocabulary only."""
     dropout: bool = False
@@ -77,7 +79,11 @@ class Engine(Spec):
     """Collectives over nodes use one network card of each node's ring (DeepSpeed in 2021), not all."""
 
 
-LAB = Engine(fuses_head=True, source="lablib/train: fp32 weights, FSDP2 mixed precision or autocast (docs/planner.md)")
+LAB = Engine(
+    fuses_head=True,
+    masks_slices=True,
+    source="lablib/train: fp32 weights, FSDP2 mixed precision or autocast (docs/planner.md)",
+)
 MEGATRON = Engine(
     name="megatron",
     weights=2,

@@ -16,7 +16,7 @@ from lablib.plan.candidates import FIELDS
 from lablib.plan.params import count
 from lablib.plan.sweep import CAUSES, Settings
 from lablib.plan.trials import FULL, Trials
-from lablib.specs import Cluster, LabError, ModelSpec, Optimizer, Parallelism, Pretrain
+from lablib.specs import Balance, Cluster, LabError, ModelSpec, Optimizer, Parallelism, Pretrain
 from lablib.specs.units import show_count
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class Candidate:
             offload=one.offload,
             reduce_dtype=one.reduce_dtype,
             expert_imbalance=one.expert_imbalance,
+            document_mask=not model.recurrent,
+            balance=Balance.usual(model),
         )
         return scaling.suggested(priced, batch=False)
 

@@ -202,7 +202,19 @@ def kept(job: Job, first: Number = True, rank: int | None = None) -> Number:
     crowded = anatomy.layers(job.model).moe * activations.routed(job.model, job.style) / job.layout.tp * (job.crowd - 1)
     if job.offload in ("activations", "all") and job.recompute == "full":
         return 2 * inputs(job) / most(1.0, job.model.layers * job.stage_share)
-    return layer_tokens * (stored(job) + KEEPS_ROUTED[job.recompute] * crowded)
+    return layer_tokens * (stored(job) + KEEPS_ROUTED[job.recompute] * crowded) + in_flight(job, first, rank) * mask(
+        job
+    )
+
+
+def mask(job: Job) -> Number:
+    """Bytes of what hides other documents from the queries of a slice, of one micro-batch: one number for each of their scores,
+    shared by all layers, and one more of each kind of window."""
+    if not job.engine.masks_slices:
+        return 0.0
+    kinds = 2 if job.model.sliding_window and job.model.window_every else 1
+    sliced = choose(job.layout.cp > 1, 1, job.layout.sequence_parallel * choose(job.layout.tp > 1, 1, 0))
+    return sliced * kinds * job.micro_tokens * job.seq_len * job.width
 
 
 def inputs(job: Job) -> Number:

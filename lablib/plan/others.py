@@ -67,6 +67,10 @@ def _steps(recipe: Prepare) -> Iterator[str]:
         yield "decontamination"
     if recipe.scrub is not None:
         yield "personal-data"
+    if recipe.verify is not None:
+        yield "own-tests"
+    if recipe.join is not None:
+        yield "long-documents"
 
 
 def evaluate(recipe: Evaluate, machine: Machine, root: Path | None) -> Work:

@@ -25,7 +25,7 @@ from lablib.plan.laws import EPOCH, Law
 from lablib.plan.machine import Machine
 from lablib.plan.params import count
 from lablib.plan.sweep import Settings
-from lablib.specs import Cluster, LabError, ModelSpec, Pretrain, catalog
+from lablib.specs import Balance, Cluster, LabError, ModelSpec, Pretrain, catalog
 from lablib.specs.units import parse_count, show_count, show_dollars
 
 SPEND = (1.0, 0.5, 0.25)
@@ -231,6 +231,8 @@ def _recipe(draft: Draft, given: Search, tokens: float) -> Pretrain:
         precision=given.precision,
         recompute=layout.settings.recompute,
         compile=layout.settings.compile,
+        document_mask=not draft.run.model.recurrent,
+        balance=Balance.usual(draft.run.model),
     )
     return scaling.suggested(planned, batch=False)
 

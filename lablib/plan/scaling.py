@@ -23,7 +23,7 @@ from lablib.specs.recipe import OptimizerKind
 from lablib.specs.units import show_count, show_flops
 
 Quantity = Literal["learning_rate", "batch_tokens", "critical_batch_tokens", "weight_decay"]
-LIKE_ADAM: tuple[OptimizerKind, ...] = ("adamw", "adamw-8bit", "adamw-bf16", "muon", "soap")
+LIKE_ADAM: tuple[OptimizerKind, ...] = ("adamw", "adamw-8bit", "adamw-bf16", "muon", "soap", "shampoo")
 """Rules that take AdamW's rates; of the others no law is known here."""
 FAR = 4.0
 """Factor beyond all laws from which a plan warns. Of the 34 runs in bench/planner/hyperparameters.csv one, GPT-3 6.7B, is so far off."""

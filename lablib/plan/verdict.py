@@ -11,7 +11,7 @@ from lablib.plan.job import Job
 from lablib.plan.machine import Machine
 from lablib.plan.params import with_adapters
 from lablib.plan.work import Work
-from lablib.specs import LabError, LoRA, ModelSpec, Parallelism, Pretrain, Recipe
+from lablib.specs import Balance, LabError, LoRA, ModelSpec, Parallelism, Pretrain, Recipe
 from lablib.specs.recipes import PostTrain
 from lablib.specs.units import show_seconds
 
@@ -131,6 +131,7 @@ def cautions(recipe: Recipe, work: Work, machine: Machine, mfu: float | None, ag
     yield from work.assumed
     yield from _targets(recipe, work)
     yield from _offload(recipe)
+    yield from _unbalanced(recipe)
     yield from _accelerator(recipe, machine)
     yield from _crossing(recipe, work, machine, again)
     needed = _on_a_node(recipe, work, machine)
@@ -161,6 +162,13 @@ def _offload(recipe: Recipe) -> Iterator[str]:
     """Where what is asked for moves nothing."""
     if getattr(recipe, "offload", "none") == "activations" and getattr(recipe, "recompute", "full") != "full":
         yield "offload='activations' moves what full recomputation keeps, each layer's input: with recompute='full' it saves memory, as it is only time is lost"
+
+
+def _unbalanced(recipe: Recipe) -> Iterator[str]:
+    """Experts that nothing keeps in equal use, with what was published for their kind of router."""
+    if isinstance(recipe, Pretrain) and recipe.balance is None and (usual := Balance.usual(recipe.model)):
+        said = ", ".join(f"{name}={value}" for name, value in usual.summary().items())
+        yield f"balance: nothing keeps the {recipe.model.moe.experts} experts in equal use, and routers left alone come to favour a few; set balance=Balance({said})"  # type: ignore[union-attr]
 
 
 def _accelerator(recipe: Recipe, machine: Machine) -> Iterator[str]:

@@ -31,6 +31,7 @@ from lablib.specs.recipes import (
     Reward,
     Synthesize,
 )
+from lablib.specs.refining import Join, Verify
 from lablib.specs.stability import Stability
 from lablib.specs.stages import STAGES, AnyRecipe, load_recipe, parse_recipe
 from lablib.specs.synthetic import Caps
@@ -58,6 +59,7 @@ __all__ = [
     "DoReMi",
     "Evaluate",
     "Export",
+    "Join",
     "LabError",
     "LoRA",
     "Merge",
@@ -85,6 +87,7 @@ __all__ = [
     "Synthesize",
     "Task",
     "TokenizerSpec",
+    "Verify",
     "catalog",
     "digest",
     "load_recipe",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from lablib.specs.base import Spec
+
+if TYPE_CHECKING:
+    from lablib.specs.model import ModelSpec
+
+SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
+"""Families whose routers have sigmoid scores and a bias for the selection alone."""
 
 
 class Balance(Spec):
@@ -35,3 +41,10 @@ class Balance(Spec):
         if self.bias_frozen and not self.bias_rate:
             raise ValueError(f"bias_frozen={self.bias_frozen} needs a bias_rate; give one, or leave it out")
         return self
+
+    @classmethod
+    def usual(cls, model: ModelSpec) -> Self | None:
+        """What was published for the model's kind of router, DeepSeek-V3's or Switch's numbers; None without several experts."""
+        if model.moe is None or model.moe.experts == 1:
+            return None
+        return cls(bias_rate=1e-3, sequence_loss=1e-4) if model.family in SELECTS_BY_BIAS else cls(loss=1e-2)

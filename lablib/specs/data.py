@@ -31,6 +31,13 @@ class Ref(Spec):
     science: str
     """The producing recipe's science hash, so that an experiment is the same wherever its inputs were made."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("run") and "science" not in data:
+            raise ValueError(f"science missing: Run.open({data['run']!r}).ref({data.get('artefact', 'model')!r}).to_json() writes the whole reference")  # fmt: skip
+        return data
+
     def __str__(self) -> str:
         return f"{self.run}:{self.artefact}"
 

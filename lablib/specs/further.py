@@ -33,7 +33,7 @@ def anneal(parent: Pretrain, start: ModelInput, mixture: Mixture | Curriculum, s
     return _further(parent, {"kind": "anneal", "start": start, "mixture": mixture, "tokens": tokens, **changes})
 
 
-def continue_on(parent: Pretrain, start: ModelInput, data: Ref, domain: Mixture, tokens: int | str, replay: float | Replay = REPLAY, **changes: Any) -> Midtrain:  # fmt: skip
+def continue_on(parent: Pretrain, start: ModelInput, data: Ref | str, domain: Mixture, tokens: int | str, replay: float | Replay = REPLAY, **changes: Any) -> Midtrain:  # fmt: skip
     """A new domain at a tenth of the parent's peak rate; `replay` is the share of the parent's mixture beside it, or a `Replay`.
 
     `data` is of a Prepare run over the old and the new corpus with the model's own tokenizer

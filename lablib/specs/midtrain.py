@@ -78,6 +78,8 @@ class Midtrain(Pretrain):
     @model_validator(mode="before")
     @classmethod
     def _by_kind(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (missing := [name for name in ("model", "start") if name not in data]):
+            raise ValueError(f"{' and '.join(missing)} missing: start is the model to go on from, model its shape as in the recipe.json of the run that made it; lablib.specs.further writes both")  # fmt: skip
         if isinstance(data, dict) and data.get("kind", "anneal") in get_args(MidtrainKind):
             usual = usual_settings(data.get("kind", "anneal"))
             partly = {name: {**value, **data[name]} for name, value in usual.items() if isinstance(value, dict) and isinstance(data.get(name), dict)}  # fmt: skip

@@ -164,6 +164,11 @@ class ModelSpec(Spec):
         """What the family fixes."""
         return FAMILIES[self.family]
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether some layers carry a state along the sequence (Mamba, RWKV) instead of attending."""
+        return self.ssm is not None or self.traits.recurrent
+
     def _check_family(self) -> None:
         """What the family does not leave free."""
         traits = self.traits

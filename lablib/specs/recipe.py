@@ -29,7 +29,7 @@ a slice of the tokens at a time (arXiv 2410.10989 §3.2), in other engines in a 
 Attention = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 """transformers' implementations of attention, and "auto": ours inside each document (`lablib.models.documents`) where documents are
 kept apart and it can be had, else "sdpa", torch's, which has kernels on every device and a mask for documents."""
-OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion", "muon", "soap", "sgd"]
+OptimizerKind = Literal["adamw", "adamw-8bit", "adamw-bf16", "adafactor", "lion", "muon", "soap", "shampoo", "sgd"]
 """The update rule, and the precision of its states: their bytes are in `lablib.plan.engines.OPTIMIZER_BYTES`."""
 FLOAT8_MULTIPLE = 16
 """What every size of an 8-bit floating-point product must be a multiple of (cuBLASLt, "Tensor Core usage")."""
@@ -155,7 +155,7 @@ def _refs(values: Any) -> Any:
 class Optimizer(Spec):
     """AdamW (arXiv 1711.05101) or another rule; weight decay touches matrices only, never norms, biases or embeddings.
 
-    "muon" and "soap" update the matrices inside the blocks, and AdamW the rest. Muon takes AdamW's rates; Lion's are 3 to 10
+    "muon", "soap" and "shampoo" update the matrices inside the blocks, and AdamW the rest. Muon takes AdamW's rates; Lion's are 3 to 10
     times smaller (arXiv 2302.06675 §5), Adafactor's are shares of each parameter's size, about 1e-2 (arXiv 1804.04235 §9).
     """
 
@@ -168,6 +168,17 @@ class Optimizer(Spec):
     """Of "muon" (kellerjordan.github.io/posts/muon) and "sgd"."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Global L2 norm that gradients are scaled down to."""
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known_cost(cls, kind: Any) -> Any:
+        if kind == "sophia":
+            raise ValueError(
+                "Sophia (arXiv 2305.14342) estimates curvature by another backward pass, on labels drawn from the model or "
+                "through the gradient itself, which pipelines, sharded experts and fused losses here do not take; use 'soap', "
+                "'shampoo' or 'muon'"
+            )
+        return kind
 
     @field_validator("betas")
     @classmethod

@@ -31,6 +31,7 @@ from lablib.specs.recipe import (
     Schedule,
     Shared,
 )
+from lablib.specs.refining import Join, Verify
 from lablib.specs.stability import Stability
 from lablib.specs.synthetic import Caps, Synthesize
 from lablib.specs.tokenizing import TokenizerInput, TokenizerSpec
@@ -61,7 +62,7 @@ MixtureInput = Annotated[
 ]
 
 
-FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub")
+FUNNEL = ("clean", "dedup", "repeats", "decontaminate", "scrub", "verify", "join")
 """Steps of data preparation between reading and tokenising, in this order."""
 
 
@@ -92,6 +93,10 @@ class Prepare(Shared):
     """Benchmarks whose items must not be in the data."""
     scrub: Scrub | None = None
     """Personal data that is replaced by placeholders."""
+    verify: Verify | None = None
+    """Code whose own tests must pass."""
+    join: Join | None = None
+    """Documents of one book or one repository, which become one long document."""
     synthetic: Caps | None = None
     """Caps on text that models wrote, above which the run refuses to make data; None only says what the usual caps would
     drop."""
@@ -210,7 +215,9 @@ class Pretrain(Recipe):
         if self.balance and not model.moe:
             raise ValueError(f"balance: a model of family={model.family!r} has no experts; leave it out")
         if self.seq_len > model.max_seq_len:
-            raise ValueError(f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}")
+            raise ValueError(
+                f"seq_len={self.seq_len} is more than the model's max_seq_len={model.max_seq_len}; raise that, or stretch a trained model (lablib.specs.further.extend)"
+            )
         if model.heads % tp or model.ffn % tp:
             raise ValueError(f"parallelism.tp={tp} must divide the model's heads={model.heads} and ffn={model.ffn}")
         if abs(self.step_tokens / self.batch_tokens - 1) > 0.1:

@@ -5,23 +5,18 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Pretrain
+from lablib.specs.balance import SELECTS_BY_BIAS
 from lablib.specs.recipe import OptimizerKind
 from lablib.train.kernels import check_kernels
 
-RECURRENT = {"bamba", "jamba", "granitemoehybrid", "rwkv"}
-"""Families with layers that carry a state along the sequence."""
 PLANLESS = {
-    "tp": {"gpt2"} | RECURRENT,
+    "tp": {"gpt2", "bamba", "jamba", "granitemoehybrid", "rwkv"},
     "cp": {"gemma2", "rwkv"},
     "pp": {"gpt2", "nemotron", "gemma2", "rwkv"},
     "sequence_parallel": {"gpt2", "gemma2", "gemma3", "olmo2", "rwkv"},
 }
 """Kinds of parallelism → families that transformers, or our change of it, cannot lay out so. (Its plans of hybrids divide
 the head or the experts alone: every rank of a tensor-parallel group would do the work of all layers.)"""
-
-
-SELECTS_BY_BIAS = ("deepseek_v3", "glm4_moe")
-"""Families whose routers have sigmoid scores and a bias for the selection alone."""
 
 
 def check(recipe: Pretrain) -> None:
@@ -38,7 +33,7 @@ def check(recipe: Pretrain) -> None:
     check_batch(recipe)
     if recipe.inspect_every and recipe.compile:
         raise LabError(f"inspect_every={recipe.inspect_every}: its hooks would compile the model anew at every look; set compile=False, or leave it out")  # fmt: skip
-    if recipe.document_mask and recipe.model.family in RECURRENT:
+    if recipe.document_mask and recipe.model.recurrent:
         raise LabError(f"document_mask=True: layers of family={recipe.model.family!r} carry their state across documents, which transformers cuts in no kernel that runs everywhere; set document_mask=False")  # fmt: skip
 
 
@@ -94,7 +89,7 @@ def check_layout(model: ModelSpec, parallelism: Parallelism) -> None:
         _check_stages(model, one)
     elif one.virtual_stages > 1:
         raise LabError(f"parallelism.virtual_stages={one.virtual_stages} needs a pipeline; set pp above 1")
-    if one.cp > 1 and model.family in RECURRENT:
+    if one.cp > 1 and model.recurrent:
         raise LabError(f"parallelism.cp={one.cp}: only layers of attention can be split over the sequence, this model has recurrent layers; set cp=1")  # fmt: skip
     if one.sequence_parallel and (model.moe or model.ssm or model.mla):
         raise LabError("parallelism.sequence_parallel=True: only layers of attention and a dense feed-forward are split along the sequence yet; set sequence_parallel=False")  # fmt: skip
@@ -129,8 +124,6 @@ def check_batch(recipe: Pretrain) -> None:
     _check_rounds(recipe)
     if recipe.recompute != "none" and one.pp_schedule == "zero-bubble":
         raise LabError(f"recompute={recipe.recompute!r}: zero-bubble computes a layer's input and weight gradients apart, which recomputation does not allow; set recompute='none' or pp_schedule='1f1b'")  # fmt: skip
-    if recipe.cross_entropy == "fused":
-        raise LabError("cross_entropy='fused': the last stage of a pipeline gives each token's loss, not their sum with its gradient; set cross_entropy='chunked'")  # fmt: skip
     if recipe.compile:
         raise LabError("compile=True: the stages of a pipeline do not do this yet; set compile=False, or pp=1")
 

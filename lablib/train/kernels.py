@@ -13,6 +13,8 @@ def check_kernels(recipe: Pretrain) -> None:
     """Raises `LabError` for kernels that cannot run so, with what to change."""
     if recipe.cross_entropy == "fused" and recipe.parallelism.tp > 1:
         raise LabError(f"cross_entropy='fused': under parallelism.tp={recipe.parallelism.tp} a rank holds a part of the head, whose gradients are not taken with the loss; set cross_entropy='chunked'")  # fmt: skip
+    if recipe.cross_entropy == "fused" and recipe.parallelism.pp > 1:
+        raise LabError(f"cross_entropy='fused': under parallelism.pp={recipe.parallelism.pp} the schedule asks for gradients after the loss; set cross_entropy='chunked'")  # fmt: skip
     if recipe.attention not in ("auto", "sdpa"):
         _check_attention(recipe)
     if recipe.precision == "fp8":

@@ -101,8 +101,12 @@ class TokenLosses:
         return found
 
     def _losses(self, hidden: Tensor) -> Tensor:
-        """In the place of the head's forward: losses instead of logits, of hidden states (sequences, seq_len, hidden)."""
-        parts = self.parts(hidden.flatten(0, 1)[None])
+        """In the place of the head's forward: losses instead of logits, of hidden states (sequences, seq_len, hidden).
+
+        Under sequence parallelism they are one of several slices of the sequences, and the head gathers each chunk from all
+        of them, slice by slice.
+        """
+        parts = self._parts(hidden.flatten(0, 1))
         losses = [checkpoint(self._chunk, *part, self._logits, use_reentrant=False) for part in parts]
         return torch.cat(losses, 1).unflatten(1, hidden.shape[:2]).transpose(0, 1).flatten()
 
@@ -110,18 +114,14 @@ class TokenLosses:
     def _sum(self, hidden: Tensor) -> Tensor:
         """The same for the sum of the losses."""
         weights = [weight for weight in self.model.get_output_embeddings().parameters() if weight.requires_grad]
-        found: Tensor = _Fused.apply(hidden.flatten(0, 1)[None], self, *weights)
+        found: Tensor = _Fused.apply(hidden.flatten(0, 1), self, *weights)
         return found
 
-    def parts(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Chunks of hidden states (1, tokens, hidden), each with its labels (slices, tokens).
-
-        Under sequence parallelism the states are one of several slices of the sequences, and the head gathers each chunk from
-        all of them, slice by slice; elsewhere there is one.
-        """
-        labels = by_slice(self._labels, self._labels.numel() // hidden.shape[1])
+    def _parts(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Chunks of this rank's hidden states (tokens, hidden), each as (1, …), and their labels on all slices (slices, …)."""
+        labels = by_slice(self._labels, self._labels.numel() // len(hidden))
         size = max(1, self.chunk // len(labels))
-        return list(zip(hidden.split(size, 1), labels.split(size, 1), strict=True))
+        return list(zip(hidden[None].split(size, 1), labels.split(size, 1), strict=True))
 
     def _chunk(self, hidden: Tensor, labels: Tensor, logits: Any) -> Tensor:
         """Losses (slices, tokens) of this rank's tokens (1, tokens, hidden) and of their likes on other slices."""
@@ -138,12 +138,11 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, losses: TokenLosses, *weights: Tensor) -> Tensor:
-        """Of hidden states (1, tokens, hidden); `weights` are what the head learns."""
+        """Of hidden states (tokens, hidden); `weights` are what the head learns."""
         total, taken = hidden.new_zeros((), dtype=torch.float32), [torch.zeros_like(weight) for weight in weights]
         inside = torch.empty_like(hidden)
         with torch.enable_grad():
-            parts = losses.parts(hidden)
-            for (part, labels), into in zip(parts, inside.split(parts[0][0].shape[1], 1), strict=True):
+            for (part, labels), into in zip(losses._parts(hidden), inside[None].split(losses.chunk, 1), strict=True):
                 own = part.detach().requires_grad_()
                 nats = losses._chunk(own, labels, losses._logits).sum()
                 first, *others = torch.autograd.grad(nats, (own, *weights))

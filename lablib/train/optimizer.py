@@ -16,6 +16,7 @@ from lablib.train.rules.base import Rule, Ruled
 from lablib.train.rules.blockwise import AdamW8
 from lablib.train.rules.elementwise import SGD, AdamW, AdamW16, Lion
 from lablib.train.rules.muon import Muon
+from lablib.train.rules.shampoo import Shampoo
 from lablib.train.rules.soap import SOAP
 
 
@@ -95,7 +96,11 @@ def rules(model: torch.nn.Module, settings: Optimizer) -> dict[str, Rule]:
         "lion": Lion(betas),
         "sgd": SGD(settings.momentum),
     }
-    inside: dict[str, Rule] = {"muon": Muon(settings.momentum), "soap": SOAP(betas, eps)}
+    inside: dict[str, Rule] = {
+        "muon": Muon(settings.momentum),
+        "soap": SOAP(betas, eps),
+        "shampoo": Shampoo(betas, eps),
+    }
     hidden = hidden_matrices(model) if settings.kind in inside else set()
     rest = rest if hidden else everywhere[settings.kind]
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]

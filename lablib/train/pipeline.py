@@ -94,14 +94,12 @@ class Pipeline:
         if len(parts) != self._count:
             self._schedule, self._count = self._build(parts[0], len(parts)), len(parts)
         first, last = 0 in self._numbers, self._total - 1 in self._numbers
-        inputs, labels, positions, mask = tree_map(
-            lambda *some: None if some[0] is None else torch.cat(some), *(part[:4] for part in parts)
-        )
-        given = {"positions": positions, "mask": mask, "labels": labels if last else None}
+        whole = tree_map(lambda *some: None if some[0] is None else torch.cat(some), *parts)
+        given = {"positions": whole.positions, "mask": whole.mask, "labels": whole.labels if last else None}
         self._schedule.step(
-            *((inputs,) if first else ()),
+            *((whole.inputs,) if first else ()),
             **{name: value for name, value in given.items() if value is not None},
-            target=labels if last else None,
+            target=whole.labels if last else None,
             loss_kwargs={"scale": scale},
             return_outputs=False,
         )

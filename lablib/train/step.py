@@ -175,7 +175,8 @@ class Stepper:
         if place.cp == 1 and not place.sequence_parallel:
             return Part(batch.inputs, batch.labels, batch.positions, None, batch.documents)
         own = own_slice(batch.inputs.shape[1], place.cp_rank, place.cp)
-        masks = context_masks(self.model.config, batch.positions, place.cp_rank, place.cp)
+        dtype = torch.bfloat16 if self.autocast else torch.float32  # FSDP2 casts it to that of its weights, once
+        masks = context_masks(self.model.config, batch.positions, place.cp_rank, place.cp, dtype)
         return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], masks)
 
     def _over_slices(self, values: torch.Tensor) -> torch.Tensor:

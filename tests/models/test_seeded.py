@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from transformers import AutoModelForCausalLM
 
 from lablib.models import seeded
@@ -47,12 +48,27 @@ def test_every_tensor_is_as_transformers_begins_it(family: str) -> None:
     found, wanted = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (model, peer))
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
+        if name.endswith(seeded.STEP_BIASES):
+            continue
         if tensor.ndim < 2 or not tensor.numel() or float(tensor.detach().std()) == 0:  # nothing is drawn
             assert torch.equal(found[name], tensor), name
             continue
         scale = 1 / math.sqrt(2 * SHAPE["layers"]) if is_residual_projection(name, tensor) else 1.0
         spread, same = (float(one.detach().std()) for one in (found[name], tensor))
         assert spread == pytest.approx(scale * same, rel=8 / math.sqrt(2 * tensor.numel())), name
+
+
+@pytest.mark.parametrize("family", ["bamba", "jamba"])
+def test_steps_begin_as_mambas_papers_have_them(family: str) -> None:
+    width = 1 if family == "jamba" else 16
+    scan = OWN[family]["ssm"].replace(heads=512 // width, head_dim=width, attention_layers=())
+    model = build_model(spec(family).replace(hidden=256, heads=4, head_dim=64, layers=8, ssm=scan), 0)
+    biases = [weight.detach() for name, weight in model.named_parameters() if name.endswith(seeded.STEP_BIASES)]
+    assert len(biases) == 8 and not torch.equal(biases[0], biases[1])
+    steps = torch.nn.functional.softplus(torch.cat(biases).double()).log()
+    low, high = (math.log(step) for step in (1e-3, 0.1))
+    assert low <= float(steps.min()) and float(steps.max()) <= high + 1e-6
+    assert stats.kstest(steps.numpy(), stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
 def test_a_tensor_depends_on_its_name_and_the_seed_alone() -> None:

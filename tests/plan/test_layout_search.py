@@ -7,6 +7,7 @@ import pytest
 from lablib import Cluster, LabError, estimate, search_layouts
 from lablib.plan.search import find_layouts
 from lablib.specs import catalog
+from lablib.train.able import check
 
 NODE = Cluster(accelerator="h100-sxm", nodes=1)
 DEGREES = ["dp_replicate", "dp_shard", "tp", "pp", "cp"]
@@ -48,6 +49,15 @@ def test_a_small_model_needs_no_pipeline_and_a_large_one_cannot_be_replicated() 
     runs = large[large["fits"]]
     # 16 bytes of 405B parameters are 6 TiB: they must lie on more than 75 cards, whatever shares them
     assert (runs["dp_shard"] * runs["cp"] * runs["tp"] * runs["pp"] > 75).all()
+
+
+@pytest.mark.parametrize("name", ["granite-4.0-h-tiny", "rwkv-4-1.5b"])
+def test_what_is_found_for_a_recurrence_is_what_the_trainer_takes(name: str) -> None:
+    found = find_layouts(name, NODE, "1M", 1024, recompute=("full",), micro_batch_sizes=(1,))
+    runs = found.frame()
+    runs = runs[runs["fits"]]
+    assert len(runs) and (runs[["tp", "pp", "cp"]] == 1).all(axis=None)
+    check(found[0].recipe("1B"))
 
 
 def test_the_rule_of_thumb_is_shown_beside_the_best() -> None:

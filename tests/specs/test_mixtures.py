@@ -47,8 +47,8 @@ def test_whole_weights_give_no_notice() -> None:
 def test_the_guides_kinds_of_mid_training_are_a_preset_without_notice() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = preset("midtrain", {"reasoning text": "maths", "code with passing tests": "code", "long documents": "books",
-                                   "upsampled languages": "web", "tool traces": "code"})  # fmt: skip
+        made = preset("midtrain", {"reasoning-text": "maths", "code-with-passing-tests": "code", "long-documents": "books",
+                                   "upsampled-languages": "web", "tool-traces": "code"})  # fmt: skip
     assert made.weights == pytest.approx({"maths": 0.35, "code": 0.33, "books": 0.2, "web": 0.12})
     assert mixtures["midtrain"].level == "guess"
 

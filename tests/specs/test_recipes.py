@@ -240,3 +240,8 @@ def test_recipes_are_frozen_and_named_by_their_stage() -> None:
 def test_the_notebook_rendering_escapes_what_users_write() -> None:
     html = Prepare(corpus="<script>alert(1)</script>")._repr_html_()
     assert "<script>" not in html and "&lt;script&gt;" in html
+
+
+def test_a_rule_that_takes_another_backward_pass_is_refused_with_the_reason() -> None:
+    with pytest.raises(LabError, match=r"another backward pass.*use 'soap', 'shampoo' or 'muon'"):
+        Pretrain(**SMALL, optimizer={"kind": "sophia"})

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from tiny import BUGS
 
 from lablib.data.loader import IGNORED
+from lablib.models.attention import attend
 from lablib.models.build import initialise
 from lablib.models.layout import Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
@@ -149,7 +150,9 @@ def train(case: Case, world: World) -> Trained | None:
     layout = case.layout
     place, links = Place.of(world.rank, layout), Links.of(layout, world.device)
     spec = MODELS[case.model]
-    laid = distribute(skeleton(spec), layout, False, world.device, links, case.reduce_bf16)
+    whole = skeleton(spec)
+    attend(whole, "auto", world.device, inside=case.layout.gpus > 1 and layout.cp == 1 and not spec.ssm)
+    laid = distribute(whole, layout, False, world.device, links, case.reduce_bf16)
     initialise(laid.model, spec, 0)
     optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))
     if case.start is not None:

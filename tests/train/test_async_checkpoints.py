@@ -10,13 +10,16 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from launch import on_ranks
 from safetensors.torch import load_file
 from tiny import BATCH, KILL, STOP, Job, attempt, curve, new_run, recipe
 
-from lablib.plan import estimate
+from lablib.models.context import context_masks
+from lablib.plan import estimate, memory
+from lablib.plan.pretraining import job
 from lablib.runs import Recorder, Run
-from lablib.specs import Accelerator, Cluster, LabError, Parallelism, Pretrain, Ref, Stability
+from lablib.specs import Accelerator, Cluster, LabError, ModelSpec, Parallelism, Pretrain, Ref, Stability
 from lablib.train import checkpoint, loop, sharded
 from lablib.train.distributed import joined
 from lablib.train.pretrain import assemble
@@ -65,6 +68,16 @@ def test_the_plan_counts_the_copy_that_is_written(at_once: Path, data: Ref) -> N
     plain, copied = (estimate(one, cpu).memory for one in (wanted.replace(async_checkpoints=False), wanted))
     assert (copied.peak_gib - plain.peak_gib) * 2**30 == pytest.approx(written)
     assert sum(copied.parts.values()) == pytest.approx(copied.peak_gib)
+
+
+def test_the_plan_counts_the_masks_of_slices() -> None:
+    spec, length = ModelSpec(family="gemma3", layers=4, hidden=64, heads=4, ffn=128, vocab=128, sliding_window=8, window_every=2), 64  # fmt: skip
+    layout = Parallelism(cp=2, micro_batch_size=3)
+    wanted = Pretrain(model=spec, tokens="1M", seq_len=length, batch_tokens=6 * length, parallelism=layout)
+    masks = context_masks(spec.to_hf(), torch.arange(length).repeat(3, 1), 0, 2, torch.bfloat16)
+    assert isinstance(masks, dict)
+    assert memory.mask(job(wanted)) == sum(mask.nbytes for mask in masks.values())
+    assert memory.mask(job(wanted.replace(parallelism=Parallelism(dp_shard=2)))) == 0
 
 
 def calibrated() -> Cluster:

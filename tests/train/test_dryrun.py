@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from lablib.models.build import build_model
 from lablib.models.layout import Laid
 from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
-from lablib.specs.model import MoE
+from lablib.specs.model import SSM, MoE
 from lablib.train import dryrun, pipeline
 from lablib.train.dryrun import lay_out_dry
 from lablib.train.pipeline import Part, Pipeline
@@ -22,17 +22,31 @@ WIDE: dict[str, Any] = {"hidden": 1024, "heads": 16, "kv_heads": 8, "vocab": 32_
 DENSE = ModelSpec(family="llama", layers=8, ffn=4096, **WIDE)
 TIED = ModelSpec(family="qwen3", layers=8, ffn=4096, tied_embeddings=True, **WIDE)
 ROUTED = ModelSpec(family="qwen3_moe", layers=4, ffn=4096, moe=MoE(experts=64, top_k=4, expert_ffn=512), **WIDE)
+JAMBA = ModelSpec(
+    family="jamba",
+    layers=4,
+    ffn=512,
+    moe=MoE(experts=64, top_k=4, expert_ffn=512, norm_topk=False, every=2),
+    ssm=SSM(heads=2048, head_dim=1, state=16, step_rank=64, attention_layers=(1,)),
+    **WIDE,
+)
+RWKV = ModelSpec(family="rwkv", layers=4, hidden=1024, ffn=4096, vocab=32_000)
 CASES = [
     (DENSE, Parallelism(dp_replicate=2, dp_shard=16, tp=8, pp=4, sequence_parallel=True, virtual_stages=2)),
     (TIED, Parallelism(dp_shard=128, cp=2)),
     (ROUTED, Parallelism(dp_shard=64, ep=16)),
+    (JAMBA, Parallelism(dp_shard=64, ep=16)),
+    (RWKV, Parallelism(dp_shard=4)),  # FSDP2 leaves its mixes, (1, 1, hidden), whole to the first rank
 ]
 
 
 def recipe(model: ModelSpec, layout: Parallelism) -> Pretrain:
     """Sixteen micro-batches a step."""
     step = 16 * 1024 * layout.dp * layout.micro_batch_size
-    return Pretrain(model=model, tokens=10 * step, seq_len=1024, batch_tokens=step, parallelism=layout)
+    mask = model not in (JAMBA, RWKV)
+    return Pretrain(
+        model=model, tokens=10 * step, seq_len=1024, batch_tokens=step, parallelism=layout, document_mask=mask
+    )
 
 
 @pytest.mark.parametrize(("model", "layout"), CASES)

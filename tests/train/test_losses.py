@@ -24,6 +24,8 @@ FAMILIES = {
     "nemotron": ModelSpec(family="nemotron", **SHAPE),
     "mixtral": ModelSpec(family="mixtral", moe=MIXTURE, **SHAPE),
     "deepseek_v3": ModelSpec(family="deepseek_v3", moe=MIXTURE, mla=MLA(kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=16), **SHAPE),
+    "jamba": ModelSpec(family="jamba", ssm=SSM(heads=64, head_dim=1, state=8, step_rank=2, attention_layers=(1,)), **SHAPE),
+    "rwkv": ModelSpec(family="rwkv", **{**SHAPE, "heads": 1}),
     "bamba": ModelSpec(family="bamba", ssm=SSM(heads=4, head_dim=16, state=8, attention_layers=(1,)), **SHAPE),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from further import NEW, OLD, STEPS, Made, make
 from launch import on_ranks
-from tiny import BATCH, SEQ_LEN, STOP, Job, attempt, curve, new_run
+from tiny import BATCH, MODEL, SEQ_LEN, STOP, Job, attempt, curve, new_run
 from transformers import AutoModelForCausalLM
 
 from lablib.data import PackedDataset
@@ -21,7 +21,7 @@ from lablib.data.loader import IGNORED
 from lablib.explorers.monitor import kept_and_learned, sides
 from lablib.models.merge import Shards
 from lablib.runs import Recorder, Run
-from lablib.specs import LabError, Merge, Midtrain, Mixture, Optimizer, Parallelism
+from lablib.specs import LabError, Merge, Midtrain, Mixture, ModelSpec, Optimizer, Parallelism, catalog
 from lablib.specs.further import anneal, continue_on, extend
 from lablib.specs.midtrain import Replay
 from lablib.stages import execute
@@ -226,6 +226,20 @@ def test_other_positions_are_refused_unless_they_are_meant(made: Made) -> None:
     for from_step in (None, 20):
         with pytest.raises(LabError, match="has rotary positions"):
             made.train(anneal(made.parent, made.run.model, OLD, model=turned, from_step=from_step, tokens=256))
+
+
+def test_a_row_of_the_catalogue_trains_with_its_stretch_and_goes_on(made: Made) -> None:
+    """Llama 3.1's positions, in a model of the parent's size: from nothing, and from the folder that this leaves."""
+    shape = {"layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 160, "vocab": MODEL.vocab}
+    row = catalog.models["llama-3.1-8b"].replace(**shape)
+    fresh = made.train(made.parent.replace(model=row, tokens=4 * BATCH * SEQ_LEN))
+    assert fresh.rows()[-1]["loss"] < fresh.rows()[0]["loss"]
+    assert ModelSpec.from_hf(fresh.artefact_path("model")).rope_scaling == row.rope_scaling
+    assert row.rope_scaling is not None
+    onwards = made.train(anneal(fresh.recipe, fresh.model, OLD.replace(max_epochs=50), tokens=2 * BATCH * SEQ_LEN))
+    assert onwards.rows()[0]["loss"] < fresh.rows()[0]["loss"]
+    with pytest.raises(LabError, match="has rotary positions"):
+        made.train(anneal(fresh.recipe, fresh.model, OLD, model=row.replace(rope_scaling=None), tokens=256))
 
 
 def test_a_domain_without_held_out_text_is_refused(made: Made) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import MODEL
 
 from lablib.models.build import build_model
-from lablib.specs import ModelSpec, MoE, Optimizer
+from lablib.models.mup import hidden_matrices
+from lablib.specs import SSM, ModelSpec, MoE, Optimizer
 from lablib.train.optimizer import build_optimizer, check_partition, decays, parameter_groups, set_learning_rate
 
 EXPERTS = ModelSpec(
@@ -39,6 +42,22 @@ def test_biases_do_not_decay_and_experts_do() -> None:
     assert not decays(build_model(MODEL.replace(attention_bias=True), 0))["model.layers.0.self_attn.q_proj.bias"]
     found = decays(build_model(EXPERTS, 0))
     assert all(decay for name, decay in found.items() if ".experts." in name)
+
+
+def test_recurrences_do_not_decay_and_are_no_matrices_of_muons() -> None:
+    mamba = SSM(heads=64, head_dim=1, state=8, step_rank=2, attention_layers=())
+    shape: dict[str, Any] = {"layers": 2, "hidden": 32, "ffn": 48, "vocab": 64}
+    jamba = build_model(ModelSpec(family="jamba", heads=2, ssm=mamba, **shape), 0)
+    rwkv = build_model(ModelSpec(family="rwkv", **shape), 0)
+    kept = {name.removeprefix("model.layers.0.mamba.") for name, decay in decays(jamba).items() if not decay}
+    assert {"A_log", "D", "dt_proj.bias", "conv1d.bias", "b_layernorm.weight"} <= kept
+    assert not {"conv1d.weight", "dt_proj.weight", "x_proj.weight", "in_proj.weight", "out_proj.weight"} & kept
+    mixes = {"time_decay", "time_first", "time_mix_key", "time_mix_value", "time_mix_receptance"}
+    kept = {name.removeprefix("rwkv.blocks.1.attention.") for name, decay in decays(rwkv).items() if not decay}
+    assert mixes <= kept and not any(name.startswith(("key", "value", "receptance", "output")) for name in kept)
+    for model in (jamba, rwkv):
+        inside = hidden_matrices(model)
+        assert inside and not any("A_log" in name or "time_mix" in name or "conv" in name for name in inside)
 
 
 @pytest.mark.parametrize("mistake", ["left out", "twice"])

@@ -24,9 +24,10 @@ from lablib.models.layout import Place
 from lablib.models.recompute import apply_recompute
 from lablib.runs import Run
 from lablib.specs import Balance, LabError, ModelSpec, Parallelism, Ref, Schedule
+from lablib.specs.balance import SELECTS_BY_BIAS
 from lablib.specs.families import members
 from lablib.specs.model import MLA, MoE
-from lablib.train.able import SELECTS_BY_BIAS, check
+from lablib.train.able import check
 from lablib.train.distributed import World
 from lablib.train.insight.routers import EXPECTED, PATIENCE, Collapse, measures, summary
 from lablib.train.routing import BIAS, LOADS, Routing, relative, routers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from lablib.models.mup import hidden_matrices
 from lablib.specs import SSM, ModelSpec, MoE, Optimizer
 from lablib.specs.recipe import OptimizerKind
 from lablib.train.optimizer import build_optimizer, rules
-from lablib.train.rules import muon, soap
+from lablib.train.rules import muon, shampoo, soap
 from lablib.train.rules.adafactor import Adafactor
 from lablib.train.rules.base import Rule, Ruled
 from lablib.train.rules.elementwise import SGD, AdamW, AdamW16, Lion
@@ -128,6 +129,50 @@ def test_soap_without_bases_is_adam_one_step_late() -> None:
         patch.setattr(soap, "WIDEST", 1)
         found = ours(soap.SOAP(BETAS, EPS), shapes=shapes, steps=1)
         assert torch.equal(found, trained(lambda w: torch.optim.SGD(w), shapes, steps=0))
+
+
+def test_shampoo_is_the_papers_algorithm() -> None:
+    """Algorithm 2 of arXiv 2309.06497 by hand, roots by SciPy, over three refreshments."""
+    from scipy.linalg import fractional_matrix_power
+
+    draw, rate, decay, every = np.random.default_rng(0), 0.02, 0.1, shampoo.EVERY
+    gradients = draw.normal(size=(3 * every, 4, 6))
+    weight = torch.nn.Parameter(torch.zeros(4, 6, dtype=torch.float64))
+    optimizer = Ruled([{"params": [weight], "rule": shampoo.Shampoo(BETAS, EPS), "weight_decay": decay}], rate)
+    wanted, first, second = np.zeros((4, 6)), np.zeros((4, 6)), np.zeros((4, 6))
+    left, right = np.zeros((4, 4)), np.zeros((6, 6))
+    for step, gradient in enumerate(gradients, start=1):
+        weight.grad = torch.from_numpy(gradient)
+        optimizer.step()
+        grown = [1 - beta**step for beta in BETAS]
+        first, second = (beta * old + (1 - beta) * new for beta, old, new in zip(BETAS, (first, second), (gradient, gradient**2), strict=True))  # fmt: skip
+        left, right = (
+            0.95 * old + 0.05 * new for old, new in ((left, gradient @ gradient.T), (right, gradient.T @ gradient))
+        )
+        if step % every == 0:
+            ridged = [one / grown[1] + np.eye(len(one)) * shampoo.RIDGE * np.linalg.norm(one / grown[1], 2) for one in (left, right)]  # fmt: skip
+            roots = [fractional_matrix_power(one, -1 / 4) for one in ridged]
+        direction = adam = first / grown[0] / (np.sqrt(second / grown[1]) + EPS)
+        if step >= every:
+            turned = roots[0] @ first @ roots[1]
+            direction = turned * np.linalg.norm(adam) / np.linalg.norm(turned)
+        wanted = (1 - rate * decay) * wanted - rate * direction
+    np.testing.assert_allclose(weight.detach().numpy(), wanted, rtol=1e-8)
+
+
+def test_shampoos_roots_make_a_gradient_orthogonal() -> None:
+    """Of one gradient alone L^(-1/4)·G·R^(-1/4) is its polar factor, as of the peer's."""
+    peer = pytest.importorskip("pytorch_optimizer.optimizer.utils.matrix").compute_power_svd
+    gradient = torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    left, right = gradient @ gradient.mT, gradient.mT @ gradient
+    found = shampoo.inverse_root(left, 4) @ gradient @ shampoo.inverse_root(right, 4)
+    u, _, v = torch.linalg.svd(gradient)
+    torch.testing.assert_close(found, u @ v, atol=2e-3, rtol=0)
+    torch.testing.assert_close(shampoo.inverse_root(left, 4), peer(left, 4), atol=0, rtol=0.02)
+    assert torch.equal(shampoo.inverse_root(torch.zeros(2, 3, 3), 4), torch.eye(3).expand(2, 3, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(soap, "WIDEST", 4)
+        assert set(shampoo.Shampoo(BETAS, EPS).fresh(torch.zeros(4, 6))) == {"exp_avg", "exp_avg_sq", "covariance_rows", "root_rows"}  # fmt: skip
 
 
 DENSE = ModelSpec(family="qwen3", layers=2, hidden=32, heads=2, ffn=48, vocab=64)

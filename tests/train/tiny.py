@@ -173,7 +173,7 @@ def _bugs() -> dict[str, list[tuple[Any, str, Any]]]:
         "tied matrix counted twice": [(step, "tied_end", do_nothing)],
         "no gradient to other slices' keys": [(context, "_gathered", _gathered_without_gradient)],
         "windows forgotten": [
-            (step, "context_masks", lambda config, *place: context.context_mask(*place)),
+            (step, "context_masks", lambda _, *given: context.context_masks(None, *given)),
         ],
         "every rank its own draw": [(seeded, "_key", _key_of_rank)],
         "loads of own rank only": [(routing.Routing, "end", _own_loads)],

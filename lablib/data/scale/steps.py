@@ -19,12 +19,13 @@ from lablib.data.corpus import Corpus
 from lablib.data.dedup import NearDuplicates, sketches, survivors
 from lablib.data.documents import Report, silent
 from lablib.data.editing import Edit, every
+from lablib.data.joining import Joining
 from lablib.data.scale import corpora, edits
 from lablib.data.scale.team import Job, Team
 from lablib.specs import digest, write_atomic
 from lablib.specs.dedup import Dedup
 
-Step = funnel.Step | Edit
+Step = funnel.Step | Edit | Joining
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def refine(before: Corpus, step: Step, team: Team, report: Report = silent) -> C
         return Corpus(cache.folder("corpora", key))
     parts = [part.folder for part in before.parts]
     if len(parts) == 1:
-        return Corpus(team.one(Job("corpora", key, _applied, (before.folder, step)), report))
+        alone = (_whole, (parts, 0, step)) if isinstance(step, Joining) else (_applied, (before.folder, step))
+        return Corpus(team.one(Job("corpora", key, *alone), report))
     # Two parts without documents differ in their counts.
     named = [digest([key, n, Corpus(part).facts]) for n, part in enumerate(parts)]
     if isinstance(step, NearDuplicates):
@@ -60,6 +62,9 @@ def refine(before: Corpus, step: Step, team: Team, report: Report = silent) -> C
         jobs = [Job("parts", name, _removed, (part, step, verdicts)) for name, part in zip(named, parts, strict=True)]
     elif isinstance(step, Edit):
         jobs = edits.jobs(before, step, key, named, team, report)
+    elif isinstance(step, Joining):
+        named = [digest([key, *named, n]) for n in range(len(parts))]
+        jobs = [Job("parts", name, _whole, (parts, n, step)) for n, name in enumerate(named)]
     else:
         jobs = [Job("parts", name, _applied, (part, step)) for name, part in zip(named, parts, strict=True)]
     return Corpus(corpora.join(team.each(jobs, report), key, team))
@@ -70,8 +75,12 @@ def contamination(before: Corpus, step: Decontamination) -> Contamination:
     return Contamination.joined([step.report(part) for part in before.parts])
 
 
-def _applied(folder: Path, report: Report, part: Path, step: Step) -> None:
+def _applied(folder: Path, report: Report, part: Path, step: funnel.Step | Edit) -> None:
     funnel.apply(Corpus(part), step, folder, report)
+
+
+def _whole(folder: Path, report: Report, parts: list[Path], number: int, step: Joining) -> None:
+    step.apply([Corpus(part) for part in parts], number, folder, report)
 
 
 def _removed(folder: Path, report: Report, part: Path, step: funnel.Step, verdicts: Path) -> None:

@@ -15,7 +15,7 @@ from lablib.specs import LabError, digest
 
 MOST = 4096
 """Parts of a folder: their products lie in one folder of the cache, and each worker looks at every name."""
-VERSION = 4
+VERSION = 5
 """Raised when the same files would give other documents."""
 
 

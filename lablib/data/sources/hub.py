@@ -18,7 +18,7 @@ from lablib.data.sources.files import MOST
 from lablib.data.sources.rows import TEXT_COLUMNS
 from lablib.specs import LabError, digest
 
-VERSION = 1
+VERSION = 2
 """Raised when the same data set would give other documents."""
 
 

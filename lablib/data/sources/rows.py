@@ -12,10 +12,13 @@ from lablib.data.sources import streams
 
 TEXT_COLUMNS = ("text", "content", "document")
 """Columns that hold the text, in order of preference."""
+CODE_COLUMNS = ("code", "tests")
+"""Columns that together are the text of a row that has none of the others: a module and what tests it."""
 TIME_COLUMNS = ("time", "date", "timestamp", "created")
 """Columns that hold the time, in order of preference: FineWeb has ``date``, C4 ``timestamp``, Dolma ``created``."""
 COLUMNS = (
     *TEXT_COLUMNS,
+    *CODE_COLUMNS,
     *TIME_COLUMNS,
     *("id", "domain", "source", "licence", "license", "label", "url", "synthetic", "generation"),
 )
@@ -32,7 +35,7 @@ def document(row: Any, domain: str, source: str, licence: str) -> Document | Unr
     """
     if not isinstance(row, Mapping):
         return Unreadable(domain, source, "row is no object with a text", str(row))
-    text = next((row[name] for name in TEXT_COLUMNS if isinstance(row.get(name), str)), None)
+    text = _text(row)
     if text is None:
         return Unreadable(domain, source, f'row without a "{TEXT_COLUMNS[0]}"', str(dict(row)))
     if len(text) > streams.LONGEST:
@@ -45,6 +48,13 @@ def document(row: Any, domain: str, source: str, licence: str) -> Document | Unr
     url = row["url"] if isinstance(row.get("url"), str) else ""
     clean = decode(text.encode("utf-8", "replace"))
     return Document(domain, source, stated, clean, str(row.get("label") or ""), url, _time(row), share, depth)
+
+
+def _text(row: Mapping[str, Any]) -> str | None:
+    found = next((row[name] for name in TEXT_COLUMNS if isinstance(row.get(name), str)), None)
+    if found is not None or not all(isinstance(row.get(name), str) for name in CODE_COLUMNS):
+        return found
+    return "\n\n\n".join(row[name].strip("\n") for name in CODE_COLUMNS) + "\n"
 
 
 def _made(share: Any, depth: Any) -> tuple[float, int] | str:

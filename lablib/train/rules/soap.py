@@ -15,6 +15,7 @@ EVERY = 10
 """Updates between refreshments of the eigenbases (§6.3)."""
 WIDEST = 10_000
 """A side longer than this keeps its own basis, the identity (§4, as in the authors' code)."""
+SIDES = {"rows": -2, "columns": -1}
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,7 @@ class SOAP(Rule):
     def fresh(self, weight: Tensor) -> State:
         """Moments, and covariance and basis of each side that is not too long; zero."""
         moments = {name: torch.zeros_like(weight, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-        sides = {
-            f"{kind}_{side}": shared_out(_square(weight, axis), like=weight)
-            for side, axis in (("rows", -2), ("columns", -1))
-            if weight.shape[axis] <= WIDEST
-            for kind in ("covariance", "basis")
-        }
-        return moments | sides
+        return moments | sides(weight, "covariance", "basis")
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`; every rank rotates the whole matrix."""
@@ -54,11 +49,11 @@ class SOAP(Rule):
 
     def _follow(self, grad: Tensor, full: State, step: int) -> None:
         """Take the gradient into both covariances, and turn the bases where that is due; the second moments go along."""
-        for side, axis in (("rows", -2), ("columns", -1)):
+        for side, axis in SIDES.items():
             if f"basis_{side}" not in full:
                 continue
             covariance, basis = full[f"covariance_{side}"], full[f"basis_{side}"]
-            covariance.lerp_(grad @ grad.mT if axis == -2 else grad.mT @ grad, 1 - self.betas[1])
+            covariance.lerp_(squared(grad, axis), 1 - self.betas[1])
             if step == 1:
                 basis.copy_(torch.linalg.eigh(covariance).eigenvectors.flip(-1))
             elif (step - 1) % EVERY == 0:
@@ -86,6 +81,22 @@ def _turned_back(matrix: Tensor, bases: list[Tensor | None]) -> Tensor:
     rows, columns = bases
     matrix = matrix if rows is None else rows @ matrix
     return matrix if columns is None else matrix @ columns.mT
+
+
+def sides(weight: Tensor, *kinds: str) -> State:
+    """For each side of a matrix that is not too long a square of zeros of each kind, ``<kind>_rows`` and ``<kind>_columns``, laid
+    out as the weight."""
+    return {
+        f"{kind}_{side}": shared_out(_square(weight, axis), like=weight)
+        for side, axis in SIDES.items()
+        if weight.shape[axis] <= WIDEST
+        for kind in kinds
+    }
+
+
+def squared(grad: Tensor, axis: int) -> Tensor:
+    """G·Gᵀ of the rows or GᵀG of the columns."""
+    return grad @ grad.mT if axis == -2 else grad.mT @ grad
 
 
 def _square(weight: Tensor, axis: int) -> Tensor:
