@@ -29,17 +29,16 @@ _PACKAGES = {
 Dao-AILab/flash-attention, README)."""
 
 
-def attend(model: PreTrainedModel, name: Attention, device: torch.device, inside: bool = False) -> None:
+def attend(model: PreTrainedModel, name: Attention, inside: bool = False) -> None:
     """Let `model` use the attention `name`; "auto" is ours `inside` documents where that is wanted and can be had, else
     transformers' sdpa.
 
-    Raises `LabError` where this machine or the model has none such.
+    Raises `LabError` where the model has none such.
     """
     if name == "auto":
         if inside:
             attend_within(model)
         return
-    _check(name, device)
     try:
         model.set_attn_implementation(name)
     except (ImportError, ValueError) as error:
@@ -48,8 +47,9 @@ def attend(model: PreTrainedModel, name: Attention, device: torch.device, inside
         raise LabError(f"attention={name!r}: transformers has none such for {model.config.model_type}; set attention='auto'")  # fmt: skip
 
 
-def _check(name: str, device: torch.device) -> None:
-    if name == "sdpa":
+def check_attention(name: Attention, device: torch.device) -> None:
+    """Raises `LabError` where `device` has no kernel of the attention `name`, or its package is not there."""
+    if name in ("auto", "sdpa"):
         return
     if device.type != "cuda":
         why = "has no backward pass" if name == "flex_attention" else "has no kernel"

@@ -3,11 +3,12 @@
 Activations and weights are E4M3 (4 bits of exponent, 3 of mantissa), gradients E5M2, which has the wider range (arXiv
 2209.05433 §3); each tensor has one scale, its largest magnitude at the time. Of torchao's recipes this is the one with both
 formats, and the one that Ada cards can run too ("rowwise" is E4M3 throughout and Hopper's). Weights, their names and their
-checkpoints stay what they are: only the products change. torchao is imported by `use_float8` alone.
+checkpoints stay what they are: only the products change. torchao is imported by `convert` alone.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,23 +25,23 @@ CAPABILITY = (8, 9)
 RECIPE = "torchao tensorwise: E4M3 forward, E5M2 gradients, one dynamic scale a tensor"
 
 
-def use_float8(model: PreTrainedModel, device: torch.device) -> list[str]:
-    """Convert the linear modules inside `model`'s layers in place, not the head; gives their names.
-
-    Raises `LabError` where `device` has no 8-bit products, torchao is not there, or no module has sizes that fit.
-    """
+def check_float8(device: torch.device) -> None:
+    """Raises `LabError` where `device` has no 8-bit products, or torchao is not there."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < CAPABILITY:
         what = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         raise LabError(f"precision='fp8': {what} has no 8-bit matrix products; set precision='bf16', or run on Ada, Hopper or newer")  # fmt: skip
-    return convert(model)
+    if importlib.util.find_spec("torchao") is None:
+        raise LabError("precision='fp8' needs torchao; pip install 'llm-lab[gpu]' where the run works, or set precision='bf16'")  # fmt: skip
 
 
 def convert(model: PreTrainedModel, emulate: bool = False) -> list[str]:
-    """As `use_float8`, on any device; with `emulate` the same rounding happens and the products are fp32."""
-    try:
-        from torchao.float8 import Float8LinearConfig, convert_to_float8_training
-    except ImportError:
-        raise LabError("precision='fp8' needs torchao; pip install 'llm-lab[gpu]' where the run works, or set precision='bf16'") from None  # fmt: skip
+    """Convert the linear modules inside `model`'s layers in place, not the head; gives their names.
+
+    With `emulate` the same rounding happens on any device, and the products are fp32. Raises `LabError` where no module has
+    sizes that fit.
+    """
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
     wanted = [
         name
         for name, module in model.named_modules()

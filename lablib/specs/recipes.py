@@ -307,6 +307,7 @@ class DoReMi(Recipe):
             ("z_loss", 0.0),
             ("balance", None),
             ("batch_ramp", None),
+            ("attention", "auto"),
             ("stability", Stability()),
         ):
             if (value := getattr(self.proxy, name)) != usual:

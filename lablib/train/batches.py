@@ -49,9 +49,10 @@ def collate(windows: Sequence[Any], document_mask: bool, device: torch.device) -
     )
     if not document_mask:
         positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    places = torch.from_numpy(np.ascontiguousarray(positions[:, :-1], dtype=np.int64))
-    documents = boundaries(places).to(device, non_blocking=True)
-    return Batch(*(_tensor(array, device) for array in (tokens[:, :-1], labels, positions[:, :-1])), documents)
+    on_host = torch.from_numpy(np.ascontiguousarray(positions[:, :-1], dtype=np.int64))
+    documents = boundaries(on_host).to(device, non_blocking=True)
+    inputs, targets, places = (_tensor(array, device) for array in (tokens[:, :-1], labels, positions[:, :-1]))
+    return Batch(inputs, targets, places, documents)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:

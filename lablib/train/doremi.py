@@ -62,10 +62,12 @@ def doremi(recipe: Pretrain, data: Path, reference: torch.nn.Module, weights: Do
     `reference` is a model trained on the same tokenizer (an ordinary `Pretrain` run in natural proportions). The recipe
     gives model, tokens, batch, optimiser and schedule; its mixture only names the domains (empty: all). Small domains are
     read as often as large ones, so more often than `max_epochs` if need be: what a proxy reads is not a mixture. Raises `LabError`
-    for a layout of several processes, and where a loss stops being finite.
+    for a layout of several processes or a precision below 16 bits, and where a loss stops being finite.
     """
     if recipe.gpus != 1:
         raise LabError(f"parallelism: DoReMi's proxy trains in one process, not {recipe.gpus}; set every degree to 1")
+    if recipe.precision not in ("fp32", "bf16"):
+        raise LabError(f"precision={recipe.precision!r}: DoReMi's proxy is small and trains in 16 or 32 bits; set precision='bf16'")  # fmt: skip
     windows = evenly(recipe, data)
     weights = weights or DomainWeights(windows.domains)
     if weights.domains != windows.domains:

@@ -64,7 +64,7 @@ def _held(recipe: Pretrain, stage: int) -> Held:
     layout = recipe.parallelism
     with _pretended(stage * (layout.gpus // layout.pp), layout.gpus) as rank, torch.device("meta"):
         links = Links.of(layout, torch.device("cpu"))
-        laid = distribute(skeleton(recipe.model), layout, recipe.precision == "bf16", torch.device("meta"), links)
+        laid = distribute(skeleton(recipe.model), layout, recipe.precision != "fp32", torch.device("meta"), links)
         weights = list(laid.model.parameters())
         count = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in weights)
         place = Place.of(rank, layout)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from lablib.data import PackedDataset
-from lablib.models.attention import attend
+from lablib.models.attention import attend, check_attention
 from lablib.models.build import initialise, initialise_derived
-from lablib.models.float8 import use_float8
+from lablib.models.float8 import check_float8, convert
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
 from lablib.models.mup import scale_initial, scales
@@ -52,6 +52,7 @@ def pretrain(recipe: Pretrain, run: Recorder) -> None:
     """
     check(recipe)
     with joined(recipe.gpus, recipe.threads) as world:
+        check_machine(recipe, world.device)
         source = find_source(recipe, run, world)
         if source is None:
             return
@@ -116,13 +117,20 @@ def assemble(recipe: Pretrain, run: Recorder, world: World, source: Source) -> P
     )
 
 
+def check_machine(recipe: Pretrain, device: torch.device) -> None:
+    """Raises `LabError` where this machine has not what the recipe computes with."""
+    check_attention(recipe.attention, device)
+    if recipe.precision == "fp8":
+        check_float8(device)
+
+
 def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
     """The model of the recipe, laid out, on its device, in training mode; its weights are not in it yet."""
     empty = skeleton(recipe.model)
     inside = recipe.document_mask and not recipe.compile and recipe.parallelism.cp == 1
-    attend(empty, recipe.attention, world.device, inside)
+    attend(empty, recipe.attention, inside)
     if recipe.precision == "fp8":
-        use_float8(empty, world.device)
+        convert(empty)
     laid = distribute(
         empty,
         recipe.parallelism,

@@ -20,7 +20,7 @@ def ran(recipe: Pretrain, model: Any, device: torch.device) -> dict[str, Any]:
     sharded = one.dp * one.cp > 1
     half = recipe.precision != "fp32"
     linears = [type(module).__name__ for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    found = {
+    found: dict[str, Any] = {
         "attention": attention_used(model, device),
         "cross_entropy": recipe.cross_entropy,
         "precision": {

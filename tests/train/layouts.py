@@ -151,7 +151,7 @@ def train(case: Case, world: World) -> Trained | None:
     place, links = Place.of(world.rank, layout), Links.of(layout, world.device)
     spec = MODELS[case.model]
     whole = skeleton(spec)
-    attend(whole, "auto", world.device, inside=case.layout.gpus > 1 and layout.cp == 1 and not spec.ssm)
+    attend(whole, "auto", inside=case.layout.gpus > 1 and layout.cp == 1 and not spec.ssm)
     laid = distribute(whole, layout, False, world.device, links, case.reduce_bf16)
     initialise(laid.model, spec, 0)
     optimizer = build_optimizer(laid.model, Optimizer(learning_rate=3e-3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tiny import recipe
 from torch.nn.functional import scaled_dot_product_attention
 
-from lablib.models.attention import attend, varlen
+from lablib.models.attention import attend, check_attention, varlen
 from lablib.models.build import build_model
 from lablib.models.documents import boundaries
 from lablib.models.float8 import convert
@@ -20,6 +21,7 @@ from lablib.plan.engines import OPTIMIZER_BYTES
 from lablib.specs import SSM, LabError, ModelSpec, MoE, Optimizer, Parallelism, Pretrain
 from lablib.train.able import check
 from lablib.train.batches import Batch
+from lablib.train.doremi import doremi
 from lablib.train.losses import TokenLosses
 from lablib.train.optimizer import build_optimizer
 from lablib.train.ran import ran
@@ -100,11 +102,15 @@ def test_flex_attention_sees_the_documents_that_sdpa_sees() -> None:
     ],
 )
 def test_kernels_that_the_machine_has_not_are_refused(name: Any, said: str) -> None:
-    model = build_model(MODEL, 0)
     with pytest.raises(LabError, match=said):
-        attend(model, name, CPU)
-    attend(model, "auto", CPU)
-    attend(model, "sdpa", CPU)
+        check_attention(name, CPU)
+
+
+def test_sdpa_is_everywhere() -> None:
+    model = build_model(MODEL, 0)
+    for name in ("auto", "sdpa"):
+        check_attention(name, CPU)  # type: ignore[arg-type]
+        attend(model, name)  # type: ignore[arg-type]
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -169,6 +175,11 @@ def test_the_manifest_says_what_computes() -> None:
     convert(model, emulate=True)
     eight = ran(wanted(precision="fp8"), model, CPU)["float8"]
     assert (eight["linears"], eight["of"]) == (14, 15) and "E5M2" in eight["recipe"]
+
+
+def test_the_proxy_of_doremi_is_not_trained_in_other_bits_than_it_says() -> None:
+    with pytest.raises(LabError, match=r"precision='fp8'.*set precision='bf16'"):
+        doremi(wanted(precision="fp8"), Path("nowhere"), torch.nn.Identity())
 
 
 # --- 8-bit states

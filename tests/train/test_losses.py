@@ -98,6 +98,13 @@ def test_a_fused_sum_of_bf16_logits_is_fp32_where_torchs_is_not() -> None:
     assert peer.dtype == torch.bfloat16, "once it is fp32, use it"
 
 
+@pytest.mark.slow
+def test_a_compiled_model_has_the_same_fused_sum() -> None:
+    plain, compiled = (build_model(FAMILIES["qwen3"], 0) for _ in range(2))
+    compiled.compile(backend="aot_eager")
+    torch.testing.assert_close(summed(compiled, kind="fused", chunk=16), summed(plain, kind="fused", chunk=16))
+
+
 def test_a_fused_head_is_computed_once() -> None:
     model, seen = build_model(FAMILIES["qwen3"], 0), []
     forward = model.lm_head.forward

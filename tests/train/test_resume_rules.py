@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from launch import on_ranks
-from tiny import KILL, STOP, Job, attempt, curve, new_run, prepare_data, recipe
+from tiny import KILL, ONE, STOP, Job, attempt, curve, new_run, prepare_data, recipe
 
 from lablib.runs import Run
 from lablib.specs import LabError, Optimizer, Parallelism, Pretrain, Ref
@@ -52,6 +52,17 @@ def test_stopped_run_continues_bit_for_bit(root: Path, data: Ref, name: str, mon
     assert ran["cross_entropy"] == wanted.cross_entropy and wanted.optimizer.kind in ran["optimizer"].lower()
     files = [path / "model" / "model.safetensors" for path in (stopped, whole)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_8_bit_states_go_on_under_another_layout(root: Path, data: Ref) -> None:
+    one, two = (
+        recipe(data, layout, **SETTINGS["eight"]) for layout in (ONE, Parallelism(dp_shard=2, micro_batch_size=2))
+    )
+    whole, moved = run(root, one), run(root, one, signal_after=(3, STOP))
+    on_ranks(2, attempt, Job(moved, two))
+    assert curve(moved)[:3] == curve(whole)[:3]
+    assert curve(moved)[3:] == [pytest.approx(row, rel=1e-3) for row in curve(whole)[3:]]
 
 
 def test_killed_muon_continues_bit_for_bit_and_on_two_processes(root: Path, data: Ref) -> None:

@@ -58,8 +58,9 @@ def attention_scales(model: torch.nn.Module) -> dict[int, float]:
 def attend_in_fp32(model: torch.nn.Module, number: int) -> bool:
     """Let one layer's attention compute scores, softmax and values in fp32; False where it does already or cannot.
 
-    Eager attention has an fp32 softmax already, and flash kernels take 16-bit inputs only: both are left alone. (Attention
-    inside documents then takes one document at a time.) The saved model's configuration does not change.
+    Eager attention has an fp32 softmax already, flash kernels take 16-bit inputs only, and FlexAttention's mask is made for its
+    own name: all are left alone. (Attention inside documents then takes one document at a time.) The saved model's configuration
+    does not change.
     """
     layer = _attention(model).get(number)
     if layer is None or (used := _used(layer)) not in _ABLE:

@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from launch import on_ranks
 from safetensors.torch import load_file
 
 from lablib.models import float8
-from lablib.models.build import build_model
+from lablib.models.build import build_model, initialise
+from lablib.models.layout import Links, Place, distribute
 from lablib.models.recompute import apply_recompute
-from lablib.specs import LabError, ModelSpec
+from lablib.models.seeded import skeleton
+from lablib.specs import LabError, ModelSpec, Parallelism
+from lablib.train.batches import Batch
+from lablib.train.distributed import joined
+from lablib.train.step import Stepper
 
 MODEL = ModelSpec(family="qwen3", layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=100)
 CPU = torch.device("cpu")
@@ -22,7 +28,7 @@ def test_a_machine_without_8_bit_products_is_refused() -> None:
     with pytest.raises(
         LabError, match=r"cpu has no 8-bit matrix products; set precision='bf16', or run on Ada, Hopper"
     ):
-        float8.use_float8(build_model(MODEL, 0), CPU)
+        float8.check_float8(CPU)
 
 
 def curve(model: Any, recompute: Any = "none", steps: int = 8) -> list[float]:
@@ -85,3 +91,27 @@ def test_layers_that_do_not_fit_are_refused() -> None:
     odd = MODEL.replace(hidden=60, ffn=90, heads=5, kv_heads=5, head_dim=12)
     with pytest.raises(LabError, match="multiples of 16"):
         float8.convert(build_model(odd, 0), emulate=True)
+
+
+def spread(layout: Parallelism) -> list[float]:
+    """Losses of three steps, each rank on its own sequence, emulated."""
+    with joined(layout.gpus) as world:
+        links, place = Links.of(layout, world.device), Place.of(world.rank, layout)
+        empty = skeleton(MODEL)
+        float8.convert(empty, emulate=True)
+        laid = distribute(empty, layout, True, world.device, links)
+        initialise(laid.model, MODEL, 0)
+        autocast = layout.dp == 1
+        step = Stepper(
+            laid.model, torch.optim.AdamW(laid.model.parameters(), lr=3e-3), world, place, 1.0, autocast, links
+        )
+        ids = torch.randint(100, (2, 32), generator=torch.Generator().manual_seed(0))
+        rows = [Batch(row, row.roll(-1, 1), torch.arange(32)[None]) for row in ids.split(1)]
+        return [step(rows[place.dp_rank :: place.dp]).loss for _ in range(3)]
+
+
+@pytest.mark.slow
+def test_shards_of_two_processes_make_the_same_8_bit_products() -> None:
+    pytest.importorskip("torchao")
+    two = on_ranks(2, spread, Parallelism(dp_shard=2))
+    assert two == pytest.approx(spread(Parallelism()), rel=0.01)
