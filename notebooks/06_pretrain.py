@@ -121,7 +121,41 @@ def _(run):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    ## 4. The report
+    ## 4. Which learning rate?
+
+    Under μP the best rate of a narrow model is that of a wide one, so it can be searched where it is cheap. `proxies` are
+    the recipes of such a search and `cost` is what they take beside their target, here a model of eight billion parameters;
+    `cluster.tune` (in a terminal: `lab mup target.toml --widths 256,512`) runs them, on Slurm as one array, and gives each
+    width's best rate with its interval.
+
+    **What you should see:** fourteen runs, seven rates at each of two widths, for a fraction of a percent of the
+    target. Without them a wrong rate is found out on the target itself.
+    """)
+    return
+
+
+@app.cell
+def _(Cluster):
+    from lablib import Parallelism, Pretrain, catalog
+    from lablib.plan.tuning import cost, proxies
+
+    large = catalog.models["llama-3-8b"]
+    target = Pretrain(
+        model=large,
+        tokens="1T",
+        seq_len=4096,
+        batch_tokens="4M",
+        parallelism=Parallelism(dp_shard=128),
+        recompute="selective",
+    )
+    str(cost(proxies(target, (256, 512)), target, Cluster(accelerator="h100-sxm", nodes=16)))
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## 5. The report
 
     One file that opens without a network: plan and outcome, curves, the data's licences, provenance, and the recipes
     themselves. `lab reproduce` runs it again and compares.

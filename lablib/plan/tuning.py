@@ -11,6 +11,7 @@ one width puts to the test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,8 @@ LEAST_STEPS = 100
 REACH = 2
 """Rates on each side of the best one that the parabola goes through: further away a loss is none."""
 CONFIDENCE = 0.95
+UNKNOWN = 0.5
+"""Doublings that a best rate may be off where three losses leave no interval."""
 
 
 class Cost(Spec):
@@ -122,8 +125,8 @@ class RateSearch(Spec):
 
     def _agree(self) -> bool:
         first, last = self.valleys[0], self.valleys[-1]
-        halves = [np.log2(one.high / one.rate) if one.high else 0.5 for one in (first, last)]
-        return abs(self.drift) <= float(np.hypot(*halves))
+        halves = [float(np.log2(one.high / one.rate)) if one.high else UNKNOWN for one in (first, last)]
+        return abs(self.drift) <= math.hypot(*halves)
 
     def filled(self, target: Pretrain) -> Pretrain:
         """The target under μP at the best rate. Raises `LabError` where the rates had none between them."""

@@ -40,7 +40,9 @@ def dealt(tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor]) -> list[T
     stacked = DTensor.from_local(parts, mesh, layout, run_check=False, shape=shape, stride=strides)
     owned = stacked.redistribute(placements=[Shard(0)] * mesh.ndim)
     mine = local(owned)
-    back = with_local(owned, work(mine) if mine.numel() else mine).redistribute(placements=layout)
+    done = with_local(owned, work(mine) if mine.numel() else mine)
+    assert isinstance(done, DTensor)
+    back = done.redistribute(placements=layout)
     return [with_local(one, part) for one, part in zip(tensors, local(back), strict=True)]
 
 
