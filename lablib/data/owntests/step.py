@@ -58,7 +58,7 @@ def judge(text: str, spec: Verify) -> Verdict:
     found = sandbox.run(_harness(), files={"document.py": text, "mark": mark}, **limits)  # type: ignore[arg-type]
     if found.why == "time":
         return Verdict("timed out", why=f"{spec.seconds:g} s")
-    if found.why in ("memory", "output", "signal"):
+    if found.why in ("memory", "output", "processes", "signal"):
         return Verdict("failed", why=f"stopped for its {found.why}")
     said = found.stdout.rpartition(f"\n{mark}")[2] if mark in found.stdout else ""
     if not said:

@@ -30,7 +30,7 @@ _NEW = 0x7E020000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 _PIVOT_ROOT, _CAPSET = {"x86_64": (155, 126), "aarch64": (41, 91)}.get(os.uname().machine, (0, 0))
 _MOUNT_SETATTR, _AT_FDCWD, _RECURSIVE = 442, -100, 0x8000
-_PDEATHSIG, _SECCOMP, _DROP, _NO_NEW_PRIVILEGES, _AMBIENT, _CLEAR = 1, 22, 24, 38, 47, 4
+_PDEATHSIG, _DUMPABLE, _SECCOMP, _DROP, _NO_NEW_PRIVILEGES, _AMBIENT, _CLEAR = 1, 4, 22, 24, 38, 47, 4
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -162,18 +162,18 @@ def begin(job: dict[str, Any], root: bool) -> NoReturn:
     os.execve(job["python"], [job["python"], "-s", "-S", "/tmp/program.py"], job["environment"])
 
 
-def taken() -> int:
-    """Bytes that all processes beside this one hold, and their files."""
+def taken() -> tuple[int, int]:
+    """Bytes that all processes beside this one hold, with their files, and how many there are."""
     disk = os.statvfs("/tmp")
     total = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-    for name in os.listdir("/proc"):
-        if name.isdigit() and name != "1":
-            try:
-                with open(f"/proc/{name}/statm", "rb") as file:
-                    total += int(file.read().split()[1]) * resource.getpagesize()
-            except OSError:
-                continue
-    return total
+    names = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+    for name in names:
+        try:
+            with open(f"/proc/{name}/statm", "rb") as file:
+                total += int(file.read().split()[1]) * resource.getpagesize()
+        except OSError:
+            continue
+    return total, len(names)
 
 
 def guard(program: int, job: dict[str, Any], life: int) -> dict[str, Any]:
@@ -192,8 +192,11 @@ def guard(program: int, job: dict[str, Any], life: int) -> dict[str, Any]:
                 return {"exit": os.waitstatus_to_exitcode(ended[1])}
         if left <= 0:
             return {"why": "time"}
-        if taken() > job["memory"]:
+        held, processes = taken()
+        if held > job["memory"]:
             return {"why": "memory"}
+        if processes > job["processes"]:  # the kernel's own limit does not hold for root
+            return {"why": "processes"}
 
 
 def _first(job: dict[str, Any], root: bool, life: int, told: int) -> NoReturn:
@@ -223,6 +226,7 @@ def main(life: int, told: int) -> NoReturn:
     job = json.loads(sys.stdin.buffer.read())
     _write("/proc/self/oom_score_adj", "1000")
     leave(job["root"])
+    _check(libc.prctl(_DUMPABLE, 0, 0, 0, 0), "dumpable")  # what stands of this in /proc is then root's
     first = os.fork()
     if not first:
         _attempt(lambda: _first(job, job["root"], life, told), told)

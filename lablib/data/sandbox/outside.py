@@ -19,7 +19,7 @@ from lablib.data.sandbox import inside
 from lablib.data.sandbox.calls import filter_for
 from lablib.specs import LabError
 
-Why = Literal["", "exit", "signal", "time", "memory", "output"]
+Why = Literal["", "exit", "signal", "time", "memory", "output", "processes"]
 SECONDS, MEMORY_BYTES, OUTPUT_BYTES = 10.0, 512 << 20, 1 << 20
 DISK_BYTES = 64 << 20
 """Of all files that a program writes, which lie in memory."""
@@ -43,7 +43,8 @@ class Outcome:
     stdout: str
     stderr: str
     why: Why
-    """Why it did not pass: its own ``exit`` status, a ``signal``, or the limit that it met: ``time``, ``memory``, ``output``."""
+    """Why it did not pass: its own ``exit`` status, a ``signal``, or the limit that it met: ``time``, ``memory``, ``output``,
+    ``processes``."""
 
 
 def run(
