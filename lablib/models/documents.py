@@ -25,10 +25,9 @@ DOCUMENTS = "documents"
 def attend_within(model: PreTrainedModel) -> bool:
     """Make every attention of `model` stay inside the documents whose positions it is given; False where it cannot.
 
-    Kernels for this have no cap on their logits (Gemma 2's), and GPT-2 does not tell its attention the positions.
+    Torch's kernels do not cap their scores as Gemma 2 does, RWKV has no attention, and GPT-2 does not tell its own the positions.
     """
-    config = model.config
-    if getattr(config, "attn_logit_softcapping", None) or config.model_type == "gpt2":
+    if not model._supports_sdpa or model.config.model_type == "gpt2":
         return False
     AttentionInterface.register(DOCUMENTS, attention)
     AttentionMaskInterface.register(DOCUMENTS, _no_mask)

@@ -26,8 +26,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gemma3": {"sliding_window": 20, "window_every": 2},
     "deepseek_v3": {"mla": LATENT, "kv_heads": 4, "head_dim": 24},
     "gpt2": {"kv_heads": 4},
+    "rwkv": {"heads": 1, "kv_heads": 1, "head_dim": 64},
 }
-UNABLE = ("gemma2", "gpt2")
+UNABLE = ("gemma2", "gpt2", "rwkv")
 POSITIONS = torch.stack(
     [torch.cat([torch.arange(n) for n in lengths]) for lengths in ((40, 3, 53), (1, 95))]
     + [torch.cat([torch.arange(50, 70), torch.arange(76)])]  # the first document began in the sequence before
