@@ -58,6 +58,7 @@ def attention(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return found
+    position_ids = position_ids.expand(len(query), -1)  # transformers' own are one row for all sequences
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == query.shape[-1]:
         ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
         return _packed(query, key, value, ends, scaling, sliding_window), None
