@@ -235,8 +235,8 @@ def test_what_cannot_begin_is_refused_before_it_queues(corpus: Path, runs: Path,
         submit(
             Pretrain(model=TINY, data=data.ref("nothing"), tokens="1M", seq_len=64, batch_tokens=256, precision="fp32")
         )
-    with pytest.raises(LabError, match="precision='fp8': the trainer does not do this yet"):
-        submit(Pretrain(model=TINY, data=data.data, tokens="1M", seq_len=64, batch_tokens=256, precision="fp8"))
+    with pytest.raises(LabError, match="precision='mxfp8': the trainer does not do this yet"):
+        submit(Pretrain(model=TINY, data=data.data, tokens="1M", seq_len=64, batch_tokens=256, precision="mxfp8"))
     assert [file.parent.name for file in runs.glob("*/recipe.json")] == [data.id]
 
 
