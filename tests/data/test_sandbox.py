@@ -156,10 +156,11 @@ def test_memory_that_leaves_a_process_but_not_the_machine_is_refused():
     left, zero = bare(shared).split()
     assert int(left) * 4096 < 32 << 20 and zero != "FileNotFoundError", "64 MiB are held, and not seen"
     queues = tries("socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].close()", "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).close()",
-                   "[(s := socket.socket(socket.AF_UNIX)), s.bind('s'), s.listen(), os.unlink('s')][3]", "libc.syscall({'x86_64': 206}.get(os.uname().machine, 0), 8, ctypes.byref(ctypes.c_ulong()))")  # fmt: skip
-    assert bare(queues).split()[:3] == ["None"] * 3
+                   "[(s := socket.socket(socket.AF_UNIX)), s.bind('s'), s.listen(), os.unlink('s')][3]", "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)", "libc.syscall({'x86_64': 206}.get(os.uname().machine, 0), 8, ctypes.byref(ctypes.c_ulong()))")  # fmt: skip
+    assert bare(queues).split()[:4] == ["None"] * 4
     assert walled(shared) == ["PermissionError", "FileNotFoundError"]
-    assert walled(queues) == ["OSError", "OSError", "PermissionError", "-1"]
+    assert walled(queues) == ["OSError", "OSError", "PermissionError", "PermissionError", "-1"]
+    assert walled(tries("socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)")) == ["None"]
 
 
 def test_what_code_of_several_processes_needs_is_there():
@@ -242,12 +243,12 @@ def alone(code: str, shell: str = "") -> list[str]:
 def test_a_user_who_is_not_root_is_walled_off_too():
     """Also where the user's own limits are lower; nothing that the program does to process 1, which is its user's, is a refusal."""
     assert " ".join(alone(ASKS, "ulimit -Hc 0; ulimit -Hn 60")).split() == ["None", "42"]
-    attacks = ["import os, signal, time; os.kill(1, signal.SIGINT); time.sleep(.1)",
+    attacks = ["import os; os.chmod('/dev/full', 0o666)", "import os, signal, time; os.kill(1, signal.SIGINT); time.sleep(.1)",
                "import resource, time; resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0)); time.sleep(.1)",
                "import threading, time\nthreading.stack_size(65536)\nfor _ in range(300): threading.Thread(target=time.sleep, args=(1,), daemon=True).start()"]  # fmt: skip
     code = f"from lablib.data.sandbox import run\nfor one in {attacks!r}:\n  found = run(one); print(found.why, found.stderr.split(chr(10))[-2:][:1])"
-    deaf, other, threads = alone(code)
-    assert deaf == " ['']" and "Operation not permitted" in other
+    device, deaf, other, threads = alone(code)
+    assert "Read-only file system" in device and deaf == " ['']" and "Operation not permitted" in other
     assert threads.startswith("processes") or "can't start new thread" in threads
 
 

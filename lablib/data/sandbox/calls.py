@@ -16,6 +16,8 @@ FAMILIES = 1, 2, 10
 """AF_UNIX, AF_INET, AF_INET6, which a network namespace confines; AF_VSOCK it does not."""
 STREAM = 1
 """SOCK_STREAM of linux/net.h. Queues of datagrams, and of connections that nobody accepts, hold any amount of the kernel's memory."""
+SNDBUF = 1, 7
+"""SOL_SOCKET, SO_SNDBUF of asm-generic/socket.h: many machines allow buffers of many megabytes, each the kernel's memory."""
 SHARED_ANONYMOUS, HUGE = 0x21, 0x40000
 """MAP_SHARED with MAP_ANONYMOUS of linux/mman.h, whose pages stay when they are no more in any process' size; MAP_HUGETLB."""
 X32 = 0x40000000
@@ -89,7 +91,7 @@ _COMMON = {
     "quotactl_fd": 443, "memfd_secret": 447,
 }  # fmt: skip
 _X86 = {
-    "clone": 56, "socket": 41, "socketpair": 53, "mmap": 9, "prlimit64": 302, "io_setup": 206, "listen": 50, "acct": 163, "add_key": 248, "adjtimex": 159, "bpf": 321, "chroot": 161, "clock_adjtime": 305,
+    "clone": 56, "socket": 41, "socketpair": 53, "mmap": 9, "prlimit64": 302, "io_setup": 206, "listen": 50, "setsockopt": 54, "acct": 163, "add_key": 248, "adjtimex": 159, "bpf": 321, "chroot": 161, "clock_adjtime": 305,
     "clock_settime": 227, "delete_module": 176, "fanotify_init": 300, "finit_module": 313, "init_module": 175, "kcmp": 312,
     "kexec_file_load": 320, "kexec_load": 246, "keyctl": 250, "lookup_dcookie": 212, "memfd_create": 319, "mount": 165,
     "mq_open": 240, "msgget": 68, "name_to_handle_at": 303, "nfsservctl": 180, "open_by_handle_at": 304,
@@ -99,7 +101,7 @@ _X86 = {
     "umount2": 166, "unshare": 272, "userfaultfd": 323, "vhangup": 153,
 }  # fmt: skip
 _ARM = {
-    "clone": 220, "socket": 198, "socketpair": 199, "mmap": 222, "prlimit64": 261, "io_setup": 0, "listen": 201, "acct": 89, "add_key": 217, "adjtimex": 171, "bpf": 280, "chroot": 51, "clock_adjtime": 266,
+    "clone": 220, "socket": 198, "socketpair": 199, "mmap": 222, "prlimit64": 261, "io_setup": 0, "listen": 201, "setsockopt": 208, "acct": 89, "add_key": 217, "adjtimex": 171, "bpf": 280, "chroot": 51, "clock_adjtime": 266,
     "clock_settime": 112, "delete_module": 106, "fanotify_init": 262, "finit_module": 273, "init_module": 105, "kcmp": 272,
     "kexec_file_load": 294, "kexec_load": 104, "keyctl": 219, "lookup_dcookie": 18, "memfd_create": 279, "mount": 40,
     "mq_open": 180, "msgget": 186, "name_to_handle_at": 264, "nfsservctl": 42, "open_by_handle_at": 265,
@@ -114,7 +116,7 @@ MACHINES = {"x86_64": (0xC000003E, _X86 | _COMMON), "aarch64": (0xC00000B7, _ARM
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _Row = tuple[int, int, int, int]
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCH, _FIRST, _SECOND, _FOURTH = 0, 4, 16, 24, 40
+_NUMBER, _ARCH, _FIRST, _SECOND, _THIRD, _FOURTH = 0, 4, 16, 24, 32, 40
 """Offsets in struct seccomp_data: the call, the architecture, the low halves of arguments."""
 
 _ALLOWED: _Row = (_RETURN, 0, 0, _ALLOW)
@@ -139,6 +141,14 @@ def filter_for(machine: str = "") -> bytes | None:
     rows += _where(numbers["mmap"], [(_LOAD, 0, 0, _FOURTH), (_ANY_BIT, 2, 0, HUGE), (_AND, 0, 0, SHARED_ANONYMOUS), (_EQUAL, 0, 1, SHARED_ANONYMOUS), _error(EPERM)])  # fmt: skip
     family = [(_LOAD, 0, 0, _FIRST), *((_EQUAL, len(FAMILIES) - at, 0, one) for at, one in enumerate(FAMILIES)), _error(EAFNOSUPPORT)]  # fmt: skip
     kind = [(_LOAD, 0, 0, _SECOND), (_AND, 0, 0, 0xF), (_EQUAL, 1, 0, STREAM), _error(ESOCKTNOSUPPORT)]
+    larger = [
+        (_LOAD, 0, 0, _SECOND),
+        (_EQUAL, 0, 3, SNDBUF[0]),
+        (_LOAD, 0, 0, _THIRD),
+        (_EQUAL, 0, 1, SNDBUF[1]),
+        _error(EPERM),
+    ]
+    rows += _where(numbers["setsockopt"], larger)
     for name in ("socket", "socketpair"):
         rows += _where(numbers[name], [*family, *kind])
     rows.append(_ALLOWED)

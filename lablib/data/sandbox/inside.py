@@ -111,7 +111,7 @@ def build(job: dict[str, Any]) -> None:
     for path, target in job["links"].items():
         os.symlink(target, path)
     for name in ("null", "full", "random", "urandom"):  # a shared mapping of zero is memory of no process
-        _bind(f"/dev/{name}", flags=_NOSUID | _NOEXEC)
+        _bind(f"/dev/{name}", flags=_RDONLY | _NOSUID | _NOEXEC)  # devices are written all the same
     for path, target in {"/dev/shm": "/tmp", "/dev/fd": "/proc/self/fd"}.items():
         os.symlink(target, path)
     os.makedirs("/etc", exist_ok=True)
