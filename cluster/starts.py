@@ -54,7 +54,7 @@ def _reference(run: Run) -> str:
 def _of_step(run: Run, stepped: str, step: int) -> str:
     """Why there is no checkpoint of `step` in a run that has ended, or none to be counted on in one that has not."""
     there = sorted(int(folder.name[5:]) for folder in (run.path / "checkpoints").glob("step-*"))
-    if step in there:
+    if step in there and run.state.finished:
         return ""
     told = f"{stepped}={step}: run {run.id}"
     if not isinstance(run.recipe, Pretrain):
