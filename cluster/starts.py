@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lablib.plan.pretraining import CHECKPOINTS
 from lablib.runs import Run
 from lablib.specs import Merge, Midtrain, Pretrain, Recipe, Ref, catalog
 
@@ -53,7 +54,7 @@ def _reference(run: Run) -> str:
 def _of_step(run: Run, stepped: str, step: int) -> str:
     """Why there is no checkpoint of `step` in a run that has ended, or none to be counted on in one that has not."""
     there = sorted(int(folder.name[5:]) for folder in (run.path / "checkpoints").glob("step-*"))
-    if step in there:
+    if step in there and run.state.finished:
         return ""
     told = f"{stepped}={step}: run {run.id}"
     if not isinstance(run.recipe, Pretrain):
@@ -64,8 +65,9 @@ def _of_step(run: Run, stepped: str, step: int) -> str:
         return f"{told} has only {run.recipe.steps} steps; choose one of them"
     if run.state.finished:
         return f"{told} keeps checkpoints {there or 'no more'}; choose one of them, or set permanent_every in the recipe that writes them"
-    kept = run.recipe.permanent_every
-    if step == run.recipe.steps or (kept and step % kept == 0):
+    kept, saved = run.recipe.permanent_every, run.recipe.checkpoint_every or -(-run.recipe.steps // CHECKPOINTS)
+    first = kept and step % saved == 0 and (step - saved) // kept < step // kept
+    if step == run.recipe.steps or first:
         return ""
-    every = f"every {kept} steps" if kept else "none (permanent_every is not set)"
-    return f"{told} is {run.state} and keeps checkpoints for good {every}; choose one that will be there when it ends"
+    stay = f"the first at or past each {kept} steps" if kept else "none (permanent_every is not set)"
+    return f"{told} is {run.state}, writes checkpoints every {saved} steps and keeps for good {stay}; choose one that will be there when it ends"

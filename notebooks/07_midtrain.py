@@ -63,7 +63,7 @@ def _(mo):
     ## 1. A base model, and its stable phase
 
     It reads code and reference pages, never a book and never a conversation. Its schedule is WSD: the rate rises, stays, and
-    falls over the last third. A checkpoint in ten is kept for good, so that one can go back to before that fall.
+    falls over the last third. Ten checkpoints are kept for good, so that one can go back to before that fall.
     """)
     return
 
@@ -81,7 +81,14 @@ def _(Cluster, MiniPlan, Mixture, Prepare, calibrate, home, submit, tiny):
     ).recipe
     old, every = Mixture(weights={"code": 0.7, "reference": 0.3}), plan.steps // 10
     base = submit(
-        plan.replace(name="base", mixture=old, permanent_every=every, eval_tokens=4096 if tiny else 16_384), after=data
+        plan.replace(
+            name="base",
+            mixture=old,
+            checkpoint_every=every,
+            permanent_every=every,
+            eval_tokens=4096 if tiny else 16_384,
+        ),
+        after=data,
     )
     return base, data, every, machine
 

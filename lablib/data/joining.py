@@ -21,7 +21,7 @@ from lablib.data.samples import dropped as shown
 from lablib.specs import digest
 from lablib.specs.refining import Join
 
-VERSION = 1
+VERSION = 2
 """Raised when the same documents would be joined otherwise."""
 BETWEEN = "\n\n"
 JOINED, SHORT = "joined to the one before", "shorter than min_bytes"
@@ -111,11 +111,14 @@ def together(group: Group, name: str) -> Document:
         return group[0]
     texts = [one.text.strip("\n") for one in group]
     length = sum(map(len, texts))
+    licences = {
+        f"({one.licence})" if " OR " in one.licence else one.licence for one in group
+    }  # AND binds closer (SPDX)
     stated = {field: values.pop() if len(values) == 1 else "" for field in ("label", "url", "time") if (values := {getattr(one, field) for one in group})}  # fmt: skip
     return replace(
         group[0],
         source=name,
-        licence=" AND ".join(sorted({one.licence for one in group})),
+        licence=" AND ".join(sorted(licences)) if len(licences) > 1 else group[0].licence,
         text=BETWEEN.join(texts) + "\n",
         synthetic=sum(one.synthetic * len(text) for one, text in zip(group, texts, strict=True)) / max(1, length),
         generation=max(one.generation for one in group),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from lablib.plan.data_rates import PAGES
 from lablib.plan.synthesizing import written_bytes
 from lablib.specs import Prepare, Ref, Synthesize, parse_recipe
-from lablib.specs.paths import matched, runs_root
+from lablib.specs.paths import matched, rooted, runs_root
 from lablib.specs.units import show_count
 
 CORE_BYTES = 59_000_000
@@ -50,6 +52,20 @@ def held(recipe: Prepare, root: Path | None = None) -> Held:
         )
     text += HUB_BYTES * len(unknown)
     return Held(min(text, cap) if cap else text, pages, tuple(assumed))
+
+
+def share(recipe: Prepare, domains: Collection[str]) -> float:
+    """Of the bytes of the recipe's files, those in folders that are named as these domains; 1 where a corpus has no files
+    here, or no folder has such a name."""
+    sizes: Counter[bool] = Counter()
+    for corpus in recipe.corpora:
+        files = matched(corpus) if isinstance(corpus, str) else []
+        if not files:
+            return 1.0
+        root = rooted(str(corpus))[0]
+        for file in files:
+            sizes[len(parts := file.relative_to(root).parts) > 1 and parts[0] in domains] += file.stat().st_size
+    return sizes[True] / sizes.total() if sizes[True] else 1.0
 
 
 def _held(corpus: Ref | str, root: Path | None) -> Held | None:

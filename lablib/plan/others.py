@@ -34,7 +34,7 @@ PROBE_GIB = 0.4
 def prepare(recipe: Prepare, machine: Machine, root: Path | None = None) -> Work:
     """Reading, tokenising and writing (``text``), the extraction of web pages (``html``) and the funnel's steps that are asked
     for, at measured rates of bytes a second a process, shared by the processes of all its tasks; what a step drops is read by
-    those after it all the same, and all pages are read, whatever the recipe's cap on text."""
+    those after it all the same, documents without tests cost as much as others of their domain, and all pages are read, whatever the recipe's cap on text."""
     size, pages, assumed = corpora.held(recipe, root)
     efficiency = machine.efficiency
     parts = {"overhead": efficiency.reserve_gib, "text": 4 * min(size, 2**30) / GIB}
@@ -42,6 +42,8 @@ def prepare(recipe: Prepare, machine: Machine, root: Path | None = None) -> Work
     workers = recipe.gpus * recipe.tasks * threads
     read = {"html": pages} if pages else {}
     read |= dict.fromkeys(_steps(recipe), size)
+    if recipe.verify:
+        read["own-tests"] *= corpora.share(recipe, recipe.verify.domains)
     asked = {name: amount / (ALL[name].mb_per_second * 1e6 * workers) for name, amount in read.items()}
     seconds = {"text": size / (efficiency.bytes_per_second * workers), **asked}
     return Work(

@@ -9,7 +9,7 @@ from lablib.specs.errors import LabError
 from lablib.specs.midtrain import ANNEAL, EXTEND_TOKENS, GENTLE, REPLAY, Midtrain, Replay
 from lablib.specs.mixtures import Curriculum
 from lablib.specs.posttrain import ModelInput
-from lablib.specs.recipe import Optimizer
+from lablib.specs.recipe import Optimizer, Parallelism
 from lablib.specs.recipes import Pretrain
 from lablib.specs.rope import Stretch, stretched
 
@@ -59,10 +59,11 @@ def extend(parent: Pretrain, start: ModelInput, seq_len: int, method: Stretch = 
     model = stretched(parent.model, parent.seq_len, seq_len, method, theta)
     own = parent.parallelism
     fewer = own.replace(micro_batch_size=max(1, own.micro_batch_size * parent.seq_len // seq_len))
-    layout = changes.get("parallelism", fewer)
+    given = changes.get("parallelism", fewer)
+    layout = given if isinstance(given, Parallelism) else Parallelism(**given)
     batch = max(parent.batch_tokens, seq_len * layout.micro_batch_size * layout.dp)
-    settings = {"kind": "extend", "start": start, "model": model, "seq_len": seq_len, "batch_tokens": batch, "tokens": tokens, "parallelism": layout}  # fmt: skip
-    return _further(parent, {**settings, "optimizer": _gently(parent), **changes})
+    settings = {"kind": "extend", "start": start, "model": model, "seq_len": seq_len, "batch_tokens": batch, "tokens": tokens}  # fmt: skip
+    return _further(parent, {**settings, "optimizer": _gently(parent), **changes, "parallelism": layout})
 
 
 def _gently(parent: Pretrain) -> Optimizer:

@@ -66,5 +66,5 @@ def stretched(model: ModelSpec, trained: int, seq_len: int, method: Stretch, the
     scaling = None
     if method in ("linear", "yarn"):
         first = model.rope_scaling or RopeScaling(kind=method, factor=1.0, original=trained)
-        scaling = first.replace(factor=seq_len / first.original)
+        scaling = first.replace(factor=max(first.factor, seq_len / first.original))  # less would undo some of it
     return model.replace(max_seq_len=max(seq_len, model.max_seq_len), rope_theta=base, rope_scaling=scaling)

@@ -11,6 +11,8 @@ from cluster import submit
 from cluster.starts import faults
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Merge, Midtrain, ModelSpec, Prepare, Pretrain, Ref
+from lablib.train.checkpoint import kept
+from lablib.train.loop import due
 
 TINY = ModelSpec(family="qwen3", layers=2, hidden=64, heads=2, kv_heads=2, ffn=128, vocab=512)
 SIZE = {"model": TINY, "tokens": 2560, "seq_len": 64, "batch_tokens": 256, "precision": "fp32"}
@@ -77,13 +79,23 @@ def test_a_checkpoint_of_a_run_that_has_ended(tmp_path: Path, step: int, told: s
 
 @pytest.mark.parametrize(
     ("every", "step", "told"),
-    [(4, 8, ""), (4, 10, ""), (4, 7, "every 4 steps"), (None, 8, "none (permanent_every is not set)"), (4, 12, "only 10 steps")],
+    [(4, 8, ""), (4, 10, ""), (4, 7, "each 4 steps"), (None, 8, "none (permanent_every is not set)"), (4, 12, "only 10 steps")],
 )  # fmt: skip
 def test_a_checkpoint_of_a_run_that_has_not(tmp_path: Path, every: int | None, step: int, told: str) -> None:
     """It waits for the run's end, by when only the last ones are left and those that are kept for good."""
     run = parent(tmp_path, ended=False, permanent_every=every)
+    (run.path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)  # what is there now may go
     assert said(tmp_path, run.model) == "" and told in said(tmp_path, run.model, step)
     assert bool(said(tmp_path, run.model, step)) == bool(told)
+
+
+@pytest.mark.parametrize(("every", "saved"), [(24, None), (24, 24), (4, 10), (30, 20)])
+def test_checkpoints_that_will_be_there_are_those_that_the_loop_keeps(tmp_path: Path, every: int, saved: int | None) -> None:  # fmt: skip
+    """245 steps write one each 25, unless they are told otherwise: step 168 is a multiple of `every` that nobody writes."""
+    run = parent(tmp_path, ended=False, tokens=245 * 256, permanent_every=every, checkpoint_every=saved)
+    written = [step for step in range(1, 246) if due(step, saved, 245, times=10)]
+    there = {step for step in range(1, 246) if not said(tmp_path, run.model, step)}
+    assert there == kept(written, 1, 0, every)
 
 
 def test_a_reference_to_another_recipe_says_what_to_write(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -82,6 +83,8 @@ def test_provenance_of_the_parts_is_told_of_the_whole() -> None:
     other = Document("d", "b/x/2", "Apache-2.0", "\ndefghi", url="v", time="2020")
     made = together([one, other], "b/x")
     assert (made.text, made.source, made.licence) == ("abc\n\ndefghi\n", "b/x", "Apache-2.0 AND MIT")
+    assert together([one, replace(other, licence="MIT OR X")], "b/x").licence == "(MIT OR X) AND MIT"
+    assert together([replace(one, licence="A OR B")] * 2, "b/x").licence == "A OR B"
     assert (made.url, made.time, made.generation) == ("", "2020", 2) and made.synthetic == pytest.approx(1 / 3)
 
 

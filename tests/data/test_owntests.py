@@ -32,6 +32,8 @@ FORMS = {
     "method": ADD + "\nclass TestAdd:\n    def test_add(self):\n        assert add(2, 3) == 5\n",
 }
 """The same code with each form of test that pytest finds too."""
+CHEAT = "import os, sys\nat = sys._getframe()\nwhile 'mark' not in at.f_locals: at = at.f_back\nos.write(1, b'\\n' + at.f_locals['mark'].encode() + "
+"""Of a module that found where the verdict is written."""
 BUGGY = {name: text.replace("a + b", "a - b") for name, text in FORMS.items()}
 TOP = ADD + "\nassert add(2, 3) == 5\nassert add(0, 0) == 0\n"
 
@@ -70,6 +72,10 @@ def test_asserts_outside_functions_are_tests_and_others_are_not() -> None:
         ("print 'Python 2'\nassert True\n", "failed", "SyntaxError"),
         ("def test_last():\n    raise KeyboardInterrupt\n", "failed", "test_last: KeyboardInterrupt"),
         ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\nassert True\n", "passed", ""),
+        ("def f(x: int): pass\nassert f.__annotations__ == {'x': int}\n", "passed", ""),
+        ("import os\nchild = not os.fork()\nchild or (os.wait(), os._exit(0))\ndef test_that_only_a_child_passes():\n    assert child\n", "failed", "ended before"),
+        (CHEAT + "b'[1]\\n')\nos._exit(0)\nassert 1\n", "failed", "cannot be read"),
+        (CHEAT + "b'{\\n')\nos._exit(0)\nassert 1\n", "failed", "cannot be read"),
         ("A poem, and no code: a test of patience.\n", "no tests", ""),
     ],
 )  # fmt: skip
@@ -90,7 +96,7 @@ def built(folder: Path, texts: dict[str, str], domain: str = "code") -> Corpus:
 
 
 def test_the_funnel_counts_what_came_of_tests_and_leaves_other_domains(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    texts = {"right": FORMS["function"], "wrong": BUGGY["function"], "plain": ADD + "# nothing tests it\n", "other": "import numpy as np\n\nassert np.pi > 3\n"}  # fmt: skip
+    texts = {"right": FORMS["function"], "wrong": BUGGY["function"].replace("== 5", "== 5, chr(0xD800)"), "plain": ADD + "# nothing tests it\n", "other": "import numpy as np\n\nassert np.pi > 3\n"}  # fmt: skip
     before = built(tmp_path / "a", texts)
     step = OwnTests(Verify(domains=("code",)), workers=2)
     left = funnel.refine(before, [step])
@@ -99,7 +105,7 @@ def test_the_funnel_counts_what_came_of_tests_and_leaves_other_domains(tmp_path:
     assert (count.docs_in, count.docs_out) == (5, 2) and left.domains == ["code", "prose"]
     assert step.counts(before) == {"code": {"passed": 1, "failed": 1, "needs a package": 1, "no tests": 1}}
     shown = [json.loads(line) for line in (left.folder / "dropped.jsonl").read_text().splitlines()]
-    assert {row["reason"] for row in shown} == {"tests fail [test_add: AssertionError]", "tests need a package [numpy]", "no tests"}  # fmt: skip
+    assert {row["reason"] for row in shown} == {"tests fail [test_add: AssertionError: ?]", "tests need a package [numpy]", "no tests"}  # fmt: skip
     monkeypatch.setattr(sandbox, "run", lambda *_, **__: pytest.fail("judged again"))
     kept = funnel.refine(before, [OwnTests(Verify(domains=("code",), without="keep"))])
     assert {one.source for one in kept.documents("code")} == {"s/right", "s/plain"}

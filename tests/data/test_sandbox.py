@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lablib.data.sandbox import available, calls, run
+from lablib.data.sandbox import available, calls, outside, run
 from lablib.specs import LabError
 
 pytestmark = pytest.mark.skipif(bool(available()), reason=f"no sandbox here: {available()}")
@@ -149,6 +149,25 @@ def test_memory_is_bounded_for_one_process_and_for_all():
     assert walled(hidden) == ["-1", "-1", "-1"], "memory that belongs to no process"
 
 
+def test_memory_that_leaves_a_process_but_not_the_machine_is_refused():
+    """Pages of a shared mapping that was cut to one, datagrams of senders that are gone, connections that nobody accepts."""
+    shared = tries("[(m := __import__('mmap').mmap(-1, 64 << 20)), m.write(b'x' * (64 << 20)), m.resize(4096), open('/proc/self/statm').read().split()[2]][3]",
+                   "__import__('mmap').mmap(os.open('/dev/zero', os.O_RDWR), 4096).size()")  # fmt: skip
+    left, zero = bare(shared).split()
+    assert int(left) * 4096 < 32 << 20 and zero != "FileNotFoundError", "64 MiB are held, and not seen"
+    queues = tries("socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].close()", "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).close()",
+                   "[(s := socket.socket(socket.AF_UNIX)), s.bind('s'), s.listen(), os.unlink('s')][3]", "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)", "libc.syscall({'x86_64': 206}.get(os.uname().machine, 0), 8, ctypes.byref(ctypes.c_ulong()))")  # fmt: skip
+    assert bare(queues).split()[:4] == ["None"] * 4
+    assert walled(shared) == ["PermissionError", "FileNotFoundError"]
+    assert walled(queues) == ["OSError", "OSError", "PermissionError", "PermissionError", "-1"]
+    assert walled(tries("socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)")) == ["None"]
+
+
+def test_what_code_of_several_processes_needs_is_there():
+    program = "import asyncio, multiprocessing as many, subprocess\nwith many.get_context('fork').Pool(2) as pool: print(sum(pool.map(abs, [-1, -2])), many.Value('i', 4).value)\nprint(asyncio.run(asyncio.sleep(0, 5)), subprocess.run(['true']).returncode)"
+    assert walled(program) == ["3 4", "5 0"]
+
+
 def test_a_grandchild_does_not_outlive_it():
     token = f"outlives-{os.getpid()}"
     leaves = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', {token!r}], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL); print('left')"  # fmt: skip
@@ -213,9 +232,54 @@ def _until(holds, seconds: float = 20.0) -> None:
 ASKS = "from lablib.data.sandbox import available, run; from lablib.specs import LabError\nprint(available())\ntry: print(run('print(6 * 7)').stdout)\nexcept LabError: print('refused')"  # fmt: skip
 
 
+def alone(code: str, shell: str = "") -> list[str]:
+    """What Python says that asks as a user who is no other one, after a line of the shell."""
+    inner = f'{shell}\nexec {sys.executable} -c "$1"'
+    asked = subprocess.run(["unshare", "--user", "--map-root-user", "sh", "-c", inner, "sh", code], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    assert not asked.returncode, asked.stderr
+    return asked.stdout.split("\n")[:-1]
+
+
 def test_a_user_who_is_not_root_is_walled_off_too():
-    asked = subprocess.run(["unshare", "--user", "--map-root-user", sys.executable, "-c", ASKS], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
-    assert asked.stdout.split() == ["None", "42"], asked.stderr
+    """Also where the user's own limits are lower; nothing that the program does to process 1, which is its user's, is a refusal."""
+    assert " ".join(alone(ASKS, "ulimit -Hc 0; ulimit -Hn 60")).split() == ["None", "42"]
+    attacks = ["import os; os.chmod('/dev/full', 0o666)", "import os, signal, time; os.kill(1, signal.SIGINT); time.sleep(.1)",
+               "import resource, time; resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0)); time.sleep(.1)",
+               "import threading, time\nthreading.stack_size(65536)\nfor _ in range(300): threading.Thread(target=time.sleep, args=(1,), daemon=True).start()"]  # fmt: skip
+    code = f"from lablib.data.sandbox import run\nfor one in {attacks!r}:\n  found = run(one); print(found.why, found.stderr.split(chr(10))[-2:][:1])"
+    device, deaf, other, threads = alone(code)
+    assert "Read-only file system" in device and deaf == " ['']" and "Operation not permitted" in other
+    assert threads.startswith("processes") or "can't start new thread" in threads
+
+
+def test_the_caller_may_have_odd_settings(tmp_path, monkeypatch):
+    """Children that nobody waits for, blocked signals, files for itself alone, an interpreter below /tmp."""
+    (tmp_path / "lib.py").write_text("x")
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(outside, "_paths", lambda python, usual=outside._paths: [*usual(python), str(tmp_path)])
+    before, mask = signal.signal(signal.SIGCHLD, signal.SIG_IGN), os.umask(0o077)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    try:
+        said = walled(f"import os, signal, time\nprint(os.listdir({str(tmp_path)!r}), os.getuid())\nsignal.signal(14, lambda *_: print('heard'))\nsignal.setitimer(0, .01)\ntime.sleep(.1)")  # fmt: skip
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        os.umask(mask)
+        signal.signal(signal.SIGCHLD, before)
+    assert said == ["['lib.py'] 1000", "heard"]
+
+
+def test_a_refusal_is_not_remembered_and_a_bad_name_is_told_as_one(monkeypatch):
+    outside._tried.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(outside, "filter_for", lambda: None)
+        assert "are not known" in (available() or "")
+    assert available() is None
+    for files in ({"a": "", "a/b": ""}, {"x" * 300: ""}, {"\ud800": ""}):
+        with pytest.raises(LabError, match=r"^files: '.*': [\w ]+$"):
+            run("", files=files)
+    for seconds in (0.0, float("nan"), float("inf")):
+        with pytest.raises(LabError, match="seconds must be positive"):
+            run("", seconds=seconds)
 
 
 def test_where_the_kernel_refuses_it_refuses_and_says_what_to_do():

@@ -93,6 +93,13 @@ def test_hub_needs_a_text_column(dataset: Path) -> None:
         Hub.parse("hf:a:b:c:d")
 
 
+def test_a_hub_set_of_code_and_tests_is_read(dataset: Path) -> None:
+    (dataset / "train.jsonl").write_text('{"code": "x = 1", "tests": "assert x"}\n')
+    source = Hub.parse(f"hf:{dataset}")
+    source.fetch()
+    assert [one.text for one in source.documents()] == ["x = 1\n\n\nassert x\n"]  # type: ignore[union-attr]
+
+
 def test_standard_library_is_read() -> None:
     found = {d.source: d for d in machine.STDLIB.documents()}
     assert "class JSONDecodeError" in found["stdlib/json/decoder.py"].text

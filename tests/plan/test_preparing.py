@@ -156,3 +156,17 @@ def test_compressed_files_are_counted_as_what_they_unpack_to(tmp_path: Path) -> 
     assert held(Prepare(corpus=str(tmp_path / "rows.*"))).text == 2700 + 1000
     both = held(Prepare(corpus=(str(tmp_path), "hf:a/b", "core")))
     assert both.text == pytest.approx(170.2 + 5400 + 1000 + 1e9 + 59e6) and len(both.assumed) == 2
+
+
+def test_own_tests_take_their_time_of_their_own_domain_alone(tmp_path: Path) -> None:
+    """A quarter of the bytes; all of them where the folder does not tell."""
+    for name, size in (("code", 25_000), ("prose", 75_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_bytes(b"x" * size)
+    here = Cluster(accelerator="h100-sxm", nodes=1, gpus_per_node=1)
+
+    def seconds(*domains: str) -> float:
+        recipe = Prepare(corpus=str(tmp_path), verify={"domains": domains}, threads=1)  # type: ignore[arg-type]
+        return estimate(recipe, here).step_parts["own-tests"]
+
+    assert seconds("code") == pytest.approx(25_000 / 0.025e6) == seconds("other") / 4

@@ -83,6 +83,7 @@ def test_extending_defaults_to_a_billion_tokens_at_the_same_batch() -> None:
     fewer = extend(several, RUN, 256)
     assert (fewer.step_tokens, fewer.parallelism.micro_batch_size) == (PARENT.step_tokens, 4)
     assert extend(several, RUN, 2048).parallelism.micro_batch_size == 1
+    assert extend(several, RUN, 256, parallelism={"micro_batch_size": 2}).parallelism.micro_batch_size == 2
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,10 @@ def test_another_method_does_not_undo_a_stretch() -> None:
         with pytest.raises(LabError, match=f"{first} ×2 already.*go on with method='{first}'"):
             stretched(once, 128, 256, second, theta=1e6)  # type: ignore[arg-type]
     kept = MODEL.replace(rope_scaling=RopeScaling(kind="yarn", factor=2.0, original=64, mscale=0.7))
+    far = RopeScaling(
+        kind="linear", factor=8.0, original=64
+    )  # Gemma 3's way: positions for 512, sequences of 128 and then 256
+    assert stretched(MODEL.replace(rope_scaling=far), 128, 256, "linear").rope_scaling == far
     again = stretched(kept, 128, 256, "yarn").rope_scaling
     assert again == RopeScaling(kind="yarn", factor=4.0, original=64, mscale=0.7), "what else the stretch says stays"
 

@@ -22,7 +22,7 @@ from lablib.data.documents import Document, Report, silent
 from lablib.specs import digest, write_atomic
 from lablib.specs.refining import Verify
 
-VERSION = 1
+VERSION = 2
 """Raised when the same document would be judged otherwise."""
 LONGEST = 4_000_000
 """Bytes of a module that is tried: longer ones are data."""
@@ -63,16 +63,26 @@ def judge(text: str, spec: Verify) -> Verdict:
     said = found.stdout.rpartition(f"\n{mark}")[2] if mark in found.stdout else ""
     if not said:
         return Verdict("failed", why=_last(found.stderr) or "ended before its tests had run")
-    told = json.loads(said.partition("\n")[0])
-    if told.get("needs"):
-        return Verdict("needs a package", why=told["needs"])
-    if told["failed"]:
-        return Verdict("failed", told["tests"], _last(told["failed"]))
-    return Verdict("passed", told["tests"]) if told["tests"] else Verdict("no tests")
+    return _told(said.partition("\n")[0])
+
+
+def _told(said: str) -> Verdict:
+    """Of the harness' line, which a module that found the mark may have written instead."""
+    try:
+        told = json.loads(said)
+        tests, failed, needs = int(told["tests"]), str(told["failed"]), str(told.get("needs", ""))
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        return Verdict("failed", why="what was said of its tests cannot be read")
+    if needs:
+        return Verdict("needs a package", why=_last(needs))
+    if failed:
+        return Verdict("failed", tests, _last(failed))
+    return Verdict("passed", tests) if tests > 0 else Verdict("no tests")
 
 
 def _last(text: str) -> str:
-    return " ".join(text.strip().split("\n")[-1].split())[:160]
+    """The last line, in short; halves of surrogates, which no file can hold, become question marks."""
+    return " ".join(text.strip().split("\n")[-1].split())[:160].encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True)

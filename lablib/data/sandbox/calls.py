@@ -9,11 +9,17 @@ from __future__ import annotations
 import platform
 import struct
 
-EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
+EPERM, ENOSYS, ESOCKTNOSUPPORT, EAFNOSUPPORT = 1, 38, 94, 97
 NEW = 0x7E020080
 """CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET of linux/sched.h."""
 FAMILIES = 1, 2, 10
 """AF_UNIX, AF_INET, AF_INET6, which a network namespace confines; AF_VSOCK it does not."""
+STREAM = 1
+"""SOCK_STREAM of linux/net.h. Queues of datagrams, and of connections that nobody accepts, hold any amount of the kernel's memory."""
+SNDBUF = 1, 7
+"""SOL_SOCKET, SO_SNDBUF of asm-generic/socket.h: many machines allow buffers of many megabytes, each the kernel's memory."""
+SHARED_ANONYMOUS, HUGE = 0x21, 0x40000
+"""MAP_SHARED with MAP_ANONYMOUS of linux/mman.h, whose pages stay when they are no more in any process' size; MAP_HUGETLB."""
 X32 = 0x40000000
 """Bit of x86's other set of numbers, by which the same calls could be made."""
 
@@ -33,6 +39,7 @@ _NAMES = [
     "fsopen",
     "fspick",
     "init_module",
+    "io_setup",
     "io_uring_enter",
     "io_uring_register",
     "io_uring_setup",
@@ -40,6 +47,7 @@ _NAMES = [
     "kexec_file_load",
     "kexec_load",
     "keyctl",
+    "listen",
     "lookup_dcookie",
     "memfd_create",
     "memfd_secret",
@@ -83,7 +91,7 @@ _COMMON = {
     "quotactl_fd": 443, "memfd_secret": 447,
 }  # fmt: skip
 _X86 = {
-    "clone": 56, "socket": 41, "acct": 163, "add_key": 248, "adjtimex": 159, "bpf": 321, "chroot": 161, "clock_adjtime": 305,
+    "clone": 56, "socket": 41, "socketpair": 53, "mmap": 9, "prlimit64": 302, "io_setup": 206, "listen": 50, "setsockopt": 54, "acct": 163, "add_key": 248, "adjtimex": 159, "bpf": 321, "chroot": 161, "clock_adjtime": 305,
     "clock_settime": 227, "delete_module": 176, "fanotify_init": 300, "finit_module": 313, "init_module": 175, "kcmp": 312,
     "kexec_file_load": 320, "kexec_load": 246, "keyctl": 250, "lookup_dcookie": 212, "memfd_create": 319, "mount": 165,
     "mq_open": 240, "msgget": 68, "name_to_handle_at": 303, "nfsservctl": 180, "open_by_handle_at": 304,
@@ -93,7 +101,7 @@ _X86 = {
     "umount2": 166, "unshare": 272, "userfaultfd": 323, "vhangup": 153,
 }  # fmt: skip
 _ARM = {
-    "clone": 220, "socket": 198, "acct": 89, "add_key": 217, "adjtimex": 171, "bpf": 280, "chroot": 51, "clock_adjtime": 266,
+    "clone": 220, "socket": 198, "socketpair": 199, "mmap": 222, "prlimit64": 261, "io_setup": 0, "listen": 201, "setsockopt": 208, "acct": 89, "add_key": 217, "adjtimex": 171, "bpf": 280, "chroot": 51, "clock_adjtime": 266,
     "clock_settime": 112, "delete_module": 106, "fanotify_init": 262, "finit_module": 273, "init_module": 105, "kcmp": 272,
     "kexec_file_load": 294, "kexec_load": 104, "keyctl": 219, "lookup_dcookie": 18, "memfd_create": 279, "mount": 40,
     "mq_open": 180, "msgget": 186, "name_to_handle_at": 264, "nfsservctl": 42, "open_by_handle_at": 265,
@@ -105,10 +113,13 @@ _ARM = {
 MACHINES = {"x86_64": (0xC000003E, _X86 | _COMMON), "aarch64": (0xC00000B7, _ARM | _COMMON)}
 """Machine → its AUDIT_ARCH of linux/audit.h and the numbers of the calls above (asm/unistd_64.h, asm-generic/unistd.h)."""
 
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_Row = tuple[int, int, int, int]
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCH, _FIRST = 0, 4, 16
-"""Offsets in struct seccomp_data: the call, the architecture, the low half of the first argument."""
+_NUMBER, _ARCH, _FIRST, _SECOND, _THIRD, _FOURTH = 0, 4, 16, 24, 32, 40
+"""Offsets in struct seccomp_data: the call, the architecture, the low halves of arguments."""
+
+_ALLOWED: _Row = (_RETURN, 0, 0, _ALLOW)
 
 
 def filter_for(machine: str = "") -> bytes | None:
@@ -125,12 +136,29 @@ def filter_for(machine: str = "") -> bytes | None:
         (_EQUAL, 0, 1, numbers["clone3"]),
         _error(ENOSYS),
     ]  # its flags lie in memory; the C library then uses clone
-    rows += [(_EQUAL, 0, 4, numbers["clone"]), (_LOAD, 0, 0, _FIRST), (_ANY_BIT, 0, 1, NEW), _error(EPERM), (_RETURN, 0, 0, _ALLOW)]  # fmt: skip
-    rows += [(_EQUAL, 0, 5, numbers["socket"]), (_LOAD, 0, 0, _FIRST)]
-    rows += [(_EQUAL, len(FAMILIES) - at, 0, family) for at, family in enumerate(FAMILIES)]
-    rows += [_error(EAFNOSUPPORT), (_RETURN, 0, 0, _ALLOW)]
+    rows += _where(numbers["clone"], [(_LOAD, 0, 0, _FIRST), (_ANY_BIT, 0, 1, NEW), _error(EPERM)])
+    rows += _where(numbers["prlimit64"], [(_LOAD, 0, 0, _FIRST), (_EQUAL, 1, 0, 0), _error(EPERM)])  # another's limits
+    rows += _where(numbers["mmap"], [(_LOAD, 0, 0, _FOURTH), (_ANY_BIT, 2, 0, HUGE), (_AND, 0, 0, SHARED_ANONYMOUS), (_EQUAL, 0, 1, SHARED_ANONYMOUS), _error(EPERM)])  # fmt: skip
+    family = [(_LOAD, 0, 0, _FIRST), *((_EQUAL, len(FAMILIES) - at, 0, one) for at, one in enumerate(FAMILIES)), _error(EAFNOSUPPORT)]  # fmt: skip
+    kind = [(_LOAD, 0, 0, _SECOND), (_AND, 0, 0, 0xF), (_EQUAL, 1, 0, STREAM), _error(ESOCKTNOSUPPORT)]
+    larger = [
+        (_LOAD, 0, 0, _SECOND),
+        (_EQUAL, 0, 3, SNDBUF[0]),
+        (_LOAD, 0, 0, _THIRD),
+        (_EQUAL, 0, 1, SNDBUF[1]),
+        _error(EPERM),
+    ]
+    rows += _where(numbers["setsockopt"], larger)
+    for name in ("socket", "socketpair"):
+        rows += _where(numbers[name], [*family, *kind])
+    rows.append(_ALLOWED)
     return b"".join(struct.pack("=HBBI", *row) for row in rows)
 
 
-def _error(number: int) -> tuple[int, int, int, int]:
+def _where(call: int, rows: list[_Row]) -> list[_Row]:
+    """The rows for one call, which is allowed where none of them returns."""
+    return [(_EQUAL, 0, len(rows) + 1, call), *rows, _ALLOWED]
+
+
+def _error(number: int) -> _Row:
     return _RETURN, 0, 0, _ERROR | number

@@ -23,6 +23,8 @@ USER = 1000
 """The program's user and group in its namespace."""
 NOBODY = 65534
 """The same outside, where root asks: files that only root may read stay closed to it."""
+DESCRIPTORS = 64
+"""Of a process: a socket's buffer is the kernel's memory, which no limit counts."""
 TICK = 0.02
 """Seconds between looks at the memory that all its processes take."""
 _NEW = 0x7E020000
@@ -96,26 +98,26 @@ def _bind(path: str, place: str = "", flags: int = _RDONLY | _NOSUID | _NODEV) -
 
 
 def build(job: dict[str, Any]) -> None:
-    """A root of its own: system and interpreter to read, five devices, its own processes, and ``/tmp``, empty, in memory."""
+    """A root of its own: system and interpreter to read, four devices, its own processes, and ``/tmp``, empty, in memory."""
     _mount("", "/", flags=_REC | _PRIVATE)
     _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, "size=1m,nr_inodes=4096,mode=755")
     os.mkdir("/tmp/old")
     _check(libc.syscall(_PIVOT_ROOT, b"/tmp", b"/tmp/old"), "pivot_root")
     os.chdir("/")
+    os.mkdir("/tmp")
+    _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, f"size={job['disk']},nr_inodes=4096,mode=1777")
     for path in job["paths"]:
         _bind(path)
     for path, target in job["links"].items():
         os.symlink(target, path)
-    for name in ("null", "zero", "full", "random", "urandom"):
-        _bind(f"/dev/{name}", flags=_NOSUID | _NOEXEC)
+    for name in ("null", "full", "random", "urandom"):  # a shared mapping of zero is memory of no process
+        _bind(f"/dev/{name}", flags=_RDONLY | _NOSUID | _NOEXEC)  # devices are written all the same
     for path, target in {"/dev/shm": "/tmp", "/dev/fd": "/proc/self/fd"}.items():
         os.symlink(target, path)
     os.makedirs("/etc", exist_ok=True)
     _write("/etc/passwd", f"sandbox:x:{USER}:{USER}::/tmp:/bin/sh\n")
     os.makedirs("/proc")
     _mount("proc", "/proc", "proc", _RDONLY | _NOSUID | _NODEV | _NOEXEC, "hidepid=2")
-    os.mkdir("/tmp")
-    _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, f"size={job['disk']},nr_inodes=4096,mode=1777")
     _check(libc.umount2(b"/old", 2), "leaving the old root")
     os.rmdir("/old")
     _mount("", "/", flags=_REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV)
@@ -128,9 +130,11 @@ def begin(job: dict[str, Any], root: bool) -> NoReturn:
     cpu = math.ceil(job["seconds"]) + 1
     for limit, most in (
         (resource.RLIMIT_AS, job["memory"]), (resource.RLIMIT_CPU, cpu), (resource.RLIMIT_NPROC, job["processes"]),
-        (resource.RLIMIT_FSIZE, job["disk"]), (resource.RLIMIT_NOFILE, 256),
+        (resource.RLIMIT_FSIZE, job["disk"]), (resource.RLIMIT_NOFILE, DESCRIPTORS),
         (resource.RLIMIT_CORE, 1),  # 0 would still start the machine's handler of cores
     ):  # fmt: skip
+        own = resource.getrlimit(limit)[1]
+        most = most if own == resource.RLIM_INFINITY else min(most, own)
         resource.setrlimit(limit, (most, most))
     capability = 0
     while not libc.prctl(_DROP, capability, 0, 0, 0):
@@ -147,9 +151,12 @@ def begin(job: dict[str, Any], root: bool) -> NoReturn:
     _check(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no_new_privs")
     os.chdir("/tmp")
     for name, text in {**job["files"], "program.py": job["program"]}.items():
-        os.makedirs(os.path.dirname(f"/tmp/{name}"), exist_ok=True)
-        with open(f"/tmp/{name}", "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
-            file.write(text)
+        try:
+            os.makedirs(os.path.dirname(f"/tmp/{name}"), exist_ok=True)
+            with open(f"/tmp/{name}", "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
+                file.write(text)
+        except (OSError, UnicodeError) as error:
+            raise Refused(f"files: {name!r}: {getattr(error, 'strerror', None) or 'no name of a file'}") from None
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     code = bytes.fromhex(job["calls"])
     rules = ctypes.create_string_buffer(code, len(code))
@@ -163,17 +170,20 @@ def begin(job: dict[str, Any], root: bool) -> NoReturn:
 
 
 def taken() -> tuple[int, int]:
-    """Bytes that all processes beside this one hold, with their files, and how many there are."""
+    """Bytes that all processes beside this one hold, swapped ones too, with their files; and how many threads they have."""
     disk = os.statvfs("/tmp")
-    total = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-    names = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
-    for name in names:
+    total, threads = (disk.f_blocks - disk.f_bfree) * disk.f_frsize, 0
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or name == "1":
+            continue
         try:
-            with open(f"/proc/{name}/statm", "rb") as file:
-                total += int(file.read().split()[1]) * resource.getpagesize()
+            with open(f"/proc/{name}/status", "rb") as file:
+                told = dict(line.split(b":", 1) for line in file)
         except OSError:
             continue
-    return total, len(names)
+        total += sum(int(told[field].split()[0]) << 10 for field in (b"VmRSS", b"VmSwap") if field in told)
+        threads += int(told[b"Threads"])
+    return total, threads
 
 
 def guard(program: int, job: dict[str, Any], life: int) -> dict[str, Any]:
@@ -192,10 +202,10 @@ def guard(program: int, job: dict[str, Any], life: int) -> dict[str, Any]:
                 return {"exit": os.waitstatus_to_exitcode(ended[1])}
         if left <= 0:
             return {"why": "time"}
-        held, processes = taken()
+        held, threads = taken()
         if held > job["memory"]:
             return {"why": "memory"}
-        if processes > job["processes"]:  # the kernel's own limit does not hold for root
+        if threads > job["processes"]:  # the kernel's own limit does not hold for root
             return {"why": "processes"}
 
 
@@ -223,6 +233,10 @@ def main(life: int, told: int) -> NoReturn:
     """Read the job, go in, and wait."""
     for descriptor in (life, told):
         os.set_inheritable(descriptor, False)
+    os.umask(0o022)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)  # process 1 is then deaf to all that the program could send
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     job = json.loads(sys.stdin.buffer.read())
     _write("/proc/self/oom_score_adj", "1000")
     leave(job["root"])

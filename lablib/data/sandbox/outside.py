@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import subprocess
@@ -59,7 +60,7 @@ def run(
 
     It has the interpreter's standard library, the system's programs to read, an empty folder in memory (``/tmp``, at most
     `DISK_BYTES`) with `files` by relative name, and nothing else: no network, no other process, no home, no environment, no
-    standard input, no privilege. All its processes (`PROCESSES` at most) end with it. `seconds` are by the clock;
+    standard input, no privilege; of shared memory only files, of sockets only streams between its own processes. All its processes (`PROCESSES` at most) end with it. `seconds` are by the clock;
     `memory_bytes` bound each process' address space, and what all hold together with their files, which is looked at every
     `inside.TICK`; more than `output_bytes` on either stream end it. Raises `LabError` where this machine cannot wall it off
     (`available`), or for a name that is not inside the folder.
@@ -67,27 +68,29 @@ def run(
     if why := available():
         raise LabError(f"sandbox: {why}")
     limits = {"seconds": seconds, "memory": memory_bytes}
-    if bad := [name for name, value in {**limits, "output": output_bytes}.items() if value <= 0]:
-        raise LabError(f"sandbox: {', '.join(bad)} must be positive")
+    if bad := [name for name, value in {**limits, "output": output_bytes}.items() if not 0 < value < math.inf]:
+        raise LabError(f"sandbox: {', '.join(bad)} must be positive and finite")
     return _run(_job(program, dict(files or {}), limits), seconds, output_bytes)
 
 
-@cache
 def available() -> str | None:
     """Why this machine cannot run programs walled off, with the remedy; None where it can, which was tried."""
-    if sys.platform != "linux":
-        return f"{sys.platform} has no namespaces; use Linux"
-    if filter_for() is None:
-        return f"system calls of {os.uname().machine} are not known; use x86_64 or aarch64"
     try:
-        found = _run(_job("", {}, {"seconds": SECONDS, "memory": MEMORY_BYTES}), SECONDS, OUTPUT_BYTES)
+        _tried()
     except LabError as error:
         return str(error)
-    return (
-        None
-        if found.passed
-        else f"Python does not start in it ({found.why} {found.exit}: {found.stderr[-300:].strip()})"
-    )
+    return None
+
+
+@cache  # of what stood; what was refused may be allowed by now
+def _tried() -> None:
+    if sys.platform != "linux":
+        raise LabError(f"{sys.platform} has no namespaces; use Linux")
+    if filter_for() is None:
+        raise LabError(f"system calls of {os.uname().machine} are not known; use x86_64 or aarch64")
+    found = _run(_job("", {}, {"seconds": SECONDS, "memory": MEMORY_BYTES}), SECONDS, OUTPUT_BYTES)
+    if not found.passed:
+        raise LabError(f"Python does not start in it ({found.why} {found.exit}: {found.stderr[-300:].strip()})")
 
 
 def _job(program: str, files: dict[str, str], limits: Mapping[str, float]) -> dict[str, Any]:
@@ -214,7 +217,7 @@ def _outcome(said: bytes, stdout: str, stderr: str) -> Outcome:
     if refused := next(
         (row["refused"] for row in rows if "refused" in row), None if rows else stderr[-300:] or "no word"
     ):
-        raise LabError(f"{refused}; {_remedy()}")
+        raise LabError(refused if refused.startswith("files: ") else f"{refused}; {_remedy()}")
     found = rows[0]
     if "why" in found:
         return Outcome(False, None, stdout, stderr, found["why"])

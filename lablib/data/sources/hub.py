@@ -15,7 +15,7 @@ from lablib.data.corpus import slug
 from lablib.data.documents import Document, Readable, Report, Source, Unreadable, silent
 from lablib.data.sources import rows
 from lablib.data.sources.files import MOST
-from lablib.data.sources.rows import TEXT_COLUMNS
+from lablib.data.sources.rows import CODE_COLUMNS, TEXT_COLUMNS
 from lablib.specs import LabError, digest
 
 VERSION = 2
@@ -110,10 +110,8 @@ class Hub:
 
     def _check(self, stream: Any) -> None:
         names = list(stream.column_names or next(iter(stream), {}))
-        if not set(names).intersection(TEXT_COLUMNS):
-            raise LabError(
-                f"hf:{self.name} has the columns {names}, and none of {', '.join(TEXT_COLUMNS)} to read text from"
-            )
+        if not set(names).intersection(TEXT_COLUMNS) and not set(CODE_COLUMNS) <= set(names):
+            raise LabError(f"hf:{self.name} has the columns {names}, and none of {', '.join(TEXT_COLUMNS)} to read text from, nor {' and '.join(CODE_COLUMNS)}")  # fmt: skip
 
 
 def _names(builder: Any, split: str, count: int) -> tuple[str, ...]:
