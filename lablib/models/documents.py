@@ -59,7 +59,7 @@ def attention(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return found
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == query.shape[-1]:
+    if query.is_cuda and _sixteen_bits(query) and value.shape[-1] == query.shape[-1]:
         ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
         return _packed(query, key, value, ends, scaling, sliding_window), None
     rows = [
@@ -118,6 +118,13 @@ def _row(
     return torch.cat(made, dim=2)[0]
 
 
+def _sixteen_bits(query: torch.Tensor) -> torch.dtype | None:
+    """What sdpa would compute in, where that has 16 bits: under autocast, rotary positions and norms leave queries in fp32."""
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    return dtype if dtype in (torch.bfloat16, torch.float16) else None
+
+
 def _packed(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -128,7 +135,8 @@ def _packed(
 ) -> torch.Tensor:
     """All documents of all sequences in one kernel (FlashAttention's, in torch)."""
     sequences, _, length, _ = query.shape
-    q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+    dtype = _sixteen_bits(query) or query.dtype
+    q, k, v = (tensor.to(dtype).transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     back = (window - 1 if window else -1, 0)
     out = varlen_attn(q, k, v, ends, ends, length, length, scale=scale, window_size=back, enable_gqa=q.shape[1] != k.shape[1])  # fmt: skip
     return cast(torch.Tensor, out).unflatten(0, (sequences, length))
