@@ -25,10 +25,9 @@ DOCUMENTS = "documents"
 def attend_within(model: PreTrainedModel) -> bool:
     """Make every attention of `model` stay inside the documents whose positions it is given; False where it cannot.
 
-    Kernels for this have no cap on their logits (Gemma 2's), and GPT-2 does not tell its attention the positions.
+    Torch's kernels do not cap their scores as Gemma 2 does, RWKV has no attention, and GPT-2 does not tell its own the positions.
     """
-    config = model.config
-    if getattr(config, "attn_logit_softcapping", None) or config.model_type == "gpt2":
+    if not model._supports_sdpa or model.config.model_type == "gpt2":
         return False
     AttentionInterface.register(DOCUMENTS, attention)
     AttentionMaskInterface.register(DOCUMENTS, _no_mask)
@@ -59,6 +58,7 @@ def attention(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return found
+    position_ids = position_ids.expand(len(query), -1)  # transformers' own are one row for all sequences
     if query.is_cuda and _sixteen_bits(query) and value.shape[-1] == query.shape[-1]:
         ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
         return _packed(query, key, value, ends, scaling, sliding_window), None

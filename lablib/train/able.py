@@ -126,8 +126,10 @@ def check_batch(recipe: Pretrain) -> None:
     _check_rounds(recipe)
     if recipe.recompute != "none" and one.pp_schedule == "zero-bubble":
         raise LabError(f"recompute={recipe.recompute!r}: zero-bubble computes a layer's input and weight gradients apart, which recomputation does not allow; set recompute='none' or pp_schedule='1f1b'")  # fmt: skip
-    if recipe.compile:
-        raise LabError("compile=True: the stages of a pipeline do not do this yet; set compile=False, or pp=1")
+    if recipe.compile and one.pp_schedule == "zero-bubble":
+        raise LabError("compile=True: zero-bubble computes a layer's input and weight gradients apart, which a compiled stage gives at once; set compile=False or pp_schedule='1f1b'")  # fmt: skip
+    if recipe.compile and one.virtual_stages > 1:
+        raise LabError(f"compile=True: not shown to work with parallelism.virtual_stages={one.virtual_stages} yet; set compile=False or virtual_stages=1")  # fmt: skip
 
 
 def _check_rounds(recipe: Pretrain) -> None:

@@ -26,8 +26,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gemma3": {"sliding_window": 20, "window_every": 2},
     "deepseek_v3": {"mla": LATENT, "kv_heads": 4, "head_dim": 24},
     "gpt2": {"kv_heads": 4},
+    "rwkv": {"heads": 1, "kv_heads": 1, "head_dim": 64},
 }
-UNABLE = ("gemma2", "gpt2")
+UNABLE = ("gemma2", "gpt2", "rwkv")
 POSITIONS = torch.stack(
     [torch.cat([torch.arange(n) for n in lengths]) for lengths in ((40, 3, 53), (1, 95))]
     + [torch.cat([torch.arange(50, 70), torch.arange(76)])]  # the first document began in the sequence before
@@ -138,7 +139,7 @@ def test_the_kernel_is_given_16_bits_under_autocast(monkeypatch: pytest.MonkeyPa
         found = documents._packed(query, key, value.bfloat16(), documents.boundaries(POSITIONS[:1]), None, None)
         one_by_one, _ = documents.attention(torch.nn.Module(), query, key, value.bfloat16(), None, POSITIONS[:1])
     assert {tensor.dtype for tensor in given} == {found.dtype} == {torch.bfloat16}
-    torch.testing.assert_close(found, one_by_one, atol=5e-3, rtol=0)
+    torch.testing.assert_close(found, one_by_one, atol=5e-3, rtol=0.016)
 
 
 @pytest.mark.parametrize("window", [None, 7])

@@ -103,6 +103,7 @@ class Case:
     reduce_bf16: bool = False
     balance: Balance | None = None
     cross_entropy: CrossEntropy = "full"
+    compile: bool = False
     sizes: tuple[int, ...] = (PER_STEP,) * STEPS
     """Sequences of each step."""
     start: Path | None = None
@@ -159,6 +160,8 @@ def train(case: Case, world: World) -> Trained | None:
         Start(case.start).fill(laid.model, optimizer, spec)
     for stage in laid.stages:
         apply_recompute(stage, case.recompute)
+        if case.compile:
+            stage.compile()
     stages = None
     if links.pp is not None:
         stages = Pipeline(laid.stages, layout, links.pp, world.device, spec.hidden, torch.float32, case.cross_entropy)

@@ -61,6 +61,7 @@ KINDS = {
 }
 """Layouts of other architectures."""
 SPARSE = ("moe", "latent", "jamba", "granite")
+COMPILED = Case("tied", P(pp=2, micro_batch_size=2), compile=True, cross_entropy="chunked")
 PLANTED = [
     ("zero1", "averaging not undone"),
     ("zero2", "every rank its own draw"),
@@ -169,6 +170,11 @@ def kinds() -> dict[str, Trained]:
 @pytest.mark.parametrize("name", KINDS)
 def test_other_architectures_train_as_one(name: str) -> None:
     assert agrees(kinds()[name], KINDS[name])
+
+
+@pytest.mark.slow
+def test_compiled_stages_train_as_one_process() -> None:
+    assert agrees(on_ranks(2, train_all, [COMPILED], patience=600.0)[0], COMPILED)
 
 
 @pytest.mark.slow
