@@ -13,7 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from lablib.models.context import context_mask
+from lablib.models.context import computed_in, context_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,7 +59,8 @@ def attention(
         )
         return found
     position_ids = position_ids.expand(len(query), -1)  # transformers' own are one row for all sequences
-    if query.is_cuda and _sixteen_bits(query) and value.shape[-1] == query.shape[-1]:
+    dtype = computed_in(query.device, query.dtype)
+    if query.is_cuda and dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == query.shape[-1]:
         ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
         return _packed(query, key, value, ends, scaling, sliding_window), None
     rows = [
@@ -118,13 +119,6 @@ def _row(
     return torch.cat(made, dim=2)[0]
 
 
-def _sixteen_bits(query: torch.Tensor) -> torch.dtype | None:
-    """What sdpa would compute in, where that has 16 bits: under autocast, rotary positions and norms leave queries in fp32."""
-    kind = query.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
-    return dtype if dtype in (torch.bfloat16, torch.float16) else None
-
-
 def _packed(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -135,7 +129,7 @@ def _packed(
 ) -> torch.Tensor:
     """All documents of all sequences in one kernel (FlashAttention's, in torch)."""
     sequences, _, length, _ = query.shape
-    dtype = _sixteen_bits(query) or query.dtype
+    dtype = computed_in(query.device, query.dtype)
     q, k, v = (tensor.to(dtype).transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     back = (window - 1 if window else -1, 0)
     out = varlen_attn(q, k, v, ends, ends, length, length, scale=scale, window_size=back, enable_gqa=q.shape[1] != k.shape[1])  # fmt: skip

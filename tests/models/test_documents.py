@@ -133,9 +133,7 @@ def test_the_kernel_is_given_16_bits_under_autocast(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(documents, "varlen_attn", lambda *some, **more: given.extend(some[:3]) or _flash(*some, **more))
     draw = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 4, 96, 16, generator=draw) for _ in range(3))  # rotary positions leave it fp32
-    assert documents._sixteen_bits(query) is None
     with torch.autocast("cpu", torch.bfloat16):
-        assert documents._sixteen_bits(query) == torch.bfloat16
         found = documents._packed(query, key, value.bfloat16(), documents.boundaries(POSITIONS[:1]), None, None)
         one_by_one, _ = documents.attention(torch.nn.Module(), query, key, value.bfloat16(), None, POSITIONS[:1])
     assert {tensor.dtype for tensor in given} == {found.dtype} == {torch.bfloat16}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 from unittest.mock import patch
 
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
 from lablib.models.build import build_model
+from lablib.models.context import context_masks
 from lablib.models.layout import Laid
 from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.model import SSM, MoE
@@ -81,3 +83,20 @@ def test_replicas_of_a_stage_meet_once_a_step() -> None:
         stages = Pipeline([build_model(spec, 0)], Parallelism(), dist.new_group([0]), cpu, 16, torch.float32)
         stages.train([Part(ids, ids, ids, None)] * 4, 1.0)
     assert said == [(3, False)] * 3 + [(3, True)]
+
+
+def test_masks_are_held_for_the_micro_batches_in_flight_alone() -> None:
+    spec, cpu = DENSE.replace(hidden=16, heads=2, kv_heads=2, ffn=16, vocab=32), torch.device("cpu")
+    ids, held, most = torch.zeros(1, 8, dtype=torch.int64), [], 0
+
+    def noted(*given: Any) -> Any:
+        nonlocal most
+        mask = context_masks(*given)
+        held.append(weakref.ref(mask))
+        most = max(most, sum(ref() is not None for ref in held))
+        return mask
+
+    with dryrun._pretended(0, 2), patch.object(pipeline, "context_masks", noted):
+        stages = Pipeline([build_model(spec, 0)], Parallelism(), dist.new_group([0]), cpu, 16, torch.float32)
+        stages.train([Part(ids, ids, ids, ids)] * 6, torch.tensor(1.0))
+    assert len(held) == 6 and most == 1
