@@ -15,7 +15,7 @@ from lablib.models.recompute import apply_recompute
 from lablib.specs import ModelSpec
 from lablib.specs.families import FAMILIES
 from lablib.specs.model import MLA, MoE
-from lablib.train.insight.layers import logit_max
+from lablib.train.insight.layers import Layers, logit_max
 
 SHAPE: dict[str, Any] = {"layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 96, "vocab": 128}
 EXPERTS = MoE(experts=4, top_k=2, expert_ffn=96)
@@ -147,6 +147,30 @@ def test_what_is_visible(window: int | None) -> None:
         document = [0] * 40 + [1] * 3 + [2] * 53
         expected = document[query] == document[key] and 0 <= query - key < (window or 96)
         assert bool(mask[0, query, key]) == expected
+
+
+def logits_seen(model: Any, positions: Tensor) -> dict[int, list[float]]:
+    """The largest logit of each layer, as a look inside finds it."""
+    layers = Layers(model, torch.optim.SGD(model.parameters()))
+    layers.arm()
+    model(input_ids=TOKENS, position_ids=positions, use_cache=False)
+    layers.disarm()
+    return layers.sums(1.0)["logit_max"]
+
+
+def test_a_look_inside_sees_the_logits_of_documents_and_windows_alone() -> None:
+    model, rows = build_model(spec("mistral"), 0), torch.arange(96).expand(len(TOKENS), -1)
+    several = POSITIONS, rows.remainder(4), rows  # most pairs are hidden by documents, or by the window
+    masked = [logits_seen(model, positions) for positions in several]
+    attend_within(model)
+    assert [logits_seen(model, positions) for positions in several] == masked
+
+
+def test_one_row_of_positions_is_that_of_every_sequence() -> None:
+    model = build_model(spec("llama"), 0)
+    masked = model(TOKENS, use_cache=False).logits
+    attend_within(model)
+    torch.testing.assert_close(model(TOKENS, use_cache=False).logits, masked)
 
 
 def test_the_largest_logit_is_of_pairs_that_meet() -> None:
