@@ -59,8 +59,7 @@ def attention(
         )
         return found
     position_ids = position_ids.expand(len(query), -1)  # transformers' own are one row for all sequences
-    dtype = computed_in(query.device, query.dtype)
-    if query.is_cuda and dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == query.shape[-1]:
+    if _packable(query, value):
         ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
         return _packed(query, key, value, ends, scaling, sliding_window), None
     rows = [
@@ -117,6 +116,13 @@ def _row(
             F.scaled_dot_product_attention(q, k, v, cut, is_causal=cut is None, scale=scale, enable_gqa=grouped)
         )
     return torch.cat(made, dim=2)[0]
+
+
+def _packable(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's FlashAttention takes them: 16 bits, heads of one width, a multiple of 8 up to 256, Ampere or newer."""
+    dtype, width = computed_in(query.device, query.dtype), query.shape[-1]
+    fits = dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == width <= 256 and width % 8 == 0
+    return query.is_cuda and fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _packed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,6 +139,20 @@ def test_the_kernel_is_given_16_bits_under_autocast(monkeypatch: pytest.MonkeyPa
         one_by_one, _ = documents.attention(torch.nn.Module(), query, key, value.bfloat16(), None, POSITIONS[:1])
     assert {tensor.dtype for tensor in given} == {found.dtype} == {torch.bfloat16}
     torch.testing.assert_close(found, one_by_one, atol=5e-3, rtol=0.016)
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [({}, True), ({"dtype": torch.float32}, False), ({"width": 12}, False), ({"width": 320}, False), ({"card": (7, 5)}, False), ({"values": 32}, False)],
+)  # fmt: skip
+def test_what_the_one_kernel_takes(changes: dict[str, Any], taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"dtype": torch.bfloat16, "width": 64, "card": (8, 0)} | changes
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: given["card"])
+    query, value = (
+        SimpleNamespace(is_cuda=True, device=torch.device("cuda"), dtype=given["dtype"], shape=(1, 4, 96, width))
+        for width in (given["width"], given.get("values", given["width"]))
+    )
+    assert documents._packable(query, value) == taken  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("window", [None, 7])
