@@ -180,7 +180,9 @@ class Stepper:
     def _masks(self, part: Part) -> Masks | None:
         if part.sequences is None:
             return None
-        place, dtype = self.place, computed_in(self.world.device, torch.float32)  # FSDP2 casts it to its own, once
+        laid = getattr(self.model.config, "distributed_config", None)
+        gathered = torch.bfloat16 if laid is not None and laid.fsdp_mixed_precision else torch.float32
+        place, dtype = self.place, computed_in(self.world.device, gathered)
         return context_masks(self.model.config, part.sequences, place.cp_rank, place.cp, dtype)
 
     def _over_slices(self, values: torch.Tensor) -> torch.Tensor:
