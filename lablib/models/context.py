@@ -87,6 +87,12 @@ def context_mask(positions: torch.Tensor, rank: int, ranks: int, window: int | N
     return (same & seen)[:, None]
 
 
+def computed_in(device: torch.device, otherwise: torch.dtype) -> torch.dtype:
+    """What attention computes in on `device`: autocast's type where that is on, whatever its queries have (rotary positions and
+    norms leave them in fp32)."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else otherwise
+
+
 def own_slice(length: int, rank: int, ranks: int) -> slice:
     """The part of a sequence of `length` tokens that one rank holds; `ranks` divides it."""
     size = length // ranks

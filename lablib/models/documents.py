@@ -13,7 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from lablib.models.context import context_mask
+from lablib.models.context import computed_in, context_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,7 +59,7 @@ def attention(
         )
         return found
     position_ids = position_ids.expand(len(query), -1)  # transformers' own are one row for all sequences
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == query.shape[-1]:
+    if _packable(query, value):
         ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
         return _packed(query, key, value, ends, scaling, sliding_window), None
     rows = [
@@ -118,6 +118,13 @@ def _row(
     return torch.cat(made, dim=2)[0]
 
 
+def _packable(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's FlashAttention takes them: 16 bits, heads of one width, a multiple of 8 up to 256, Ampere or newer."""
+    dtype, width = computed_in(query.device, query.dtype), query.shape[-1]
+    fits = dtype in (torch.bfloat16, torch.float16) and value.shape[-1] == width <= 256 and width % 8 == 0
+    return query.is_cuda and fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
 def _packed(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -128,7 +135,8 @@ def _packed(
 ) -> torch.Tensor:
     """All documents of all sequences in one kernel (FlashAttention's, in torch)."""
     sequences, _, length, _ = query.shape
-    q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+    dtype = computed_in(query.device, query.dtype)
+    q, k, v = (tensor.to(dtype).transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     back = (window - 1 if window else -1, 0)
     out = varlen_attn(q, k, v, ends, ends, length, length, scale=scale, window_size=back, enable_gqa=q.shape[1] != k.shape[1])  # fmt: skip
     return cast(torch.Tensor, out).unflatten(0, (sequences, length))

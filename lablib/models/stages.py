@@ -83,20 +83,31 @@ class Layers(nn.ModuleList):
 class Stage(nn.Module):
     """A stage as `torch.distributed.pipelining` calls it: tensors in, one tensor out."""
 
-    def __init__(self, model: nn.Module, first: bool, losses: Callable[..., torch.Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        first: bool,
+        losses: Callable[..., torch.Tensor] | None = None,
+        masks: Callable[[torch.Tensor], Masks] | None = None,
+    ) -> None:
         """`model` is one of `cut`'s; `first` where it takes token ids; `losses` of labels and of what `model` is called with
-        are what the last stage gives."""
+        are what the last stage gives; `masks` of whole sequences' positions are what slices of them attend under."""
         super().__init__()
-        self.model, self._losses, self._input = model, losses, "input_ids" if first else "inputs_embeds"
+        self.model, self._losses, self._masks = model, losses, masks
+        self._input = "input_ids" if first else "inputs_embeds"
 
     def forward(
         self,
         x: torch.Tensor,
         positions: torch.Tensor,
-        mask: Masks | None = None,
+        sequences: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Token ids (sequences, seq_len) or hidden states (…, hidden) to hidden states, or on the last stage to losses."""
+        """Token ids (sequences, seq_len) or hidden states (…, hidden) to hidden states, or on the last stage to losses.
+
+        `sequences` are the positions of whole sequences where the others are slices of them.
+        """
+        mask = self._masks(sequences) if self._masks and sequences is not None else None
         given = {self._input: x, "position_ids": positions, "attention_mask": mask, "use_cache": False}
         out = cast(torch.Tensor, self._losses(labels, **given) if self._losses else self.model(**given).logits)
         return out.clone() if out._is_view() else out  # the schedules detach what a stage gives, in place

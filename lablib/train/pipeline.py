@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage, schedules
 from torch.utils._pytree import tree_map
 
-from lablib.models.context import Masks
-from lablib.models.layout import share_gradients
+from lablib.models.context import Masks, computed_in, context_masks
+from lablib.models.layout import Place, share_gradients
 from lablib.models.stages import Stage, stage_numbers
 from lablib.train.losses import TokenLosses
 
@@ -39,8 +39,9 @@ class Part(NamedTuple):
     inputs: torch.Tensor
     labels: torch.Tensor
     positions: torch.Tensor
-    mask: Masks | None
-    """`lablib.models.context.context_masks` under context or sequence parallelism."""
+    sequences: torch.Tensor | None
+    """Positions of the whole sequences under context or sequence parallelism: what `context_masks` are made of, those of a
+    micro-batch when its turn comes."""
     documents: torch.Tensor | None = None
     """As in `lablib.train.batches.Batch`."""
 
@@ -83,7 +84,12 @@ class Pipeline:
 
     def _module(self, model: torch.nn.Module, number: int) -> Stage:
         last = number == self._total - 1
-        return Stage(model, number == 0, TokenLosses(model, self.cross_entropy, self.z_loss).of if last else None)
+        losses = TokenLosses(model, self.cross_entropy, self.z_loss).of if last else None
+        return Stage(model, number == 0, losses, self._masks)
+
+    def _masks(self, sequences: torch.Tensor) -> Masks:
+        place, dtype = Place.of(dist.get_rank(), self.parallelism), computed_in(self.device, self.dtype)
+        return context_masks(self.stages[0].config, sequences, place.cp_rank, place.cp, dtype)
 
     def train(self, parts: Sequence[Part], scale: torch.Tensor) -> torch.Tensor:
         """Forward and backward of a step's micro-batches (all of one shape); the sum of their losses, 0 but on the last stage.
@@ -95,7 +101,7 @@ class Pipeline:
             self._schedule, self._count = self._build(parts[0], len(parts)), len(parts)
         first, last = 0 in self._numbers, self._total - 1 in self._numbers
         whole = tree_map(lambda *some: None if some[0] is None else torch.cat(some), *parts)
-        given = {"positions": whole.positions, "mask": whole.mask, "labels": whole.labels if last else None}
+        given = {"positions": whole.positions, "sequences": whole.sequences, "labels": whole.labels if last else None}
         self._schedule.step(
             *((whole.inputs,) if first else ()),
             **{name: value for name, value in given.items() if value is not None},
@@ -114,7 +120,7 @@ class Pipeline:
             if number > 0:
                 x = torch.empty(*self._hidden(part), dtype=self.dtype, device=self.device)
                 dist.recv(x, group=self.group, group_src=(number - 1) % ranks)
-            out = module(x, part.positions, part.mask, part.labels)
+            out = module(x, part.positions, part.sequences, part.labels)
             if number < self._total - 1:
                 dist.send(out.to(self.dtype).contiguous(), group=self.group, group_dst=(number + 1) % ranks)
                 out = None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.distributed import all_reduce
 
-from lablib.models.context import context_masks, own_slice
+from lablib.models.context import Masks, computed_in, context_masks, own_slice
 from lablib.models.layout import (
     ALONE,
     Links,
@@ -151,7 +151,7 @@ class Stepper:
         """Sum of the targets' cross entropies in nats, fp32, over this rank's slice of the sequences."""
         part = self._part(batch)
         with self._precision():
-            return self._token_losses.sum(part, part.mask)
+            return self._token_losses.sum(part, self._masks(part))
 
     def sequence_losses(self, batch: Batch) -> torch.Tensor:
         """The same of each whole sequence, (sequences,), without a gradient; 0 on all but the last pipeline stage."""
@@ -162,7 +162,7 @@ class Stepper:
         part = self._part(batch)
         with self._precision():
             if self.pipeline is None:
-                return self._token_losses(part, part.mask)
+                return self._token_losses(part, self._masks(part))
             losses = self.pipeline.losses(part)
         return torch.zeros(part.labels.numel(), device=self.world.device) if losses is None else losses
 
@@ -175,9 +175,15 @@ class Stepper:
         if place.cp == 1 and not place.sequence_parallel:
             return Part(batch.inputs, batch.labels, batch.positions, None, batch.documents)
         own = own_slice(batch.inputs.shape[1], place.cp_rank, place.cp)
-        dtype = torch.bfloat16 if self.autocast else torch.float32  # FSDP2 casts it to that of its weights, once
-        masks = context_masks(self.model.config, batch.positions, place.cp_rank, place.cp, dtype)
-        return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], masks)
+        return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], batch.positions)
+
+    def _masks(self, part: Part) -> Masks | None:
+        if part.sequences is None:
+            return None
+        laid = getattr(self.model.config, "distributed_config", None)
+        gathered = torch.bfloat16 if laid is not None and laid.fsdp_mixed_precision else torch.float32
+        place, dtype = self.place, computed_in(self.world.device, gathered)
+        return context_masks(self.model.config, part.sequences, place.cp_rank, place.cp, dtype)
 
     def _over_slices(self, values: torch.Tensor) -> torch.Tensor:
         if self.links.cp is not None:

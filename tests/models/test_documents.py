@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from lablib.models.recompute import apply_recompute
 from lablib.specs import ModelSpec
 from lablib.specs.families import FAMILIES
 from lablib.specs.model import MLA, MoE
-from lablib.train.insight.layers import logit_max
+from lablib.train.insight.layers import Layers, logit_max
 
 SHAPE: dict[str, Any] = {"layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 96, "vocab": 128}
 EXPERTS = MoE(experts=4, top_k=2, expert_ffn=96)
@@ -128,6 +129,32 @@ def test_all_documents_in_one_kernel_are_the_same(family: str, monkeypatch: pyte
     assert same(trained(model), one_by_one)
 
 
+def test_the_kernel_is_given_16_bits_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(documents, "varlen_attn", lambda *some, **more: given.extend(some[:3]) or _flash(*some, **more))
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 4, 96, 16, generator=draw) for _ in range(3))  # rotary positions leave it fp32
+    with torch.autocast("cpu", torch.bfloat16):
+        found = documents._packed(query, key, value.bfloat16(), documents.boundaries(POSITIONS[:1]), None, None)
+        one_by_one, _ = documents.attention(torch.nn.Module(), query, key, value.bfloat16(), None, POSITIONS[:1])
+    assert {tensor.dtype for tensor in given} == {found.dtype} == {torch.bfloat16}
+    torch.testing.assert_close(found, one_by_one, atol=5e-3, rtol=0.016)
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [({}, True), ({"dtype": torch.float32}, False), ({"width": 12}, False), ({"width": 320}, False), ({"card": (7, 5)}, False), ({"values": 32}, False)],
+)  # fmt: skip
+def test_what_the_one_kernel_takes(changes: dict[str, Any], taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"dtype": torch.bfloat16, "width": 64, "card": (8, 0)} | changes
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: given["card"])
+    query, value = (
+        SimpleNamespace(is_cuda=True, device=torch.device("cuda"), dtype=given["dtype"], shape=(1, 4, 96, width))
+        for width in (given["width"], given.get("values", given["width"]))
+    )
+    assert documents._packable(query, value) == taken  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("window", [None, 7])
 def test_what_is_visible(window: int | None) -> None:
     (mask,) = visible(POSITIONS[:1], window)
@@ -135,6 +162,30 @@ def test_what_is_visible(window: int | None) -> None:
         document = [0] * 40 + [1] * 3 + [2] * 53
         expected = document[query] == document[key] and 0 <= query - key < (window or 96)
         assert bool(mask[0, query, key]) == expected
+
+
+def logits_seen(model: Any, positions: Tensor) -> dict[int, list[float]]:
+    """The largest logit of each layer, as a look inside finds it."""
+    layers = Layers(model, torch.optim.SGD(model.parameters()))
+    layers.arm()
+    model(input_ids=TOKENS, position_ids=positions, use_cache=False)
+    layers.disarm()
+    return layers.sums(1.0)["logit_max"]
+
+
+def test_a_look_inside_sees_the_logits_of_documents_and_windows_alone() -> None:
+    model, rows = build_model(spec("mistral"), 0), torch.arange(96).expand(len(TOKENS), -1)
+    several = POSITIONS, rows.remainder(4), rows  # most pairs are hidden by documents, or by the window
+    masked = [logits_seen(model, positions) for positions in several]
+    attend_within(model)
+    assert [logits_seen(model, positions) for positions in several] == masked
+
+
+def test_one_row_of_positions_is_that_of_every_sequence() -> None:
+    model = build_model(spec("llama"), 0)
+    masked = model(TOKENS, use_cache=False).logits
+    attend_within(model)
+    torch.testing.assert_close(model(TOKENS, use_cache=False).logits, masked)
 
 
 def test_the_largest_logit_is_of_pairs_that_meet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 from unittest.mock import patch
 
@@ -11,12 +12,17 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
 from lablib.models.build import build_model
-from lablib.models.layout import Laid
+from lablib.models.context import context_masks
+from lablib.models.layout import Laid, Links, Place, distribute
+from lablib.models.seeded import skeleton
 from lablib.specs import LabError, ModelSpec, Parallelism, Pretrain
 from lablib.specs.model import SSM, MoE
 from lablib.train import dryrun, pipeline
+from lablib.train.batches import Batch
+from lablib.train.distributed import World
 from lablib.train.dryrun import lay_out_dry
 from lablib.train.pipeline import Part, Pipeline
+from lablib.train.step import Stepper
 
 WIDE: dict[str, Any] = {"hidden": 1024, "heads": 16, "kv_heads": 8, "vocab": 32_000}
 DENSE = ModelSpec(family="llama", layers=8, ffn=4096, **WIDE)
@@ -81,3 +87,31 @@ def test_replicas_of_a_stage_meet_once_a_step() -> None:
         stages = Pipeline([build_model(spec, 0)], Parallelism(), dist.new_group([0]), cpu, 16, torch.float32)
         stages.train([Part(ids, ids, ids, None)] * 4, 1.0)
     assert said == [(3, False)] * 3 + [(3, True)]
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_masks_have_the_type_that_fsdp_computes_in(half: bool) -> None:
+    layout, cpu, ids = Parallelism(cp=2), torch.device("cpu"), torch.zeros(1, 8, dtype=torch.int64)
+    with dryrun._pretended(0, 2):
+        laid = distribute(skeleton(DENSE), layout, half, torch.device("meta"), Links.of(layout, cpu))
+        optimizer = torch.optim.SGD(laid.model.parameters())
+        step = Stepper(laid.model, optimizer, World(0, 2, cpu), Place.of(0, layout), 1.0, False)
+        mask = step._masks(step._part(Batch(ids, ids, ids)))
+    assert isinstance(mask, torch.Tensor) and mask.dtype == (torch.bfloat16 if half else torch.float32)
+
+
+def test_masks_are_held_for_the_micro_batches_in_flight_alone() -> None:
+    spec, cpu = DENSE.replace(hidden=16, heads=2, kv_heads=2, ffn=16, vocab=32), torch.device("cpu")
+    ids, held, most = torch.zeros(1, 8, dtype=torch.int64), [], 0
+
+    def noted(*given: Any) -> Any:
+        nonlocal most
+        mask = context_masks(*given)
+        held.append(weakref.ref(mask))
+        most = max(most, sum(ref() is not None for ref in held))
+        return mask
+
+    with dryrun._pretended(0, 2), patch.object(pipeline, "context_masks", noted):
+        stages = Pipeline([build_model(spec, 0)], Parallelism(), dist.new_group([0]), cpu, 16, torch.float32)
+        stages.train([Part(ids, ids, ids, ids)] * 6, torch.tensor(1.0))
+    assert len(held) == 6 and most == 1

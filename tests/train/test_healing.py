@@ -18,6 +18,7 @@ from launch import on_ranks
 from tiny import BATCH, MODEL, SEQ_LEN, curve, new_run, recipe
 
 from lablib.models import context
+from lablib.models.attention import attend
 from lablib.models.build import build_model
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Parallelism, Pretrain, Ref, Schedule, Stability
@@ -233,9 +234,11 @@ def test_a_step_that_comes_out_different_is_the_hardwares_fault(root: Path, data
     assert model(path) == model(clean)
 
 
-def test_attention_in_fp32_changes_one_layer_and_only_low_precision() -> None:
+@pytest.mark.parametrize("used", ["sdpa", "documents"])
+def test_attention_in_fp32_changes_one_layer_and_only_low_precision(used: str) -> None:
     tokens = torch.arange(24).reshape(1, 24)
     network = build_model(MODEL, 0).eval()
+    attend(network, "auto", inside=used == "documents")
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(3 if weight.ndim > 1 else 1)
@@ -247,7 +250,7 @@ def test_attention_in_fp32_changes_one_layer_and_only_low_precision() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             treated = network(tokens).logits
     assert not torch.equal(treated, low)
-    assert network.config._attn_implementation == "sdpa"
+    assert network.config._attn_implementation == used
 
 
 def test_attention_over_slices_of_the_sequence_is_done_in_fp32_too() -> None:

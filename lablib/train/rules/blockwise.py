@@ -79,12 +79,15 @@ def _write(state: State, name: str, value: Tensor) -> None:
 
 def quantised(value: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
     """Codes, uint8 of the same shape, and scales, fp32 (…, blocks), of fp32 values (…, length): the nearest of `levels` times
-    the largest magnitude of each block."""
+    the largest magnitude of each block. Without a sign what is not zero stays so: a first moment over the root of a second one
+    that was rounded away would be an update of any size, as in rows of an embedding that a step does not read (arXiv
+    2309.01507 §4.1 takes zero out of the levels for this)."""
     blocks = _cut(value)
     scales = blocks.abs().amax(-1)
     table = torch.tensor(levels(signed), device=value.device)
     middle = (table[1:] + table[:-1]) / 2
     codes = torch.bucketize(blocks / scales.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1), middle)
+    codes = codes if signed else codes.clamp(min=(blocks > 0).to(codes.dtype))
     return codes.to(torch.uint8).flatten(-2)[..., : value.shape[-1]], scales
 
 
