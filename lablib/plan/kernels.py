@@ -194,13 +194,9 @@ def _attention(job: Job, machine: Machine, often: Number) -> Number:
     if kernel == "math":
         return seconds + _unfused(job, machine, work, rate, often)
     share = efficiency.flash[kernel].get(machine.architecture, efficiency.flash[kernel]["other"])
-    narrow = (128 / _head_dim(model)) ** efficiency.narrow if _head_dim(model) < 128 else 1.0
+    narrow = (128 / min(128, anatomy.value_dim(model))) ** efficiency.narrow
     diagonal = 1 + efficiency.diagonal / seq
     return seconds + work * often * narrow * diagonal / (rate * share)
-
-
-def _head_dim(model: ModelSpec) -> int:
-    return model.mla.v_head_dim if model.mla else model.head_dim
 
 
 def _unfused(job: Job, machine: Machine, work: Number, rate: float, often: Number) -> Number:

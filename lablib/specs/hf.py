@@ -97,6 +97,13 @@ def from_hf(source: Any) -> ModelSpec:
     if family is None:
         raise LabError(f"model_type={kind!r}: the lab plans {', '.join(_MODEL_TYPES.get(f, f) for f in FAMILIES)}; describe the nearest one as a ModelSpec")  # fmt: skip
     _refuse_what_cannot_be_said(config)
+    try:
+        return _said(config, family)
+    except KeyError as error:
+        raise LabError(f"config.json of model_type={kind!r} has no {error}; add it, or describe the model as a ModelSpec") from None  # fmt: skip
+
+
+def _said(config: dict[str, Any], family: str) -> ModelSpec:
     names = _names(family)
     fields = {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
     if family == "gpt2":

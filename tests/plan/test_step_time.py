@@ -221,6 +221,9 @@ def test_context_parallelism_hides_all_but_a_ring_step_behind_attention() -> Non
     whole = 3 * 8 * size * 3 / 4 / 100e9
     assert communication.context_parallel(one, MACHINE, 0.0, 8) == pytest.approx(whole)
     assert communication.context_parallel(one, MACHINE, 1e9, 8) == pytest.approx(whole / 3)
+    latent = make(catalog.models["deepseek-v3"], cp=4)  # 128 heads: keys of 192 features, values of 128
+    sent = communication.context_parallel(latent, MACHINE, 0.0, 61)
+    assert sent == pytest.approx(3 * 61 * 2048 * 128 * (192 + 128) * 2 * 3 / 4 / 100e9)
 
 
 def test_the_optimiser_is_bound_by_memory() -> None:

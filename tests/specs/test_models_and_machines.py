@@ -151,6 +151,11 @@ GRANITE = {"model_type": "granitemoehybrid", "hidden_size": 64, "num_attention_h
         (GRANITE | {"residual_multiplier": 0.22}, "residual_multiplier=0.22"),
         (GRANITE | {"attention_multiplier": 0.0078125}, "attention_multiplier=0.0078125"),
         (GRANITE | {"position_embedding_type": "rope"}, "position_embedding_type='rope'"),
+        (GRANITE, "config.json of model_type='granitemoehybrid' has no '"),
+        (
+            {"model_type": "jamba", "num_hidden_layers": 4, "max_position_embeddings": 64},
+            "model_type='jamba' has no 'attn_layer_period'",
+        ),
         ({"model_type": "llama", "mlp_bias": True}, "mlp_bias=True"),
         ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),
         ({"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "mlp_only_layers"),
