@@ -186,11 +186,12 @@ def _attention(job: Job, machine: Machine, often: Number) -> Number:
     """Seconds of softmax(QKᵀ)V (and of a scan) in all layers."""
     model, seq = job.model, job.seq_len
     work = flops.scores(model, flops.causal_context(seq)) * job.micro_tokens / job.layout.tp
-    scan = flops.scan(model) * job.micro_tokens / job.layout.tp
+    scan = flops.scan(model)
+    scans = (3 * scan + flops.recomputed({"scan": scan}, job.recompute)) * job.micro_tokens / job.layout.tp
     share_of_scan = SCAN[not (model.traits.recurrent or (model.ssm and model.ssm.step_rank))]
     rate = machine.sustained(_wide(job.precision))
     efficiency, kernel = machine.efficiency, job.engine.attention
-    seconds = 3 * scan / (rate * share_of_scan)
+    seconds = scans / (rate * share_of_scan)
     if kernel == "math":
         return seconds + _unfused(job, machine, work, rate, often)
     share = efficiency.flash[kernel].get(machine.architecture, efficiency.flash[kernel]["other"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lablib.plan import collectives, communication, kernels, step
+from lablib.plan import collectives, communication, flops, kernels, step
 from lablib.plan.efficiency import GPU
 from lablib.plan.engines import LAB, MEGATRON
 from lablib.plan.grid import Layouts
@@ -213,6 +213,16 @@ def test_expert_parallelism_spares_gathering_the_experts() -> None:
     experts = count(SPARSE).parts["experts"]
     micro_batches = make(SPARSE, dp_shard=8).micro_batches
     assert together - apart == pytest.approx(micro_batches * experts * 7 / 8 / 100e9 * 8)
+
+
+@pytest.mark.parametrize("name", ["rwkv-4-169m", "jamba-v0.1"])
+def test_a_scan_is_repeated_with_its_layers(name: str) -> None:
+    """Selective recomputation keeps matmuls and attention alone, so it repeats the scan too."""
+    apart = {how: kernels.cost(make(catalog.models[name], recompute=how), MACHINE).attention for how in ("none", "selective", "attention")}  # fmt: skip
+    scan = flops.scan(catalog.models[name]) * 2048 / (100e12 * kernels.SCAN[0])
+    assert apart["selective"] - apart["none"] == pytest.approx(scan)
+    if name.startswith("rwkv"):
+        assert apart["none"] == apart["attention"] == pytest.approx(3 * scan)
 
 
 def test_context_parallelism_hides_all_but_a_ring_step_behind_attention() -> None:
