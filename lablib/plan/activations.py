@@ -63,8 +63,8 @@ def norm(features: int, style: Style, readers: int) -> float:
 @lru_cache(maxsize=512)
 def attention(model: ModelSpec, style: Style) -> Kept:
     """Norm, queries, keys, values, attention's output and its log-sum-exp (one fp32 a head)."""
-    kv_heads, wide = model.heads if model.mla else model.kv_heads, model.head_dim + anatomy.value_dim(model)
-    split = float(style.width * (model.heads + kv_heads) * wide + SINGLE * model.heads)
+    heads = model.heads + (model.heads if model.mla else model.kv_heads)
+    split = float(style.width * heads * (model.head_dim + anatomy.value_dim(model)) + SINGLE * model.heads)
     if model.qk_norm:
         kept = (
             style.width if style.fused else SINGLE + style.width
