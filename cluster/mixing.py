@@ -54,7 +54,7 @@ class Lab:
             run.wait()
         return [known[recipe.science_hash] for recipe in recipes]
 
-    def _known(self, wanted: Sequence[Recipe], ended: Callable[[Run], bool]) -> dict[str, Run]:
+    def _known(self, wanted: Sequence[Recipe], ended: Callable[[Run], bool] = lambda run: False) -> dict[str, Run]:
         """By science hash: runs that read the same bytes, and of those that share a preparation the one that owns it."""
         read = {recipe.science_hash: inputs(recipe, self.root) for recipe in wanted}
         found = {}
