@@ -38,10 +38,10 @@ class Lab:
         self.root = (root or self.profile.root or runs_root()).absolute()
         self.at_once, self.tell = at_once, tell
 
-    def run(self, recipes: Sequence[Recipe], what: str, anew: bool = False) -> list[Run]:
+    def run(self, recipes: Sequence[Recipe], what: str, anew: bool = False, ended: Callable[[Run], bool] = lambda run: False) -> list[Run]:  # fmt: skip
         """The runs of the recipes, finished: those that are there (unless `anew`) are waited for or resumed, the others
-        submitted as an array. A failed one is tried anew."""
-        known = {} if anew else self._known(recipes)
+        submitted as an array. A failed one is tried anew, unless that it failed is its result (`ended`)."""
+        known = {} if anew else self._known(recipes, ended)
         new = {recipe.science_hash: recipe for recipe in recipes if recipe.science_hash not in known}
         if new:
             made = submit_all(list(new.values()), self.profile, root=self.root, at_once=self.at_once)
@@ -54,7 +54,7 @@ class Lab:
             run.wait()
         return [known[recipe.science_hash] for recipe in recipes]
 
-    def _known(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
+    def _known(self, wanted: Sequence[Recipe], ended: Callable[[Run], bool] = lambda run: False) -> dict[str, Run]:
         """By science hash: runs that read the same bytes, and of those that share a preparation the one that owns it."""
         read = {recipe.science_hash: inputs(recipe, self.root) for recipe in wanted}
         found = {}
@@ -65,7 +65,7 @@ class Lab:
             except LabError:
                 continue  # a recipe of another version is another experiment
             helps = isinstance(recipe, Shared) and recipe.helps
-            if same and not helps and run.state is not RunState.FAILED:
+            if same and not helps and (run.state is not RunState.FAILED or ended(run)):
                 found[recipe.science_hash] = run
         return found
 

@@ -25,6 +25,7 @@ from lab.show import amount, console, table
 from lablib.plan.tuning import RATES, Cost, RateSearch, cost, proxies, rates_about
 from lablib.specs import LabError, Pretrain, Profile, load_recipe
 from lablib.specs.units import parse_count
+from lablib.train.able import check
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -38,8 +39,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rates", type=int, default=RATES, metavar="N", help=f"how many rates (default {RATES})")
     command.add_argument("--tokens", metavar="N", help="what each proxy reads (default: 20 a parameter of the widest)")
     command.add_argument("--layers", type=int, metavar="N", help="layers of the proxies (default: the target's)")
-    command.add_argument("--seeds", type=int, default=1, help="seeds of each rate (default 1)")
-    command.add_argument("--gpus", type=int, default=1, help="data-parallel ranks of each proxy (default 1)")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds of each rate (default 1)")
+    command.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="data-parallel ranks of each proxy (default 1)"
+    )
     command.add_argument("--profile", default="local", help="where to run (`lab cluster list`)")
     command.add_argument("--at-once", type=int, default=0, metavar="N", help="at most N runs at a time (default: all)")
     command.add_argument("--root", type=Path, default=None, help="folder of runs (default: ./runs or $LAB_RUNS)")
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
     settings["tokens"] = None if tokens is None else int(tokens)
     rates = _rates(args, target, min(widths))
     made = proxies(target, widths, rates, **settings)
+    check(made[0])
     price = cost(made, target, Profile.load(args.profile).cluster())
     if not args.json:
         console.print(_planned(made, price))
@@ -92,8 +96,8 @@ def _rates(args: argparse.Namespace, target: Pretrain, width: int) -> list[float
         raise LabError("--low and --high go together; give both, or neither")
     if args.low is None:
         return rates_about(target, width, args.layers, args.rates)
-    if not 0 < args.low < args.high:
-        raise LabError(f"--low {args.low} must be above 0 and below --high {args.high}")
+    if not 0 < args.low < args.high < float("inf"):
+        raise LabError(f"--low {args.low} must be above 0 and below --high {args.high}, which is finite")
     return [float(f"{rate:.3g}") for rate in np.geomspace(args.low, args.high, args.rates)]
 
 

@@ -103,7 +103,7 @@ class BudgetPlan(Explorer):
             cross_entropy=self.cross_entropy,
             offload=self.offload,
             optimizer=Optimizer(kind=self.optimizer),
-            compile=self.compile,
+            compile=self.compile and not spec.traits.recurrent,
             document_mask=not spec.recurrent,
             balance=Balance.usual(spec),
         )

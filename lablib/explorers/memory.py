@@ -72,8 +72,9 @@ class MemoryPlan(Explorer):
             cross_entropy=self.cross_entropy,
             offload=self.offload,
             optimizer=Optimizer(kind=self.optimizer),
-            compile=self.compile,
+            compile=self.compile and not spec.traits.recurrent,
             precision=self.precision,
+            document_mask=not spec.recurrent,
             balance=Balance.usual(spec),
         )
 

@@ -63,10 +63,8 @@ def norm(features: int, style: Style, readers: int) -> float:
 @lru_cache(maxsize=512)
 def attention(model: ModelSpec, style: Style) -> Kept:
     """Norm, queries, keys, values, attention's output and its log-sum-exp (one fp32 a head)."""
-    key = model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim if model.mla else model.head_dim
-    value = model.mla.v_head_dim if model.mla else model.head_dim
-    kv_heads = model.heads if model.mla else model.kv_heads
-    split = float(style.width * (model.heads + kv_heads) * (key + value) + SINGLE * model.heads)
+    heads = model.heads + (model.heads if model.mla else model.kv_heads)
+    split = float(style.width * heads * (model.head_dim + anatomy.value_dim(model)) + SINGLE * model.heads)
     if model.qk_norm:
         kept = (
             style.width if style.fused else SINGLE + style.width
@@ -147,10 +145,8 @@ def saved_matmuls(model: ModelSpec, style: Style, every: int = 1) -> float:
     attention's output."""
     results = sum(m.cols * m.active for m in anatomy.matrices(model) if m.part not in ("embedding", "head"))
     n = anatomy.layers(model)
-    value = model.mla.v_head_dim if model.mla else model.head_dim
-    return float(
-        style.width * (results / every + n.attention * model.heads * value) + SINGLE * n.attention * model.heads
-    )
+    attended = n.attention * model.heads
+    return float(style.width * (results / every + attended * anatomy.value_dim(model)) + SINGLE * attended)
 
 
 def scores(model: ModelSpec, seq_len: Number, dropout: bool) -> Number:

@@ -167,6 +167,11 @@ def _experts(model: ModelSpec, n: int) -> Iterator[Matrix]:
         yield from _feed_forward(model, shared, n)
 
 
+def value_dim(model: ModelSpec) -> int:
+    """Features of one head's values; those of its queries and keys are `head_dim`."""
+    return model.mla.v_head_dim if model.mla else model.head_dim
+
+
 def ssm_inner(model: ModelSpec) -> int:
     """Width inside a Mamba layer: heads × head_dim."""
     return model.ssm.heads * model.ssm.head_dim if model.ssm else 0

@@ -29,7 +29,8 @@ def context_parallel(job: Job, machine: Machine, attention: Number, layers: Numb
     """Keys and values passed round the group in each layer, forward and again backward with their gradients; a ring
     hides behind the attention it feeds, all but its first step."""
     cp, model = job.layout.cp, job.model
-    size = 2 * job.micro_tokens * cp * model.kv_heads * model.head_dim * job.width / job.layout.tp
+    each = model.kv_heads * (model.head_dim + anatomy.value_dim(model))
+    size = job.micro_tokens * cp * each * job.width / job.layout.tp
     whole = 3 * ring(size, cp, strides(job.layout)["cp"], machine) * layers
     return choose(cp > 1, most(whole / most(1, cp - 1), whole - attention * machine.efficiency.overlap), 0.0)
 

@@ -81,7 +81,7 @@ def per_token(model: ModelSpec, seq_len: Number, convention: Name, recompute: st
 
 def _score_width(model: ModelSpec) -> float:
     """PaLM's Q: features of a head, the mean of keys' and values' where they differ."""
-    return (model.head_dim + model.mla.v_head_dim) / 2 if model.mla else model.head_dim
+    return (model.head_dim + anatomy.value_dim(model)) / 2
 
 
 def tokens_per_second(

@@ -237,6 +237,7 @@ def _goodput(work: Work, recipe: Recipe, machine: Machine) -> Goodput | None:
         recipe.gpus,
         work.checkpoint_bytes or goodput.CHECKPOINT_BYTES * work.params.trainable,
         every * work.step_seconds if every else None,
+        asynchronous=getattr(recipe, "async_checkpoints", False),
         evaluation=work.once.get("evaluation", 0.0) / useful,
         longest=useful,
     )

@@ -53,9 +53,7 @@ def scores(model: ModelSpec, context: Number, windowed: Number | None = None) ->
 @lru_cache(maxsize=512)
 def _slopes(model: ModelSpec) -> tuple[float, float]:
     """FLOPs of one token for each token attended to: in all global layers, in all windowed ones."""
-    key = model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim if model.mla else model.head_dim
-    value = model.mla.v_head_dim if model.mla else model.head_dim
-    layer = 2.0 * model.heads * (key + value)
+    layer = 2.0 * model.heads * (model.head_dim + anatomy.value_dim(model))
     windowed = anatomy.windowed_layers(model)
     return layer * (anatomy.layers(model).attention - windowed), layer * windowed
 

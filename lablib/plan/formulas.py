@@ -6,7 +6,7 @@ from lablib.plan.data_rates import ALL
 from lablib.plan.engines import OPTIMIZER_BYTES
 from lablib.plan.job import Job
 from lablib.plan.machine import Machine
-from lablib.plan.memory import CHUNK_TOKENS
+from lablib.plan.memory import CHUNK_TOKENS, mask
 from lablib.specs.units import show_count, show_seconds
 
 ZERO = "arXiv 1910.02054 §3 and §5"
@@ -19,6 +19,7 @@ OTHERS: dict[str, Words] = {
     "reward": ("4 bytes × the reward model's parameters, sharded alike", "", "arXiv 2203.02155 §3.5"),
     "sampler": ("2 bytes × parameters / sampler_tp: the serving engine's own weights", "", "lablib/plan/posttraining.py"),
     "dequantised": ("2 bytes × the largest quantised matrix, made whole for its matmul", "", "arXiv 2305.14314 §3"),
+    "checkpoint copy": ("weights and optimiser states once more, as asynchronous checkpoints are written from them", "", "lablib/plan/memory.py"),
     "kv_cache": ("sequences × tokens × bytes of keys and values in all layers", "", "lablib/plan/sampling.py"),
     "text": ("four times the raw text, at most 4 GiB", "", "lablib/plan/others.py"),
     "probes": ("what the probed training steps hold beside the libraries", "", "lablib/plan/others.py"),
@@ -86,7 +87,8 @@ def _optimizer(job: Job) -> Words:
 def _activations(job: Job) -> Words:
     flying = f"1F1B keeps up to {job.layout.pp} micro-batches in flight" if job.layout.pp > 1 else "one micro-batch"
     inputs = f"recompute {job.recompute}: {STORED[job.recompute]}; {show_count(float(job.micro_tokens))} tokens on a rank; {flying}"
-    return "bytes kept a token and layer × tokens × layers of the stage × micro-batches in flight, and one layer at work", inputs, "arXiv 2205.05198 §4; lablib/plan/activations.py"  # fmt: skip
+    masked = ", a mask of all scores of a slice" if mask(job) else ""
+    return f"bytes kept a token and layer × tokens × layers of the stage × micro-batches in flight{masked}, and one layer at work", inputs, "arXiv 2205.05198 §4; lablib/plan/activations.py"  # fmt: skip
 
 
 def _logits(job: Job) -> Words:

@@ -186,21 +186,18 @@ def _attention(job: Job, machine: Machine, often: Number) -> Number:
     """Seconds of softmax(QKᵀ)V (and of a scan) in all layers."""
     model, seq = job.model, job.seq_len
     work = flops.scores(model, flops.causal_context(seq)) * job.micro_tokens / job.layout.tp
-    scan = flops.scan(model) * job.micro_tokens / job.layout.tp
+    scan = flops.scan(model)
+    scans = (3 * scan + flops.recomputed({"scan": scan}, job.recompute)) * job.micro_tokens / job.layout.tp
     share_of_scan = SCAN[not (model.traits.recurrent or (model.ssm and model.ssm.step_rank))]
     rate = machine.sustained(_wide(job.precision))
     efficiency, kernel = machine.efficiency, job.engine.attention
-    seconds = 3 * scan / (rate * share_of_scan)
+    seconds = scans / (rate * share_of_scan)
     if kernel == "math":
         return seconds + _unfused(job, machine, work, rate, often)
     share = efficiency.flash[kernel].get(machine.architecture, efficiency.flash[kernel]["other"])
-    narrow = (128 / _head_dim(model)) ** efficiency.narrow if _head_dim(model) < 128 else 1.0
+    narrow = (128 / min(128, anatomy.value_dim(model))) ** efficiency.narrow
     diagonal = 1 + efficiency.diagonal / seq
     return seconds + work * often * narrow * diagonal / (rate * share)
-
-
-def _head_dim(model: ModelSpec) -> int:
-    return model.mla.v_head_dim if model.mla else model.head_dim
 
 
 def _unfused(job: Job, machine: Machine, work: Number, rate: float, often: Number) -> Number:

@@ -175,7 +175,8 @@ def host(job: Job) -> Number:
 def copied(found: Memory, job: Job, on_host: bool) -> Memory:
     """The same plan with the copy of weights and optimiser states that an asynchronous checkpoint is written from while the
     training goes on: in host memory, which on a CPU is the process' own."""
-    kept = states(replace(job, offload="none"))
+    rank = found.pipeline_rank
+    kept = states(replace(job, offload="none"), first=rank == 0, last=rank == job.layout.pp - 1)
     size = (kept["params"] + kept["optimizer"]) / GIB
     if not on_host:
         return found.replace(host_gib=found.host_gib + size)

@@ -49,11 +49,10 @@ def pretrain(recipe: Pretrain, machine: Machine) -> Work:
     once = {"evaluation": evaluations * work.forward_seconds(one, recipe.eval_tokens, machine)}
     if machine.is_cpu:
         once["checkpoints"] = saves * size / recipe.gpus / work.DISK
-    held = memory.peak(one, machine.efficiency, machine.capacity_gib)
     return Work(
         steps=recipe.steps,
         step_parts=parts,
-        memory=memory.copied(held, one, on_host=machine.is_cpu) if recipe.async_checkpoints else held,
+        memory=_memory(recipe, one, machine),
         params=one.params,
         flops=work.training_flops(one, cut.tokens),
         step_tokens=cut.tokens / cut.count if recipe.batch_ramp else recipe.step_tokens,
@@ -99,8 +98,13 @@ def held(recipe: Pretrain, machine: Machine) -> Work:
     return Work(
         steps=recipe.steps,
         step_parts={},
-        memory=memory.peak(one, machine.efficiency, machine.capacity_gib),
+        memory=_memory(recipe, one, machine),
         params=one.params,
         precision=recipe.precision,
         jobs=(one,),
     )
+
+
+def _memory(recipe: Pretrain, one: Job, machine: Machine) -> memory.Memory:
+    peak = memory.peak(one, machine.efficiency, machine.capacity_gib)
+    return memory.copied(peak, one, on_host=machine.is_cpu) if recipe.async_checkpoints else peak

@@ -154,7 +154,8 @@ class Size:
     def raced(self) -> Raced:
         """The fastest layouts."""
         given = self.given
-        settings = [Settings(precision=given.precision, recompute=name) for name in RECOMPUTE]
+        compiled = not self.model.traits.recurrent  # RWKV is not compiled (`lablib.train.able`)
+        settings = [Settings(precision=given.precision, recompute=name, compile=compiled) for name in RECOMPUTE]
         machine = Machine(given.cluster, given.efficiency)
         return race(self.model, machine, numbers(given.cluster), settings, self.batch_tokens, given.seq_len)
 

@@ -55,11 +55,9 @@ def cache_bytes(model: ModelSpec, width: float, latent: bool = False) -> float:
     numbers a layer in DeepSeek-V3 (arXiv 2405.04434 §2.1).
     """
     n, mla = anatomy.layers(model).attention, model.mla
-    if mla is None:
-        return n * 2 * model.kv_heads * model.head_dim * width
-    if latent:
+    if mla and latent:
         return n * (mla.kv_lora_rank + mla.qk_rope_head_dim) * width
-    return n * model.heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim + mla.v_head_dim) * width
+    return n * model.kv_heads * (model.head_dim + anatomy.value_dim(model)) * width
 
 
 def cache(model: ModelSpec, tokens: float, width: float, latent: bool = False) -> float:

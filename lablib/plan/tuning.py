@@ -27,6 +27,8 @@ from lablib.specs.units import show_count, show_flops
 
 RATES = 7
 """Rates of a search unless others are given, each twice the one before, about what the laws say of the narrowest proxy."""
+LEAST_RATES = 3
+"""A parabola goes through as many."""
 TOKENS_A_PARAMETER = 20
 """Of the widest proxy's parameters without embeddings (arXiv 2203.15556 §3), unless another number of tokens is given."""
 LEAST_STEPS = 100
@@ -131,7 +133,7 @@ class RateSearch(Spec):
     def filled(self, target: Pretrain) -> Pretrain:
         """The target under μP at the best rate. Raises `LabError` where the rates had none between them."""
         if any(one.edge for one in self.valleys):
-            raise LabError(f"{self.verdict}; give --low, --high or --rates so that the best one lies between others")
+            raise LabError(f"{self.verdict}; give --low, --high or --rates so that the best one lies between others, or more --tokens or --seeds where noise hides it")  # fmt: skip
         return target.replace(
             mup=MuP(hidden=self.hidden, layers=self.layers), optimizer=target.optimizer.replace(learning_rate=self.rate)
         )
@@ -148,9 +150,10 @@ def proxies(
 ) -> list[Pretrain]:
     """The target at each of `widths`, `rates` and `seeds`, all under μP tuned on the narrowest: narrowest and lowest first.
 
-    Batch, schedule, sequences and data are the target's; `tokens` is what each reads, `layers` how deep they are (the
-    target's), `gpus` the data-parallel ranks of each. Raises `LabError` for widths that are not below the target's or do not
-    hold whole heads, and as `Pretrain` does where μP is not for this model or optimiser.
+    Batch (a growing one at its full size), schedule, sequences and data are the target's; `tokens` is what each reads, `layers`
+    how deep they are (the target's), `gpus` the data-parallel ranks of each. Raises `LabError` for widths that are not below the
+    target's or do not hold whole heads, fewer than three rates, no seed, and as `Pretrain` does where μP is not for this
+    optimiser or a tied head; which families it is for is the trainer's to say (`lablib.train.able`).
     """
     if type(target) is not Pretrain:
         raise LabError(
@@ -158,8 +161,11 @@ def proxies(
         )
     widths = sorted(set(widths))
     _check_widths(target, widths)
-    if not rates:
-        rates = rates_about(target, widths[0], layers)
+    rates = sorted({float(rate) for rate in rates or rates_about(target, widths[0], layers)})
+    if len(rates) < LEAST_RATES or not math.isfinite(rates[-1]):
+        raise LabError(f"rates={rates}: a parabola takes at least {LEAST_RATES} different finite ones; give more, or further apart")  # fmt: skip
+    if seeds < 1:
+        raise LabError(f"seeds={seeds}: each rate takes at least 1 seed")
     found = []
     for width in widths:
         model = target.model.widened(width)
@@ -167,7 +173,7 @@ def proxies(
         base = target.replace(
             model=model,
             mup=MuP(hidden=widths[0], layers=layers),
-            tokens=tokens or _tokens(target, widths[-1], layers),
+            tokens=_tokens(target, widths[-1], layers) if tokens is None else tokens,
             batch_tokens=target.step_tokens,
             batch_ramp=None,
             parallelism=Parallelism(dp_shard=gpus, micro_batch_size=target.parallelism.micro_batch_size),
@@ -178,8 +184,8 @@ def proxies(
         )
         if base.steps < LEAST_STEPS // 10:
             raise LabError(f"tokens={base.tokens:,} are {base.steps} steps of {base.step_tokens:,} tokens, too few to tell rates apart; give at least {LEAST_STEPS // 10 * base.step_tokens:,}")  # fmt: skip
-        for number, rate in enumerate(sorted(rates)):
-            optimizer = target.optimizer.replace(learning_rate=float(rate))
+        for number, rate in enumerate(rates):
+            optimizer = target.optimizer.replace(learning_rate=rate)
             for seed in range(seeds):
                 name = f"{target.name[:56]}-mup-{width}-{number}-{seed}"
                 found.append(base.replace(optimizer=optimizer, seed=target.seed + seed, name=name))
@@ -187,7 +193,9 @@ def proxies(
 
 
 def rates_about(target: Pretrain, width: int, layers: int | None = None, count: int = RATES) -> list[float]:
-    """`count` rates, each twice the one before, about the published laws' for the target at this width."""
+    """`count` rates, each twice the one before, about the published laws' for the target at this width. Raises `LabError` for a
+    width that is not below the target's or does not hold whole heads."""
+    _check_widths(target, [width])
     narrow = target.model.widened(width).replace(layers=layers or target.model.layers)
     middle = learning_rate(Scale.of(target.replace(model=narrow, mup=None, tokens=_tokens(target, width, layers))))
     return [float(f"{middle * 2.0 ** (number - (count - 1) / 2):.2e}") for number in range(count)]
@@ -236,12 +244,12 @@ def model_flops(recipe: Pretrain) -> float:
 
 
 def valley(width: int, rates: np.ndarray, losses: np.ndarray) -> Valley:
-    """The bottom of a least-squares parabola over log₂ rate through the best rate and its neighbours, `REACH` on each side;
-    losses that are not finite diverged. Raises `LabError` for fewer than three rates with a loss."""
+    """The bottom of a least-squares parabola over log₂ rate through the best rate and its neighbours, `REACH` on each side; a
+    rate diverged where a loss of it is not finite. Raises `LabError` for fewer than three rates that did not."""
     grid = np.unique(rates)
     means = np.array([losses[rates == rate].mean() for rate in grid])
     there = np.flatnonzero(np.isfinite(means))
-    if len(there) < 3:
+    if len(there) < LEAST_RATES:
         raise LabError(f"width {width}: {len(there)} of {len(grid)} rates have a loss, a parabola takes three; see `lab jobs` for why the others have none, or give lower rates")  # fmt: skip
     best = there[means[there].argmin()]
     plain = {"width": width, "rate": float(grid[best]), "loss": float(means[best])}
@@ -249,11 +257,15 @@ def valley(width: int, rates: np.ndarray, losses: np.ndarray) -> Valley:
         edge = "lowest" if best == there[0] else "highest"
         more = " that did not diverge" if best < len(grid) - 1 and best == there[-1] else ""
         return Valley(**plain, low=None, high=None, edge=f"the {edge} rate{more}, {grid[best]:.2g}, is the best")
-    near = np.isin(rates, grid[max(0, best - REACH) : best + REACH + 1]) & np.isfinite(losses)
-    fit = _vertex(np.log2(rates[near] / grid[best]), losses[near])
+    near = np.isin(rates, grid[there[abs(there - best) <= REACH]])
+    fit = _vertex(x := np.log2(rates[near] / grid[best]), losses[near])
     if fit is None:
         return Valley(**plain, low=None, high=None, edge=f"no parabola has its lowest point near {grid[best]:.2g}")
     bottom, half = fit
+    if half is not None and half > np.ptp(x):
+        return Valley(
+            **plain, low=None, high=None, edge=f"losses near {grid[best]:.2g} differ by no more than their noise"
+        )
     ends = (
         (None, None) if half is None else tuple(float(grid[best] * 2.0 ** (bottom + sign * half)) for sign in (-1, 1))
     )
@@ -284,7 +296,7 @@ def _check_widths(target: Pretrain, widths: Sequence[int]) -> None:
         raise LabError("widths: give at least one below the target's; two show whether the rate transfers")
     for width in widths:
         if not 0 < width < model.hidden:
-            raise LabError(f"widths: {width} is not below the target's hidden={model.hidden}; give narrower ones")
+            raise LabError(f"widths: {width} is no width below the target's hidden={model.hidden}; give narrower ones, above 0")  # fmt: skip
         if width * model.heads % model.hidden:
             raise LabError(f"widths: {width} does not hold whole heads; give multiples of {model.hidden // np.gcd(model.hidden, model.heads)}")  # fmt: skip
 

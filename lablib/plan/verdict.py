@@ -132,6 +132,7 @@ def cautions(recipe: Recipe, work: Work, machine: Machine, mfu: float | None, ag
     yield from _targets(recipe, work)
     yield from _offload(recipe)
     yield from _unbalanced(recipe)
+    yield from _whole(recipe)
     yield from _accelerator(recipe, machine)
     yield from _crossing(recipe, work, machine, again)
     needed = _on_a_node(recipe, work, machine)
@@ -169,6 +170,12 @@ def _unbalanced(recipe: Recipe) -> Iterator[str]:
     if isinstance(recipe, Pretrain) and recipe.balance is None and (usual := Balance.usual(recipe.model)):
         said = ", ".join(f"{name}={value}" for name, value in usual.summary().items())
         yield f"balance: nothing keeps the {recipe.model.moe.experts} experts in equal use, and routers left alone come to favour a few; set balance=Balance({said})"  # type: ignore[union-attr]
+
+
+def _whole(recipe: Recipe) -> Iterator[str]:
+    """What transformers' plans leave whole on every tensor-parallel rank and the planner divides."""
+    if isinstance(recipe, Pretrain) and recipe.model.mla and recipe.parallelism.tp > 1:
+        yield f"tp={recipe.parallelism.tp}: the trainer keeps latent attention whole on each tensor-parallel rank, where the plan divides it and so is too low; take dp_shard or ep instead"
 
 
 def _accelerator(recipe: Recipe, machine: Machine) -> Iterator[str]:

@@ -14,7 +14,7 @@ from lablib.specs.recipes import Pretrain
 from lablib.specs.rope import Stretch, stretched
 
 _PASSED_ON = ("model", "data", "mixture", "seq_len", "batch_tokens", "optimizer", "mup", "recompute", "precision", "compile",
-              "cross_entropy", "z_loss", "offload", "reduce_dtype", "document_mask", "stability", "eval_tokens",
+              "cross_entropy", "attention", "z_loss", "balance", "offload", "reduce_dtype", "document_mask", "stability", "eval_tokens",
               "parallelism", "threads", "seed")  # fmt: skip
 
 

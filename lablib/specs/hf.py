@@ -97,6 +97,13 @@ def from_hf(source: Any) -> ModelSpec:
     if family is None:
         raise LabError(f"model_type={kind!r}: the lab plans {', '.join(_MODEL_TYPES.get(f, f) for f in FAMILIES)}; describe the nearest one as a ModelSpec")  # fmt: skip
     _refuse_what_cannot_be_said(config)
+    try:
+        return _said(config, family)
+    except KeyError as error:
+        raise LabError(f"config.json of model_type={kind!r} has no {error}; add it, or describe the model as a ModelSpec") from None  # fmt: skip
+
+
+def _said(config: dict[str, Any], family: str) -> ModelSpec:
     names = _names(family)
     fields = {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
     if family == "gpt2":
@@ -276,9 +283,9 @@ def _refuse_what_cannot_be_built(model: ModelSpec) -> None:
     wrong += ["sliding_window"] if model.sliding_window is not None and windows == "none" else []
     wrong += ["window_every"] if model.window_every and windows != "mixed" else []
     wrong += ["head_dim"] if model.family in _PLAIN_HEADS and not plain else []
-    wrong += (
-        ["layers"] if model.family == "rwkv" and model.layers == 1 else []
-    )  # its initialisation divides by layers - 1
+    if model.family == "rwkv":  # its initialisation divides by layers - 1, and asks for no width
+        wrong += ["layers"] if model.layers == 1 else []
+        wrong += ["init_std"] if model.init_std != ModelSpec.model_fields["init_std"].default else []
     if model.family in ("gemma2", "gemma3") and model.hidden % model.heads:
         wrong.append("heads")
     if wrong:
@@ -337,8 +344,9 @@ def _hybrid(model: ModelSpec, ssm: SSM) -> dict[str, Any]:
 def spacing(wide: tuple[int, ...], layers: int) -> tuple[int, int]:
     """(period, offset) of the attention layers `wide` of `layers`, as Jamba's config says them. Raises `LabError` for uneven
     distances."""
-    offset = min(wide, default=layers)
-    period = sorted(wide)[1] - offset if len(wide) > 1 else max(layers, offset + 1)
-    if sorted(wide) != [i for i in range(layers) if i % period == offset]:
+    places = sorted(set(wide))
+    offset = min(places, default=layers)
+    period = places[1] - offset if len(places) > 1 else max(layers, offset + 1)
+    if places != [i for i in range(layers) if i % period == offset]:
         raise LabError(f"ssm.attention_layers={wide}: transformers' jamba has attention in every n-th layer, as (4, 12, 20, 28); this model can be planned, not built; change it to run it")  # fmt: skip
     return period, offset

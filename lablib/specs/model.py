@@ -131,7 +131,7 @@ class ModelSpec(Spec):
         if not filled.get("kv_heads") and isinstance(heads, int):
             filled["kv_heads"] = heads
         mla = filled.get("mla")
-        if not filled.get("head_dim") and mla:
+        if not filled.get("head_dim") and isinstance(mla, MLA | dict):
             mla = mla if isinstance(mla, MLA) else MLA(**mla)
             filled["head_dim"] = mla.qk_nope_head_dim + mla.qk_rope_head_dim
         if not filled.get("head_dim") and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from cluster import mixing
-from cluster.tuning import _loss, tune
+from cluster.tuning import _diverged, _loss, tune
 from lab.__main__ import main
 from lablib.plan.tuning import proxies
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, ModelSpec, Optimizer, Parallelism, Pretrain, Profile
+from lablib.specs.model import SSM
 from lablib.stages import execute
 
 RATES = (1e-3, 1e-2, 1e-1)
@@ -78,6 +79,34 @@ def test_one_that_diverged_has_no_loss_and_one_that_failed_is_named(target: Pret
         _loss(Run.open(failed.path))
 
 
+def test_one_that_diverged_is_not_trained_again_and_one_that_failed_is(
+    target: Pretrain, here: list[int], tmp_path: Path
+) -> None:
+    made = [one.replace(data="none") for one in proxies(target, (16,), RATES, tokens=10 * 128)][:2]
+    for one, ill in zip(made, ("not_finite", "surprise"), strict=True):
+        run = Recorder.create(tmp_path, one)
+        with pytest.raises(LabError), run.working():
+            run.event(ill, at_step=3)
+            raise LabError(ill)
+    lab = mixing.Lab("local", tmp_path, 0, lambda words: None)
+    (kept,) = lab.run(made[:1], "proxies", ended=_diverged)
+    assert here == [] and _loss(kept) is None
+    with pytest.raises(LabError):
+        lab.run(made[1:], "proxies", ended=_diverged)
+    assert here == [1]
+
+
+def test_a_family_without_mup_is_refused_before_its_data_is_made(
+    target: Pretrain, here: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ssm = SSM(heads=16, head_dim=16, state=8, attention_layers=(1,))
+    hybrid = target.replace(model=target.model.replace(family="bamba", ssm=ssm, norm_eps=1e-5), document_mask=False)
+    with pytest.raises(LabError, match="mup: not for a model of family='bamba'"):
+        tune(hybrid, (16,), RATES, root=tmp_path / "runs", tokens=1280)
+    assert main(["mup", str(hybrid.save(tmp_path / "hybrid.toml")), "--widths", "16", "--plan"]) == 2
+    assert "mup: not for" in capsys.readouterr().err and here == []
+
+
 def test_the_command_prices_before_it_starts(
     target: Pretrain, here: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +122,10 @@ def test_the_command_prices_before_it_starts(
         (["--rates", "2"], "at least 3"),
         (["--low", "1e-3"], "go together"),
         (["--widths", "a"], "whole numbers"),
+        (["--widths", "0"], "widths: 0"),
+        (["--seeds", "0"], "at least 1 seed"),
+        (["--low", "1e-3", "--high", "inf"], "finite"),
+        (["--low", "1e-3", "--high", "1.0001e-3"], "different"),
     ):
         assert main(["mup", file, "--widths", "16", *there, *words]) == 2
         assert message in capsys.readouterr().err

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lablib.plan import activations, anatomy, estimate, flops, goodput, guide, market
+from lablib.plan import Estimate, activations, anatomy, estimate, flops, goodput, guide, market
 from lablib.plan.activations import Style
+from lablib.plan.efficiency import of
 from lablib.plan.engines import OPTIMIZER_BYTES
+from lablib.plan.estimate import _held
 from lablib.plan.memory import GIB
 from lablib.plan.ranges import Range
 from lablib.plan.reverse import plan_for
 from lablib.plan.search import find_layouts
-from lablib.specs import Cluster, LabError, Optimizer, Parallelism, Pretrain, catalog
+from lablib.specs import Accelerator, Cluster, LabError, Optimizer, Parallelism, Pretrain, catalog
 
 NODE = Cluster(accelerator="h100-sxm")
 
@@ -140,7 +142,7 @@ def test_a_crowded_expert_rank_is_what_the_others_wait_for() -> None:
 
 
 def test_the_account_is_written_when_it_is_read_and_travels(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lablib.plan import Estimate, ledger
+    from lablib.plan import ledger
 
     written = []
     really = ledger._rows
@@ -150,6 +152,21 @@ def test_the_account_is_written_when_it_is_read_and_travels(monkeypatch: pytest.
     again = pickle.loads(pickle.dumps(plan))
     assert written == [1] and again == plan and Estimate.from_json(plan.to_json()) == plan
     assert [entry.name for entry in plan.ledger][:2] == ["params.total", "params.active"]
+
+
+CPU = Cluster(accelerator=Accelerator(name="known", kind="cpu", memory_gib=64, bandwidth_gb_s=50, measured_tflops={"fp32": 0.1}), gpus_per_node=2)  # fmt: skip
+
+
+def test_the_copy_of_an_asynchronous_checkpoint_is_in_the_account() -> None:
+    """4 bytes of weights and 8 of AdamW's moments, on the stage that the peak is of, in every plan of the recipe."""
+    small = {"model": "smollm2-135m", "seq_len": 256, "batch_tokens": 8192, "precision": "fp32", "async_checkpoints": True}  # fmt: skip
+    wanted = recipe(**small, parallelism=Parallelism(dp_shard=2))
+    plan = estimate(wanted, CPU)
+    assert plan.memory.parts["checkpoint copy"] == pytest.approx(12 * plan.params.total / 2 / GIB)
+    assert "memory.checkpoint copy" in plan.explain() and Estimate.from_json(plan.to_json()) == plan
+    assert _held(wanted, CPU, of(CPU), None)[0].memory == plan.memory
+    staged = estimate(recipe(**small, recompute="full", parallelism=Parallelism(pp=2, dp_shard=4)), NODE).memory
+    assert staged.host_gib == pytest.approx(staged.parts["params"] + staged.parts["optimizer"])
 
 
 def test_every_optimiser_has_its_own_time() -> None:

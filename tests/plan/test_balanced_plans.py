@@ -8,8 +8,9 @@ import pytest
 
 from lablib import Cluster, Parallelism, Pretrain, catalog, estimate
 from lablib.plan.search import find_layouts
-from lablib.specs import Balance
+from lablib.specs import Balance, Mixture
 from lablib.specs.balance import SELECTS_BY_BIAS
+from lablib.specs.further import anneal, extend
 from lablib.train.able import check
 
 
@@ -31,3 +32,11 @@ def test_planned_recipes_are_balanced_and_others_are_warned(name: str) -> None:
         find_layouts(small, cluster.replace(nodes=1), batch_tokens="16M", seq_len=4096).best.recipe().balance == usual
     )
     assert Balance.usual(catalog.models["llama-3-8b"]) is None
+
+
+def test_what_is_trained_further_stays_balanced() -> None:
+    """Routers that a loss kept in equal use would come to favour a few in the stages after."""
+    model = catalog.models["qwen3-30b-a3b"]
+    parent = Pretrain(model=model, tokens="1T", batch_tokens="4M", seq_len=4096, balance=Balance.usual(model), attention="sdpa")  # fmt: skip
+    for further in (anneal(parent, "model", Mixture()), extend(parent, "model", 8192)):
+        assert (further.balance, further.attention) == (parent.balance, "sdpa")

@@ -147,3 +147,10 @@ def test_independent_errors_join_in_quadrature() -> None:
     assert joined.high == pytest.approx(2 ** math.sqrt(5)) and joined.low == pytest.approx(1 / joined.high)
     assert one.times(other).high == 8
     assert one.joined(Range.exactly(3.0)).high == pytest.approx(6)
+
+
+def test_a_plan_of_asynchronous_checkpoints_is_held_up_by_the_copy_alone() -> None:
+    held, beside = (estimate(recipe(checkpoint_every=50, async_checkpoints=copied), LARGE) for copied in (False, True))
+    assert held.goodput and beside.goodput
+    assert held.goodput.save_seconds / beside.goodput.save_seconds == pytest.approx(goodput.SNAPSHOT / goodput.STORAGE)
+    assert beside.days.mid < held.days.mid and beside.goodput.optimum_seconds < held.goodput.optimum_seconds

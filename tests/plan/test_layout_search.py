@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lablib import Cluster, LabError, estimate, search_layouts
+from lablib import Cluster, LabError, estimate, plan_for, search_layouts
+from lablib.explorers import BudgetPlan, MemoryPlan
 from lablib.plan.search import find_layouts
 from lablib.specs import catalog
 from lablib.train.able import check
@@ -58,6 +59,13 @@ def test_what_is_found_for_a_recurrence_is_what_the_trainer_takes(name: str) -> 
     runs = runs[runs["fits"]]
     assert len(runs) and (runs[["tp", "pp", "cp"]] == 1).all(axis=None)
     check(found[0].recipe("1B"))
+
+
+@pytest.mark.parametrize("name", ["granite-4.0-h-tiny", "rwkv-4-1.5b"])
+def test_every_plan_of_a_recurrence_is_what_the_trainer_takes(name: str) -> None:
+    check(plan_for("$5k", cluster=NODE, sizes=[name], seq_len=1024).best.recipe)
+    for screen in (BudgetPlan, MemoryPlan):
+        check(screen(model=name, seq_len=1024).recipe)
 
 
 def test_the_rule_of_thumb_is_shown_beside_the_best() -> None:

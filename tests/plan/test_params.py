@@ -147,6 +147,10 @@ def test_totals_round_to_the_published_figure(name: str) -> None:
     assert count(catalog.models[name]).total / 1e9 == pytest.approx(HEADLINES[name], rel=5e-3)
 
 
+def test_a_jambas_token_uses_the_published_share() -> None:
+    assert count(catalog.models["jamba-1.5-large"]).active / 1e9 == pytest.approx(94, rel=5e-3)  # arXiv 2408.12570 §2
+
+
 def test_llama_3_1_is_as_large_as_llama_3() -> None:
     assert count(catalog.models["llama-3.1-8b"]) == count(catalog.models["llama-3-8b"])
     assert count(catalog.models["llama-3.1-70b"]) == count(catalog.models["llama-3-70b"])

@@ -182,6 +182,17 @@ def test_a_rack_of_one_nvlink_domain_is_crossed_by_no_tensor_parallelism() -> No
     assert not thumb.rule_for(catalog.models["llama-2-70b"]).allows(columns, NODE.replace(gpus_per_node=4)).any()
 
 
+def test_what_tensor_parallelism_leaves_whole_is_said() -> None:
+    """By transformers' own plan, which names no matrix of DeepSeek-V3's attention."""
+    from transformers import DeepseekV3Config
+
+    assert not any("attn" in name for name in DeepseekV3Config.base_model_tp_plan)
+    model, nodes = catalog.models["deepseek-v3"], NODE.replace(nodes=32)
+    for tp in (1, 8):
+        plan = estimate(pretrain(model=model, parallelism=Parallelism(tp=tp, dp_shard=256 // tp, ep=64), batch_tokens="4M"), nodes)  # fmt: skip
+        assert any("latent attention whole" in one for one in plan.warnings) == (tp > 1)
+
+
 def test_tensor_parallelism_over_the_network_is_priced() -> None:
     cluster, base = NODE.replace(nodes=8), {"model": "llama-2-7b", "seq_len": 4096, "batch_tokens": 64 * 4096}
     wide = estimate(pretrain(**base, parallelism=Parallelism(tp=32)), cluster)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lablib.plan import collectives, communication, kernels, step
+from lablib.plan import collectives, communication, flops, kernels, step
 from lablib.plan.efficiency import GPU
 from lablib.plan.engines import LAB, MEGATRON
 from lablib.plan.grid import Layouts
@@ -215,12 +215,25 @@ def test_expert_parallelism_spares_gathering_the_experts() -> None:
     assert together - apart == pytest.approx(micro_batches * experts * 7 / 8 / 100e9 * 8)
 
 
+@pytest.mark.parametrize("name", ["rwkv-4-169m", "jamba-v0.1"])
+def test_a_scan_is_repeated_with_its_layers(name: str) -> None:
+    """Selective recomputation keeps matmuls and attention alone, so it repeats the scan too."""
+    apart = {how: kernels.cost(make(catalog.models[name], recompute=how), MACHINE).attention for how in ("none", "selective", "attention")}  # fmt: skip
+    scan = flops.scan(catalog.models[name]) * 2048 / (100e12 * kernels.SCAN[0])
+    assert apart["selective"] - apart["none"] == pytest.approx(scan)
+    if name.startswith("rwkv"):
+        assert apart["none"] == apart["attention"] == pytest.approx(3 * scan)
+
+
 def test_context_parallelism_hides_all_but_a_ring_step_behind_attention() -> None:
     one = make(cp=4)
     size = 2 * 2048 * 8 * 64 * 2
     whole = 3 * 8 * size * 3 / 4 / 100e9
     assert communication.context_parallel(one, MACHINE, 0.0, 8) == pytest.approx(whole)
     assert communication.context_parallel(one, MACHINE, 1e9, 8) == pytest.approx(whole / 3)
+    latent = make(catalog.models["deepseek-v3"], cp=4)  # 128 heads: keys of 192 features, values of 128
+    sent = communication.context_parallel(latent, MACHINE, 0.0, 61)
+    assert sent == pytest.approx(3 * 61 * 2048 * 128 * (192 + 128) * 2 * 3 / 4 / 100e9)
 
 
 def test_the_optimiser_is_bound_by_memory() -> None:

@@ -26,9 +26,9 @@ NODE = Cluster(accelerator="h100-sxm", nodes=16, gpus_per_node=8)
 
 
 def test_a_proxy_is_the_target_made_narrow() -> None:
-    made = proxies(TARGET, (512, 256), rates=(4e-3, 1e-3), tokens=10**9, seeds=2)
-    assert [(one.model.hidden, one.optimizer.learning_rate, one.seed) for one in made[:3]] == [(256, 1e-3, 0), (256, 1e-3, 1), (256, 4e-3, 0)]  # fmt: skip
-    assert len(made) == len({one.name for one in made}) == len({one.science_hash for one in made}) == 8
+    made = proxies(TARGET, (512, 256), rates=(4e-3, 1e-3, 2e-3), tokens=10**9, seeds=2)
+    assert [(one.model.hidden, one.optimizer.learning_rate, one.seed) for one in made[:3]] == [(256, 1e-3, 0), (256, 1e-3, 1), (256, 2e-3, 0)]  # fmt: skip
+    assert len(made) == len({one.name for one in made}) == len({one.science_hash for one in made}) == 12
     for one in made:
         assert one.mup == MuP(hidden=256) and one.model == MODEL.widened(one.model.hidden)
         assert one.step_tokens == TARGET.step_tokens and one.schedule == TARGET.schedule and one.gpus == 1
@@ -77,6 +77,16 @@ def test_an_edge_a_cliff_and_a_hill_are_said() -> None:
     assert (three.rate, three.low) == (pytest.approx(RATES[1]), None)
     with pytest.raises(LabError, match="2 of 7 rates have a loss"):
         valley(64, RATES, np.where(RATES < 2.0**-10.5, 1.0, np.nan))
+    draw = np.random.default_rng(0)
+    lucky = [valley(64, RATES, 3 + draw.normal(0, 1e-3, 7)) for _ in range(200)]  # of noise alone
+    assert not any(one.high and one.high / one.rate > 16 for one in lucky)
+    assert "by no more than their noise" in " ".join(one.edge for one in lucky)
+
+
+def test_a_rate_of_which_one_seed_diverged_is_no_point_of_the_parabola() -> None:
+    rates, losses = np.repeat(RATES, 2), np.repeat(3 + 0.02 * (np.log2(RATES) + 9) ** 2, 2)
+    losses[8], losses[9] = np.nan, 2.0  # the survivor alone would have the parabola's bottom
+    assert valley(64, rates, losses).rate == pytest.approx(2.0**-9)
 
 
 def found(shift: float) -> Any:
@@ -102,7 +112,10 @@ def test_what_transfers_is_filled_in_and_what_moves_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
-    [({}, {"widths": (4096,)}, "not below the target's hidden=4096"), ({}, {"widths": (200,)}, "multiples of 128"),
+    [({}, {"widths": (4096,)}, "no width below the target's hidden=4096"), ({}, {"widths": (200,)}, "multiples of 128"),
+     ({}, {"widths": (0,)}, "widths: 0"), ({}, {"widths": (256,), "seeds": 0}, "at least 1 seed"),
+     ({}, {"widths": (256,), "rates": (1e-3, 2e-3, 1e-3)}, "at least 3 different"), ({}, {"widths": (256,), "tokens": 0}, "tokens"),
+     ({}, {"widths": (256,), "rates": (1e-3, 2e-3, float("inf"))}, "finite"),
      ({}, {"widths": (256,), "tokens": 10_000_000}, "5 steps"), ({}, {"widths": ()}, "at least one"),
      ({"optimizer": Optimizer(kind="muon")}, {"widths": (256,)}, "adamw"),
      ({"model": catalog.models["qwen3-0.6b"]}, {"widths": (256,)}, "tied_embeddings=False")],
@@ -110,6 +123,12 @@ def test_what_transfers_is_filled_in_and_what_moves_is_named() -> None:
 def test_what_cannot_be_searched_is_refused(changes: dict[str, Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(LabError, match=message):
         proxies(TARGET.replace(**changes), **settings)
+
+
+@pytest.mark.parametrize("width", [0, -128, 100, 4096])
+def test_no_rate_is_named_for_what_is_no_width(width: int) -> None:
+    with pytest.raises(LabError, match=f"widths: {width}"):
+        rates_about(TARGET, width)
 
 
 def test_a_model_keeps_a_head_when_it_is_narrow() -> None:

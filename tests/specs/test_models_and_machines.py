@@ -54,6 +54,16 @@ def test_what_transformers_lacks_is_planned_and_not_built(name: str) -> None:
         catalog.models[name].to_hf()
 
 
+def test_what_transformers_would_pass_over_is_not_built() -> None:
+    rwkv = catalog.models["rwkv-4-169m"]  # its matrices begin orthogonal
+    with pytest.raises(LabError, match=r"rwkv has no init_std=0\.01"):
+        rwkv.replace(init_std=0.01).to_hf()
+    jamba = catalog.models["jamba-v0.1"]
+    assert jamba.ssm
+    twice = jamba.replace(ssm=jamba.ssm.replace(attention_layers=(4, 12, 12, 20, 28)))
+    assert ModelSpec.from_hf(twice.to_hf()) == jamba
+
+
 @pytest.mark.parametrize("name", sorted(name for name in catalog.models if not planned_only(name)))
 def test_every_model_of_the_catalogue_survives_too(name: str, tmp_path: Path) -> None:
     model = catalog.models[name]
@@ -112,6 +122,7 @@ WRONG = [
         "dense_layers=3 is more than layers=2",
     ),
     ({"family": "deepseek_v3", "moe": EXPERTS, "mla": LATENT, "head_dim": 16}, "head_dim=16 must be"),
+    ({"family": "deepseek_v3", "moe": EXPERTS, "mla": [12]}, "mla"),
 ]
 
 
@@ -151,6 +162,11 @@ GRANITE = {"model_type": "granitemoehybrid", "hidden_size": 64, "num_attention_h
         (GRANITE | {"residual_multiplier": 0.22}, "residual_multiplier=0.22"),
         (GRANITE | {"attention_multiplier": 0.0078125}, "attention_multiplier=0.0078125"),
         (GRANITE | {"position_embedding_type": "rope"}, "position_embedding_type='rope'"),
+        (GRANITE, "config.json of model_type='granitemoehybrid' has no '"),
+        (
+            {"model_type": "jamba", "num_hidden_layers": 4, "max_position_embeddings": 64},
+            "model_type='jamba' has no 'attn_layer_period'",
+        ),
         ({"model_type": "llama", "mlp_bias": True}, "mlp_bias=True"),
         ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),
         ({"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "mlp_only_layers"),
