@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from bench.train.sides import Step, by_hand, hosted
 from lablib.data import Window
+from lablib.models.attention import attend
 from lablib.models.build import build_model
 from lablib.models.layout import Place
 from lablib.specs import ModelSpec, Optimizer
@@ -64,6 +65,7 @@ class Setting:
 def lab(given: Setting, documents: bool = True, loss: CrossEntropy = "full") -> Step:
     """The lab's step on the lab's batches."""
     model, world, batches = build_model(given.model, 0).train(), World(0, 1, torch.device("cpu")), given.batches(documents)  # fmt: skip
+    attend(model, "auto", inside=documents and not given.compiled)
     if given.compiled:
         model.compile()
     optimizer = build_optimizer(model, Optimizer(learning_rate=RATE, betas=(0.9, 0.999), weight_decay=0))

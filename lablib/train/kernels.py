@@ -30,8 +30,8 @@ def _check_attention(recipe: Pretrain) -> None:
             raise LabError(f"attention={name!r}: under parallelism.{field}={degree} masks are ours, which only sdpa takes; set attention='auto', or {field}=1")  # fmt: skip
     if one.sequence_parallel and one.tp > 1:
         raise LabError(f"attention={name!r}: under sequence_parallel masks are ours, which only sdpa takes; set attention='auto'")  # fmt: skip
-    if recipe.model.ssm:
-        raise LabError(f"attention={name!r}: Mamba layers would take the documents that it is told of; set attention='auto'")  # fmt: skip
+    if recipe.model.recurrent:
+        raise LabError(f"attention={name!r}: recurrent layers would take the documents that it is told of; set attention='auto'")  # fmt: skip
     if recipe.inspect_every:
         raise LabError(f"inspect_every={recipe.inspect_every}: a look inside reads attention's mask, which attention={name!r} has none of; set attention='auto', or leave inspect_every out")  # fmt: skip
     if name.startswith("flash") and recipe.precision == "fp32":
@@ -43,7 +43,7 @@ def _check_float8(recipe: Pretrain) -> None:
     for field in ("tp", "pp"):
         if (degree := getattr(one, field)) > 1:
             raise LabError(f"precision='fp8': not under parallelism.{field}={degree} yet: shards of one tensor would be scaled apart; use dp_shard and cp, or precision='bf16'")  # fmt: skip
-    reasons = {"moe": "experts are stacks of matrices, which torchao does not convert", "ssm": "the scan of a Mamba layer has no products to convert"}  # fmt: skip
+    reasons = {"moe": "experts are stacks of matrices, which torchao does not convert", "recurrent": "the scan of its layers has no products to convert"}  # fmt: skip
     for name, reason in reasons.items():
         if getattr(model, name):
             raise LabError(f"precision='fp8': not for family={model.family!r} ({name}): {reason}; set precision='bf16'")
