@@ -128,7 +128,7 @@ FLASH: dict[str, Any] = {"attention": "flash_attention_2", "precision": "bf16"}
         (FLASH | {"parallelism": Parallelism(pp=2)}, "pp=2.*set attention='auto', or pp=1"),
         (FLASH | {"parallelism": Parallelism(tp=2, sequence_parallel=True)}, "sequence_parallel"),
         (FLASH | {"inspect_every": 2}, "leave inspect_every out"),
-        (FLASH | {"model": HYBRID, "document_mask": False}, "Mamba"),
+        (FLASH | {"model": HYBRID, "document_mask": False}, "recurrent layers"),
         ({"cross_entropy": "fused", "parallelism": Parallelism(tp=2)}, "set cross_entropy='chunked'"),
         ({"cross_entropy": "fused", "parallelism": Parallelism(pp=2)}, "schedule asks.*chunked"),
         ({"precision": "fp8", "parallelism": Parallelism(tp=2)}, "tp=2"),
