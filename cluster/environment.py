@@ -14,10 +14,15 @@ EXPORTED = ("PYTHONPATH", "PYTHONSAFEPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
 """What a job on another machine is told; the rest it has from its own login, and no token travels in a script."""
 
 
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher such as torchrun tells its processes; submitit starts no job where they are set already."""
+
+
 def of(run: Run, code: Path) -> dict[str, str]:
     """This process's environment without a foreign job's variables, with the run's threads and `code` importable."""
     foreign = ("SLURM_", "SBATCH_", "SUBMITIT_", "TORCHELASTIC_")
-    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(foreign)}
+    given = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    kept = {name: value for name, value in given.items() if name == "SLURM_CONF" or not name.startswith(foreign)}
     # PYTHONSAFEPATH: the folder that one submits from must not come before the copy of the code.
     path = os.pathsep.join([str(code), *filter(None, [kept.get("PYTHONPATH")])])
     # Waiting threads sleep instead of spinning: on busy cores a step of two threads is 2.5 times faster (docs/log.md).

@@ -69,6 +69,8 @@ def test_the_jobs_environment_has_its_threads_and_nothing_of_a_foreign_job(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_CPU_BIND", "quiet,mask_cpu:0x1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("WORLD_SIZE", "8")
     blocker = Run.create(prepare(corpus), tmp_path / "runs")  # so that the process is there as long as it is looked at
     run = submit(prepare(corpus, threads=2), after=blocker)
     until(lambda: bool(run.pulses))

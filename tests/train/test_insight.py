@@ -86,7 +86,8 @@ def carry_out(jobs: list[tuple[Path, Pretrain, str]]) -> None:
                 planted.enter_context(patch.object(target, name, value))
             with run.working():
                 pretrain(made, run)
-        os.environ["MASTER_PORT"] = str(int(os.environ.get("MASTER_PORT", "1")) + 1)
+        if "MASTER_PORT" in os.environ:
+            os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
 
 
 def events(path: Path, kind: str) -> list[dict[str, Any]]:
