@@ -63,10 +63,10 @@ def check_attention(name: Attention, device: torch.device) -> None:
 
 
 def varlen(model: Any, positions: Tensor, documents: Tensor | None) -> dict[str, Any]:
-    """What a model whose attention is a flash kernel is called with besides: boundaries of the documents, `documents` or else
+    """What a model whose attention is told of documents (a flash kernel, ours) is called with besides: boundaries of the documents, `documents` or else
     those of `positions`, and a bound of their length. Nothing for other models."""
     used = str(model.config._attn_implementation)
-    if not used.startswith("flash_attention") and not (used == DOCUMENTS and positions.is_cuda):
+    if used != DOCUMENTS and not used.startswith("flash_attention"):
         return {}
     ends = boundaries(positions) if documents is None else documents
     longest = positions.shape[1]  # a bound is enough, and known without asking the device

@@ -13,7 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from lablib.models.context import computed_in, context_mask
+from lablib.models.context import computed_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,20 +58,12 @@ def attention(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return found
-    position_ids = position_ids.expand(len(query), -1)  # transformers' own are one row for all sequences
-    if _packable(query, value):
-        ends = boundaries(position_ids) if cu_seq_lens_q is None else cu_seq_lens_q
-        return _packed(query, key, value, ends, scaling, sliding_window), None
-    rows = [
-        _row(q, k, v, _lengths(positions), scaling, sliding_window)
-        for q, k, v, positions in zip(query, key, value, position_ids, strict=True)
-    ]
-    return torch.stack(rows).transpose(1, 2).contiguous(), None
-
-
-def visible(positions: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """What `attention` lets each query see, as a mask: bool (sequences, 1, seq_len, seq_len)."""
-    return context_mask(positions, 0, 1, window)
+    if cu_seq_lens_q is None:
+        cu_seq_lens_q = boundaries(
+            position_ids.expand(len(query), -1)
+        )  # transformers' own are one row for all sequences
+    attend = _packed if _packable(query, value) else _one_by_one
+    return attend(query, key, value, cu_seq_lens_q, scaling, sliding_window), None
 
 
 def boundaries(positions: torch.Tensor) -> torch.Tensor:
@@ -87,35 +79,30 @@ def _no_mask(*_: Any, **__: Any) -> None:
     return None
 
 
-def _band(order: torch.Tensor, window: int | None) -> torch.Tensor:
+def _band(order: torch.Tensor, window: int) -> torch.Tensor:
     back = order[:, None] - order[None, :]
-    return (back >= 0) & (back < (window or len(order)))
+    return (back >= 0) & (back < window)
 
 
-def _lengths(positions: torch.Tensor) -> list[int]:
-    """Tokens of each document of one sequence; the first may have begun before it."""
-    starts = (positions[1:] == 0).nonzero().flatten().add_(1).tolist()
-    return [end - start for start, end in zip([0, *starts], [*starts, len(positions)], strict=True)]
-
-
-def _row(
+def _one_by_one(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    lengths: list[int],
+    ends: torch.Tensor,
     scale: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """One sequence, each tensor (heads, seq_len, head_dim): document by document."""
-    grouped, made = query.shape[0] != key.shape[0], []
-    for one in zip(*(tensor.split(lengths, dim=1) for tensor in (query, key, value)), strict=True):
+    """Document by document, of all sequences in a row."""
+    sequences, grouped, made = len(query), query.shape[1] != key.shape[1], []
+    rows = [tensor.transpose(0, 1).flatten(1, 2) for tensor in (query, key, value)]  # (heads, tokens, head_dim)
+    for one in zip(*(row.split(ends.diff().tolist(), dim=1) for row in rows), strict=True):
         q, k, v = (tensor.unsqueeze(0) for tensor in one)
         length = q.shape[2]
         cut = _band(torch.arange(length, device=q.device), window) if window and window < length else None
         made.append(
             F.scaled_dot_product_attention(q, k, v, cut, is_causal=cut is None, scale=scale, enable_gqa=grouped)
         )
-    return torch.cat(made, dim=2)[0]
+    return torch.cat(made, dim=2)[0].transpose(0, 1).unflatten(0, (sequences, -1)).contiguous()
 
 
 def _packable(query: torch.Tensor, value: torch.Tensor) -> bool:

@@ -85,6 +85,11 @@ class Place:
         )
 
     @property
+    def sliced(self) -> bool:
+        """Whether a rank has slices of sequences, whose attention takes a mask."""
+        return self.cp > 1 or self.sequence_parallel
+
+    @property
     def speaks(self) -> bool:
         """Whether this rank's measurements count in sums over all ranks: one rank for each data-parallel rank does."""
         return self.tp_rank == 0 and self.cp_rank == 0 and self.pp_rank == self.pp - 1

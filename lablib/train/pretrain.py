@@ -127,8 +127,8 @@ def check_machine(recipe: Pretrain, device: torch.device) -> None:
 def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) -> Laid:
     """The model of the recipe, laid out, on its device, in training mode; its weights are not in it yet."""
     empty = skeleton(recipe.model)
-    inside = recipe.document_mask and not recipe.compile and recipe.parallelism.cp == 1
-    attend(empty, recipe.attention, inside)
+    place = Place.of(0, recipe.parallelism)
+    attend(empty, recipe.attention, recipe.document_mask and not recipe.compile and not place.sliced)
     if recipe.precision == "fp8":
         convert(empty)
     laid = distribute(

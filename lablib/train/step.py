@@ -172,7 +172,7 @@ class Stepper:
 
     def _part(self, batch: Batch) -> Part:
         place = self.place
-        if place.cp == 1 and not place.sequence_parallel:
+        if not place.sliced:
             return Part(batch.inputs, batch.labels, batch.positions, None, batch.documents)
         own = own_slice(batch.inputs.shape[1], place.cp_rank, place.cp)
         return Part(batch.inputs[:, own], batch.labels[:, own], batch.positions[:, own], batch.positions)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lablib.models import documents
 from lablib.models.build import build_model
-from lablib.models.documents import DOCUMENTS, attend_within, visible
+from lablib.models.context import context_mask
+from lablib.models.documents import DOCUMENTS, attend_within
 from lablib.models.recompute import apply_recompute
 from lablib.specs import ModelSpec
 from lablib.specs.families import FAMILIES
@@ -71,7 +72,7 @@ def test_what_is_seen_too_much_shows(lost: str, monkeypatch: pytest.MonkeyPatch)
     masked = trained(model)
     attend_within(model)
     if lost == "documents":
-        monkeypatch.setattr(documents, "_lengths", lambda row: [len(row)])
+        monkeypatch.setattr(documents, "boundaries", lambda found: torch.arange(len(found) + 1) * found.shape[1])
     else:
         monkeypatch.setattr(documents, "_band", lambda order, _: order[:, None] >= order[None, :])
     assert not same(trained(model), masked)
@@ -91,7 +92,7 @@ def test_a_mask_that_is_given_is_obeyed() -> None:
     model = build_model(spec("llama"), 0)
     attend_within(model)
     inside = model(input_ids=TOKENS, position_ids=POSITIONS, use_cache=False).logits
-    mask = visible(POSITIONS)
+    mask = context_mask(POSITIONS, 0, 1)
     again = model(input_ids=TOKENS, position_ids=POSITIONS, attention_mask=mask, use_cache=False).logits
     assert torch.allclose(inside, again, atol=1e-6)
 
@@ -157,7 +158,7 @@ def test_what_the_one_kernel_takes(changes: dict[str, Any], taken: bool, monkeyp
 
 @pytest.mark.parametrize("window", [None, 7])
 def test_what_is_visible(window: int | None) -> None:
-    (mask,) = visible(POSITIONS[:1], window)
+    (mask,) = context_mask(POSITIONS[:1], 0, 1, window)
     for query, key in ((39, 39), (40, 39), (42, 40), (95, 43), (50, 44), (50, 43), (43, 50)):
         document = [0] * 40 + [1] * 3 + [2] * 53
         expected = document[query] == document[key] and 0 <= query - key < (window or 96)
@@ -192,5 +193,5 @@ def test_the_largest_logit_is_of_pairs_that_meet() -> None:
     query = torch.zeros(1, 1, 96, 4)
     key = torch.zeros(1, 1, 96, 4)
     query[..., 41, 0], key[..., 5, 0], key[..., 40, 0] = 1.0, 100.0, 2.0
-    assert logit_max(query, key, visible(POSITIONS[:1]), 1.0) == 2.0
+    assert logit_max(query, key, context_mask(POSITIONS[:1], 0, 1), 1.0) == 2.0
     assert logit_max(query, key, None, 1.0) == 100.0

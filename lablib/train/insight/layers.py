@@ -15,9 +15,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lablib.models.context import GATHERED
+from lablib.models.context import GATHERED, context_mask
 from lablib.models.decoder import decoder_layers, layer_number
-from lablib.models.documents import visible
 from lablib.train.clip import global_norm
 from lablib.train.distributed import World
 
@@ -100,7 +99,9 @@ class Layers:
     def _watched(self, attention: Any) -> Any:
         def forward(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any) -> Any:  # fmt: skip
             scaling, positions = options.get("scaling") or query.shape[-1] ** -0.5, options.get("position_ids")
-            seen = mask if mask is not None or positions is None else visible(positions, options.get("sliding_window"))
+            seen = mask
+            if mask is None and positions is not None:
+                seen = context_mask(positions, 0, 1, options.get("sliding_window"))
             self._logits[int(module.layer_idx)].append(logit_max(query, key, seen, scaling))
             return attention(module, query, key, value, mask, **options)
 
