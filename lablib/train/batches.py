@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,22 +42,27 @@ class Batch:
         """Labels that count, int64 (), on their device."""
         return (self.labels != IGNORED).sum()
 
+    def on(self, device: torch.device) -> Batch:
+        """The same there."""
+        documents = None if self.documents is None else sent(self.documents, device)
+        return Batch(*(sent(one, device) for one in (self.inputs, self.labels, self.positions)), documents)
 
-def collate(windows: Sequence[Any], document_mask: bool, device: torch.device) -> Batch:
-    """Stack windows into a `Batch`. Positions that restart are what transformers makes its block mask from."""
+
+def collate(windows: Sequence[Any], document_mask: bool) -> Batch:
+    """Stack windows into a `Batch` on the host. Positions that restart are what transformers makes its block mask from."""
     tokens, positions, labels = (
         np.stack([getattr(window, name) for window in windows]) for name in ("tokens", "positions", "labels")
     )
     if not document_mask:
         positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    on_host = torch.from_numpy(np.ascontiguousarray(positions[:, :-1], dtype=np.int64))
-    documents = boundaries(on_host).to(device, non_blocking=True)
-    inputs, targets, places = (_tensor(array, device) for array in (tokens[:, :-1], labels, positions[:, :-1]))
-    return Batch(inputs, targets, places, documents)
+    arrays = tokens[:, :-1], labels, positions[:, :-1]
+    inputs, targets, places = (torch.from_numpy(np.ascontiguousarray(one, dtype=np.int64)) for one in arrays)
+    return Batch(inputs, targets, places, boundaries(places))
 
 
-def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device, non_blocking=True)
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On `device`, on a GPU from pinned memory so that the host does not wait for the copy."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def micro_batches(first: int, count: int, size: int, place: Place) -> list[list[int]]:
@@ -81,12 +87,24 @@ class Batches:
     micro_batch_size: int
     document_mask: bool
     device: torch.device
+    _ahead: dict[tuple[int, int], Future[list[Batch]]] = field(default_factory=dict, compare=False, repr=False)
+    _thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "batches"), compare=False, repr=False
+    )
 
     def at(self, position: int, count: int | None = None) -> list[Batch]:
         """This rank's micro-batches of the step of `count` sequences (None: a whole one) that begins at the global sequence
-        `position`."""
-        indices = micro_batches(position, count or self.per_step, self.micro_batch_size, self.place)
-        return [collate([self.data[i] for i in group], self.document_mask, self.device) for group in indices]
+        `position`. A step of as many sequences that follows it is read meanwhile."""
+        size = count or self.per_step
+        ready = self._ahead.pop((position, size), None)
+        self._ahead.clear()
+        found = ready.result() if ready else self._read(position, size)
+        self._ahead[position + size, size] = self._thread.submit(self._read, position + size, size)
+        return [one.on(self.device) for one in found]
+
+    def _read(self, position: int, size: int) -> list[Batch]:
+        indices = micro_batches(position, size, self.micro_batch_size, self.place)
+        return [collate([self.data[i] for i in group], self.document_mask) for group in indices]
 
     def tokens(self, first: int, end: int) -> dict[str, int]:
         """Domain → its tokens among the global sequences [first, end)."""

@@ -113,7 +113,7 @@ def evenly(recipe: Pretrain, data: Path) -> PackedDataset:
 
 def _step(model: Any, reference: Any, taken: list[Window], weights: DomainWeights, mask: bool) -> float:
     """Forward, update of the weights, backward; the weighted loss in nats."""
-    batch = collate(taken, mask, next(model.parameters()).device)
+    batch = collate(taken, mask).on(next(model.parameters()).device)
     counted = batch.labels.flatten() != IGNORED
     rows = torch.tensor([weights.domains.index(window.domain) for window in taken], device=counted.device)
     domain = rows.repeat_interleave(batch.labels.shape[1])[counted]

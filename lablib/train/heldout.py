@@ -86,7 +86,7 @@ class Heldout:
 
     def _batch(self, indices: Sequence[int], device: torch.device) -> Batch:
         last = len(self._places) - 1
-        return collate([self.data.window(*self._places[min(i, last)]) for i in indices], self.document_mask, device)
+        return collate([self.data.window(*self._places[min(i, last)]) for i in indices], self.document_mask).on(device)
 
 
 def together(losses: Mapping[str, float], mixture: Mixture) -> float:

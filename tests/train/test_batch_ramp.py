@@ -22,15 +22,18 @@ SIZES = [4, 4, 4, 4, 8, 8, 8]
 
 @pytest.fixture(scope="module")
 def whole(root: Path, data: Ref) -> tuple[Path, list[int]]:
-    """A run that nothing interrupted, and the sequences that it read, in order."""
-    path, read, real = new_run(root, ramped(data)), list[int](), batches.micro_batches
+    """A run that nothing interrupted, and the sequences that it trained on, in order."""
+    path, read, real = new_run(root, ramped(data)), list[int](), batches.Batches.at
 
-    def noted(*args: object) -> list[list[int]]:
-        found = real(*args)  # type: ignore[arg-type]
-        read.extend(index for group in found for index in group)
+    def noted(self: batches.Batches, position: int, count: int) -> list[batches.Batch]:
+        found = real(self, position, count)
+        wanted = [self.data[index] for index in range(position, position + count)]
+        given = [row.numpy() for batch in found for row in batch.inputs]
+        assert all((row == window.tokens[:-1]).all() for row, window in zip(given, wanted, strict=True))
+        read.extend(range(position, position + count))
         return found
 
-    with patch.object(batches, "micro_batches", noted):
+    with patch.object(batches.Batches, "at", noted):
         attempt(Job(path, ramped(data)))
     return path, read
 

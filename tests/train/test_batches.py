@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from lablib.data import PackedDataset
 from lablib.models.layout import Place
 from lablib.runs import Run
 from lablib.specs import Parallelism
-from lablib.train.batches import collate, micro_batches
+from lablib.train.batches import Batch, Batches, collate, micro_batches
 
 CPU = torch.device("cpu")
 
@@ -48,7 +50,7 @@ def windows(tmp_path: Path) -> PackedDataset:
 
 def test_labels_are_the_next_token_of_the_same_document(windows: PackedDataset) -> None:
     chosen = [windows[i] for i in range(6)]
-    batch = collate(chosen, True, CPU)
+    batch = collate(chosen, True)
     for row, window in enumerate(chosen):
         for at in range(32):
             same = window.documents[at] == window.documents[at + 1]
@@ -59,5 +61,36 @@ def test_labels_are_the_next_token_of_the_same_document(windows: PackedDataset) 
 
 
 def test_without_the_document_mask_positions_run_on(windows: PackedDataset) -> None:
-    batch = collate([windows[0], windows[1]], False, CPU)
+    batch = collate([windows[0], windows[1]], False)
     assert batch.positions.tolist() == [list(range(32))] * 2
+
+
+class Watched:
+    """Windows, and which thread asked for which."""
+
+    def __init__(self, windows: PackedDataset) -> None:
+        self.windows, self.asked = windows, list[tuple[int, bool]]()
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked.append((index, threading.current_thread() is threading.main_thread()))
+        return self.windows[index]
+
+    def read(self, count: int) -> dict[str, int]:
+        return self.windows.read(count)
+
+
+def plainly(windows: PackedDataset, first: int, size: int) -> list[Batch]:
+    return [collate([windows[at], windows[at + 1]], True) for at in range(first, first + size, 2)]
+
+
+def test_the_next_step_is_read_while_this_one_trains(windows: PackedDataset) -> None:
+    watched = Watched(windows)
+    batches = Batches(watched, Place.of(0, Parallelism()), 4, 2, True, CPU)
+    for first, size, own in ((0, 4, True), (4, 4, False), (8, 4, False), (20, 4, True), (24, 6, True), (30, 6, False)):
+        watched.asked.clear()
+        found = batches.at(first, size)
+        assert all(torch.equal(a.inputs, b.inputs) and torch.equal(a.labels, b.labels) and torch.equal(a.positions, b.positions)
+                   for a, b in zip(found, plainly(windows, first, size), strict=True))  # fmt: skip
+        batches._ahead[first + size, size].result()
+        assert {index for index, main in watched.asked if main} == (set(range(first, first + size)) if own else set())
+        assert {index for index, main in watched.asked if not main} == set(range(first + size, first + 2 * size))

@@ -157,7 +157,7 @@ def first_batch(path: Path) -> Any:
     assert isinstance(made, Pretrain) and isinstance(made.data, Ref)
     folder = artefacts.resolve(made.data, path.parent)[0]
     windows = PackedDataset(folder, Mixture(), SEQ_LEN, "train", made.seed)
-    return collate([windows[i] for i in range(BATCH)], True, torch.device("cpu"))
+    return collate([windows[i] for i in range(BATCH)], True)
 
 
 def test_bits_per_byte_are_those_of_the_text(looked: Path, data: Ref) -> None:
