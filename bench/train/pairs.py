@@ -21,6 +21,7 @@ from bench.train.sides import Step, by_hand, hosted
 from lablib.data import Window
 from lablib.models.attention import attend
 from lablib.models.build import build_model
+from lablib.models.compiled import compile_layers
 from lablib.models.layout import Place
 from lablib.specs import ModelSpec, Optimizer
 from lablib.specs.recipe import CrossEntropy
@@ -67,7 +68,7 @@ def lab(given: Setting, documents: bool = True, loss: CrossEntropy = "full") -> 
     model, world, batches = build_model(given.model, 0).train(), World(0, 1, torch.device("cpu")), given.batches(documents)  # fmt: skip
     attend(model, "auto", inside=documents and not given.compiled)
     if given.compiled:
-        model.compile()
+        compile_layers(model)
     optimizer = build_optimizer(model, Optimizer(learning_rate=RATE, betas=(0.9, 0.999), weight_decay=0))
     step = Stepper(model, optimizer, world, Place(0, 1, 1), 1.0, autocast=False, cross_entropy=loss)
     return lambda first: step(batches.at(first)).loss

@@ -35,9 +35,10 @@ rotary embeddings and activation functions are recomputed."""
 def apply_recompute(model: PreTrainedModel, kind: Recompute) -> None:
     """Turn checkpointing on in place: "full" keeps only each layer's input, "selective" also the results in `SAVED`.
 
-    Gradients stay the same to rounding; only memory and time change (arXiv 1604.06174).
+    Gradients stay the same to rounding; only memory and time change (arXiv 1604.06174). "budget" is the compiler's to keep
+    (`lablib.models.compiled`).
     """
-    if kind == "none":
+    if kind in ("none", "budget"):
         return
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if kind == "selective":

@@ -43,7 +43,7 @@ def _settings(recipe: Pretrain) -> list[tuple[str, Any, tuple[Any, ...]]]:
     """(field, value, what the trainer can run) of everything that can be planned before it can be trained."""
     return [
         ("precision", recipe.precision, ("bf16", "fp32", "fp8")),
-        ("recompute", recipe.recompute, ("none", "selective", "full")),
+        ("recompute", recipe.recompute, ("none", "selective", "full", "budget")),
         ("optimizer.kind", recipe.optimizer.kind, get_args(OptimizerKind)),
         (
             "cross_entropy",
@@ -127,9 +127,7 @@ def check_batch(recipe: Pretrain) -> None:
     if recipe.recompute != "none" and one.pp_schedule == "zero-bubble":
         raise LabError(f"recompute={recipe.recompute!r}: zero-bubble computes a layer's input and weight gradients apart, which recomputation does not allow; set recompute='none' or pp_schedule='1f1b'")  # fmt: skip
     if recipe.compile and one.pp_schedule == "zero-bubble":
-        raise LabError("compile=True: zero-bubble computes a layer's input and weight gradients apart, which a compiled stage gives at once; set compile=False or pp_schedule='1f1b'")  # fmt: skip
-    if recipe.compile and one.virtual_stages > 1:
-        raise LabError(f"compile=True: not shown to work with parallelism.virtual_stages={one.virtual_stages} yet; set compile=False or virtual_stages=1")  # fmt: skip
+        raise LabError("compile=True: zero-bubble computes a layer's input and weight gradients apart, which compiled layers give at once; set compile=False or pp_schedule='1f1b'")  # fmt: skip
 
 
 def _check_rounds(recipe: Pretrain) -> None:

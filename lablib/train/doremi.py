@@ -20,6 +20,7 @@ from lablib.data.loader import IGNORED, Window
 from lablib.data.mixing.doremi import DomainWeights
 from lablib.data.mixing.shares import Shares
 from lablib.models.build import build_model
+from lablib.models.compiled import compile_layers
 from lablib.models.recompute import apply_recompute
 from lablib.specs import LabError, Mixture, Pretrain
 from lablib.train.batches import Batch, collate
@@ -75,7 +76,7 @@ def doremi(recipe: Pretrain, data: Path, reference: torch.nn.Module, weights: Do
     model = build_model(recipe.model, recipe.seed).to("cuda" if torch.cuda.is_available() else "cpu")
     apply_recompute(model, recipe.recompute)
     if recipe.compile:
-        model.compile()
+        compile_layers(model)
     optimizer = build_optimizer(model, recipe.optimizer)
     path: list[Shares] = []
     model.train()

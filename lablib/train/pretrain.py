@@ -9,6 +9,7 @@ import torch
 from lablib.data import PackedDataset
 from lablib.models.attention import attend, check_attention
 from lablib.models.build import initialise, initialise_derived
+from lablib.models.compiled import BUDGET, compile_layers
 from lablib.models.float8 import check_float8, convert
 from lablib.models.folder import save_model
 from lablib.models.layout import Laid, Links, Place, distribute, whole_model
@@ -143,8 +144,8 @@ def prepare_model(recipe: Pretrain, world: World, links: Links | None = None) ->
     for stage in {laid.model, *laid.stages}:
         stage.train()
         apply_recompute(stage, recipe.recompute)
-        if recipe.compile:
-            stage.compile()
+    if recipe.compile:
+        compile_layers(laid.model, BUDGET if recipe.recompute == "budget" else 1.0)
     return laid
 
 

@@ -116,7 +116,6 @@ def test_families_without_a_plan_are_those_that_cannot_be_laid_out(family: Any) 
         (Parallelism(pp=2), {"batch_tokens": 64}, r"1 micro-batches does not fill parallelism.pp=2"),
         (Parallelism(pp=2, pp_schedule="zero-bubble"), {"recompute": "full"}, r"recompute='full': zero-bubble"),
         (Parallelism(pp=2, pp_schedule="zero-bubble"), {"compile": True}, r"compile=True: zero-bubble.*'1f1b'"),
-        (Parallelism(pp=2, virtual_stages=2), {"compile": True}, r"compile=True.*virtual_stages=1"),
     ],
 )
 def test_refused_for_a_step(layout: Parallelism, changes: dict[str, Any], message: str) -> None:

@@ -17,6 +17,7 @@ from tiny import BUGS
 from lablib.data.loader import IGNORED
 from lablib.models.attention import attend
 from lablib.models.build import initialise
+from lablib.models.compiled import BUDGET, compile_layers
 from lablib.models.layout import Links, Place, distribute, whole_model
 from lablib.models.recompute import apply_recompute
 from lablib.models.seeded import skeleton
@@ -160,8 +161,8 @@ def train(case: Case, world: World) -> Trained | None:
         Start(case.start).fill(laid.model, optimizer, spec)
     for stage in laid.stages:
         apply_recompute(stage, case.recompute)
-        if case.compile:
-            stage.compile()
+    if case.compile:
+        compile_layers(laid.model, BUDGET if case.recompute == "budget" else 1.0)
     stages = None
     if links.pp is not None:
         stages = Pipeline(laid.stages, layout, links.pp, world.device, spec.hidden, torch.float32, case.cross_entropy)

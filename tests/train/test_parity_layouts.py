@@ -61,7 +61,16 @@ KINDS = {
 }
 """Layouts of other architectures."""
 SPARSE = ("moe", "latent", "jamba", "granite")
-COMPILED = Case("tied", P(pp=2, micro_batch_size=2), compile=True, cross_entropy="chunked")
+COMPILED = {
+    "pp": Case("tied", P(pp=2, micro_batch_size=2), compile=True, cross_entropy="chunked"),
+    "pp, interleaved": Case("dense", P(pp=2, virtual_stages=2), compile=True),
+    "fsdp2": Case("dense", P(dp_shard=2), compile=True, recompute="budget"),
+    "zero1": Case("dense", P(dp_shard=2, zero=1), compile=True, recompute="full"),
+    "tp": Case("dense", P(tp=2), compile=True),
+    "cp": Case("dense", P(cp=2), compile=True, recompute="selective"),
+    "moe": Case("moe", P(dp_shard=2, ep=2, micro_batch_size=2), compile=True),
+}
+"""Layouts whose layers are compiled."""
 PLANTED = [
     ("zero1", "averaging not undone"),
     ("zero2", "every rank its own draw"),
@@ -173,8 +182,9 @@ def test_other_architectures_train_as_one(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_stages_train_as_one_process() -> None:
-    assert agrees(on_ranks(2, train_all, [COMPILED], patience=600.0)[0], COMPILED)
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_layers_train_as_one_process(name: str) -> None:
+    assert agrees(on_ranks(2, train_all, [COMPILED[name]], patience=600.0)[0], COMPILED[name])
 
 
 @pytest.mark.slow
