@@ -45,7 +45,7 @@ class Batch:
     def on(self, device: torch.device) -> Batch:
         """The same there."""
         documents = None if self.documents is None else sent(self.documents, device)
-        return Batch(*(sent(one, device) for one in (self.inputs, self.labels, self.positions)), documents)
+        return Batch(sent(self.inputs, device), sent(self.labels, device), sent(self.positions, device), documents)
 
 
 def collate(windows: Sequence[Any], document_mask: bool) -> Batch:

@@ -6,12 +6,17 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster import mixing
 from cluster.dev import DevSlurm, Shape, missing
+from lablib.runs import Recorder, Run
+from lablib.specs import Profile
+from lablib.stages import execute
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +37,25 @@ def slurm() -> Iterator[DevSlurm]:
         os.environ.pop("SLURM_CONF", None) if before is None else os.environ.update(SLURM_CONF=before)
         found.down(wipe=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The studies' `submit_all` in this process; how many recipes each call was given."""
+    calls: list[int] = []
+
+    def submit_all(recipes: Sequence[Any], profile: Profile, root: Path, at_once: int = 0) -> list[Run]:
+        calls.append(len(recipes))
+        made = []
+        for recipe in recipes:
+            run = Recorder.create(root, recipe)
+            with run.working():
+                execute(recipe, run)
+            made.append(Run.open(run.path))
+        return made
+
+    monkeypatch.setattr(mixing, "submit_all", submit_all)
+    return calls
 
 
 def free_ports(count: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from lablib.runs import Recorder, Run
 from lablib.specs import LabError, Mixture, ModelSpec, Optimizer, Parallelism, Prepare, Pretrain, Profile
 from lablib.specs.hardware import LOCAL
 from lablib.specs.synthetic import Caps, Synthetic
-from lablib.stages import execute
 
 LAW = MixingLaw(domains=("a", "b"), laws={"a": ExpLaw(c=0, b=0, t=(-1, 0))}, importance={"a": 1.0}, runs=9)
 HALF = Mixture(weights={"a": 0.5, "b": 0.5})
@@ -67,25 +65,6 @@ def proxy(corpus: Path) -> Pretrain:
         name="proxy", model=model, data=str(corpus), tokens=512, seq_len=32, batch_tokens=256, precision="fp32", eval_tokens=640,
         parallelism=Parallelism(micro_batch_size=8), optimizer=Optimizer(learning_rate=1e-2), eval_every=2, checkpoint_every=2,
     )  # fmt: skip
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """`submit_all` in this process; how many recipes each call was given."""
-    calls: list[int] = []
-
-    def submit_all(recipes: Sequence[Any], profile: Profile, root: Path, at_once: int = 0) -> list[Run]:
-        calls.append(len(recipes))
-        made = []
-        for recipe in recipes:
-            run = Recorder.create(root, recipe)
-            with run.working():
-                execute(recipe, run)
-            made.append(Run.open(run.path))
-        return made
-
-    monkeypatch.setattr(mixing, "submit_all", submit_all)
-    return calls
 
 
 def test_a_small_study_is_whole_and_taken_up_again(

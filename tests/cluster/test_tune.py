@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from lablib.plan.tuning import proxies
 from lablib.runs import Recorder, Run
 from lablib.specs import LabError, ModelSpec, Optimizer, Parallelism, Pretrain, Profile
 from lablib.specs.model import SSM
-from lablib.stages import execute
 
 RATES = (1e-3, 1e-2, 1e-1)
 
@@ -34,25 +32,6 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretrain:
         name="big", model=model, data=str(tmp_path / "made.jsonl"), tokens=100_000, seq_len=32, batch_tokens=128, precision="fp32",
         eval_tokens=320, parallelism=Parallelism(micro_batch_size=4), optimizer=Optimizer(learning_rate=3e-4), eval_every=1000,
     )  # fmt: skip
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """`submit_all` in this process; how many recipes each call was given."""
-    calls: list[int] = []
-
-    def submit_all(recipes: Sequence[Any], profile: Profile, root: Path, at_once: int = 0) -> list[Run]:
-        calls.append(len(recipes))
-        made = []
-        for recipe in recipes:
-            run = Recorder.create(root, recipe)
-            with run.working():
-                execute(recipe, run)
-            made.append(Run.open(run.path))
-        return made
-
-    monkeypatch.setattr(mixing, "submit_all", submit_all)
-    return calls
 
 
 def test_a_small_search_is_whole_and_taken_up_again(target: Pretrain, here: list[int], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from lablib.data import corpus
 from lablib.data.documents import Document
 
 REPO = Path(__file__).resolve().parents[2]
@@ -15,6 +16,17 @@ REPO = Path(__file__).resolve().parents[2]
 
 def doc(text: str, domain: str = "d") -> Document:
     return Document(domain, "test", "none", text)
+
+
+def write(folder: Path, documents: list[Document]) -> Path:
+    """A corpus of these documents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = corpus.Writer(folder)
+    with writer:
+        for one in documents:
+            writer.add(one)
+    writer.describe({one.domain: {"duplicates": 0, "short": 0} for one in documents})
+    return folder
 
 
 @functools.lru_cache(maxsize=5000)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain import write
 
-from lablib.data import corpus, funnel
+from lablib.data import funnel
 from lablib.data.corpus import Corpus
 from lablib.data.dedup import RepeatedText, repeats, rounds
 from lablib.data.documents import Document, silent
@@ -63,16 +64,6 @@ def test_edits_in_parts_are_the_edits(
         left, right = content(Corpus(one)), content(steps.refine(joined, step, Team()))
         for here, there in zip(left, right, strict=True):
             assert here == there
-
-
-def write(folder: Path, documents: list[Document]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = corpus.Writer(folder)
-    with writer:
-        for one in documents:
-            writer.add(one)
-    writer.describe({one.domain: {"duplicates": 0, "short": 0} for one in documents})
-    return folder
 
 
 def test_counters_of_parts_add_up_to_those_of_the_whole_and_stay_full(tmp_path: Path) -> None:

@@ -10,24 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain import write
 
-from lablib.data import corpus, funnel
+from lablib.data import funnel
 from lablib.data.corpus import Corpus
 from lablib.data.documents import Document
 from lablib.data.joining import BETWEEN, JOINED, SHORT, Joining, together
 from lablib.data.packing import pack
 from lablib.data.scale import Team, corpora, steps
 from lablib.specs import Join, LabError, digest
-
-
-def write(folder: Path, documents: list[Document]) -> Path:
-    folder.mkdir(parents=True)
-    writer = corpus.Writer(folder)
-    with writer:
-        for one in documents:
-            writer.add(one)
-    writer.describe({one.domain: {"duplicates": 0, "short": 0} for one in documents})
-    return folder
 
 
 def plainly(documents: list[Document], spec: Join) -> list[str]:

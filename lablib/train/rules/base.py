@@ -18,6 +18,8 @@ from torch.distributed.tensor import DTensor
 from lablib.models.seeded import local
 
 State = dict[str, Tensor]
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's two, by torch's names."""
 
 
 class Update(NamedTuple):
@@ -84,13 +86,19 @@ class Ruled(torch.optim.Optimizer):
             group["rule"].update_all(updates)
 
 
+def zeros(weight: Tensor, *names: str, dtype: torch.dtype | None = None) -> State:
+    """State tensors of these names, laid out as the weight; zero, in its own type or another."""
+    return {name: torch.zeros_like(weight, dtype=dtype, requires_grad=False) for name in names}
+
+
 def moments(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter) -> State:
     """The live state tensors of a parameter by name, without its count of steps; begun where there are none."""
     if isinstance(optimizer, Ruled):
         return optimizer.held(weight)
     state: State = optimizer.state[weight]
-    names = ("exp_avg", "exp_avg_sq")
-    return {name: state.setdefault(name, torch.zeros_like(weight, requires_grad=False)) for name in names}
+    for name in set(MOMENTS) - set(state):
+        state |= zeros(weight, name)
+    return {name: state[name] for name in MOMENTS}
 
 
 def set_step(optimizer: torch.optim.Optimizer, step: int) -> None:

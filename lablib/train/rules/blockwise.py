@@ -11,10 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from lablib.models.seeded import local
 from lablib.specs.recipe import EIGHT_BIT_BLOCK
-from lablib.train.rules.base import Rule, State, decayed
+from lablib.train.rules.base import MOMENTS, Rule, State, decayed, zeros
 from lablib.train.rules.elementwise import adam_direction
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -32,18 +30,18 @@ class AdamW8(Rule):
         """Of a matrix each moment's codes (as the weight, uint8) and scales (…, blocks of a row), of a vector the moments;
         zero."""
         if weight.ndim < 2:
-            return {name: torch.zeros_like(weight, requires_grad=False) for name in _MOMENTS}
-        codes = {f"{name}_code": torch.zeros_like(weight, dtype=torch.uint8, requires_grad=False) for name in _MOMENTS}
-        return codes | {f"{name}_scale": _scales(weight) for name in _MOMENTS}
+            return zeros(weight, *MOMENTS)
+        codes = zeros(weight, *(f"{name}_code" for name in MOMENTS), dtype=torch.uint8)
+        return codes | {f"{name}_scale": _scales(weight) for name in MOMENTS}
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`."""
         decayed(weight, rate, decay)
         grad, kept = local(gradient).float(), {name: local(tensor) for name, tensor in state.items()}
-        first = torch.lerp(_read(kept, _MOMENTS[0]), grad, 1 - self.betas[0])
-        second = torch.lerp(_read(kept, _MOMENTS[1]), grad.square(), 1 - self.betas[1])
-        _write(kept, _MOMENTS[0], first)
-        _write(kept, _MOMENTS[1], second)
+        first = torch.lerp(_read(kept, MOMENTS[0]), grad, 1 - self.betas[0])
+        second = torch.lerp(_read(kept, MOMENTS[1]), grad.square(), 1 - self.betas[1])
+        _write(kept, MOMENTS[0], first)
+        _write(kept, MOMENTS[1], second)
         local(weight).sub_(rate * adam_direction(first, second, step, self.betas, self.eps))
 
 

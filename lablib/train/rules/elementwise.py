@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from lablib.models.seeded import local
-from lablib.train.rules.base import Rule, State, decayed
+from lablib.train.rules.base import MOMENTS, Rule, State, decayed, zeros
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class AdamW(Rule):
 
     def fresh(self, weight: Tensor) -> State:
         """Both moments, zero."""
-        return {name: torch.zeros_like(weight, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+        return zeros(weight, *MOMENTS)
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`."""
@@ -44,13 +44,12 @@ class AdamW16(Rule):
 
     def fresh(self, weight: Tensor) -> State:
         """Both moments, zero, bf16."""
-        names = ("exp_avg", "exp_avg_sq")
-        return {name: torch.zeros_like(weight, dtype=torch.bfloat16, requires_grad=False) for name in names}
+        return zeros(weight, *MOMENTS, dtype=torch.bfloat16)
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`."""
         decayed(weight, rate, decay)
-        grad, kept = local(gradient).float(), [local(state[name]) for name in ("exp_avg", "exp_avg_sq")]
+        grad, kept = local(gradient).float(), [local(state[name]) for name in MOMENTS]
         first = torch.lerp(kept[0].float(), grad, 1 - self.betas[0])
         second = torch.lerp(kept[1].float(), grad.square(), 1 - self.betas[1])
         kept[0].copy_(first)
@@ -67,7 +66,7 @@ class Lion(Rule):
 
     def fresh(self, weight: Tensor) -> State:
         """The momentum, zero."""
-        return {"exp_avg": torch.zeros_like(weight, requires_grad=False)}
+        return zeros(weight, "exp_avg")
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`."""
@@ -85,7 +84,7 @@ class SGD(Rule):
 
     def fresh(self, weight: Tensor) -> State:
         """The momentum, zero."""
-        return {"momentum_buffer": torch.zeros_like(weight, requires_grad=False)}
+        return zeros(weight, "momentum_buffer")
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lablib.models.seeded import local
-from lablib.train.rules.base import Rule, State, Update, decayed
+from lablib.train.rules.base import Rule, State, Update, decayed, zeros
 from lablib.train.rules.dealing import dealt, rounds
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -30,7 +30,7 @@ class Muon(Rule):
 
     def fresh(self, weight: Tensor) -> State:
         """The momentum, zero."""
-        return {"momentum_buffer": torch.zeros_like(weight, requires_grad=False)}
+        return zeros(weight, "momentum_buffer")
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`; of several that lie on one mesh `update_all` divides the work."""

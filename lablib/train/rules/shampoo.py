@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lablib.models.seeded import local, shared_out
-from lablib.train.rules.base import Rule, State, decayed, whole
+from lablib.train.rules.base import MOMENTS, Rule, State, decayed, whole, zeros
 from lablib.train.rules.elementwise import adam_direction
 from lablib.train.rules.soap import SIDES, sides, squared
 
@@ -30,8 +30,7 @@ class Shampoo(Rule):
 
     def fresh(self, weight: Tensor) -> State:
         """Moments, and covariance and root of each side that is not too long; zero."""
-        moments = {name: torch.zeros_like(weight, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-        return moments | sides(weight, "covariance", "root")
+        return zeros(weight, *MOMENTS) | sides(weight, "covariance", "root")
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`; every rank computes the whole update."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lablib.models.seeded import local, shared_out
-from lablib.train.rules.base import Rule, State, decayed, whole
+from lablib.train.rules.base import MOMENTS, Rule, State, decayed, whole, zeros
 from lablib.train.rules.elementwise import adam_direction
 
 EVERY = 10
@@ -29,8 +29,7 @@ class SOAP(Rule):
 
     def fresh(self, weight: Tensor) -> State:
         """Moments, and covariance and basis of each side that is not too long; zero."""
-        moments = {name: torch.zeros_like(weight, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-        return moments | sides(weight, "covariance", "basis")
+        return zeros(weight, *MOMENTS) | sides(weight, "covariance", "basis")
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, step: int, rate: float, decay: float) -> None:
         """As `Rule.update`; every rank rotates the whole matrix."""
