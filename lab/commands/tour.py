@@ -17,10 +17,11 @@ import argparse
 import json
 from pathlib import Path
 
-from lab.show import console
+from lab.show import amount, console
 from lablib.plan.calibrate import cores
+from lablib.specs import LabError
 from lablib.specs.paths import runs_root
-from lablib.specs.units import parse_seconds
+from lablib.specs.units import parse_dollars, parse_seconds
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -50,9 +51,13 @@ def run(args: argparse.Namespace) -> int:
     from lab.tour.recipes import Settings
     from lab.tour.walk import walk
 
-    settings = Settings(parse_seconds(args.budget), args.seed, args.threads, args.tiny, args.full)
+    seconds, price = amount("--budget", args.budget, parse_seconds), amount("--price", args.price, parse_dollars)
+    assert seconds is not None and price is not None
+    if args.threads < 1 or seconds <= 0:
+        raise LabError(f"--threads {args.threads}, --budget {args.budget}: both must be above 0")
+    settings = Settings(seconds, args.seed, args.threads, args.tiny, args.full)
     console.quiet = args.json
-    outcome = walk(settings, (args.root or runs_root() / "tour").absolute(), args.price, args.fresh)
+    outcome = walk(settings, (args.root or runs_root() / "tour").absolute(), price, args.fresh)
     if args.json:
         print(json.dumps(outcome, indent=1))
     return 0 if outcome["completed"] else 1

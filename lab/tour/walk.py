@@ -16,13 +16,13 @@ from lablib.report import export
 from lablib.runs import Run, RunState
 from lablib.specs import Cluster, LabError, Pretrain
 from lablib.specs.paths import home
-from lablib.specs.units import parse_dollars, show_dollars, show_seconds
+from lablib.specs.units import show_dollars, show_seconds
 
 FREE_GB = 3
 """Disk that a tour needs: caches 0.5 GB, runs 0.5 GB, room to save."""
 
 
-def walk(settings: Settings, root: Path, price: str, fresh: bool) -> dict[str, Any]:
+def walk(settings: Settings, root: Path, price: float, fresh: bool) -> dict[str, Any]:
     """Take the tour in `root`; gives what is printed, as data. Raises `LabError` for what the user can mend."""
     _room(root)
     ledger = Ledger(root)
@@ -49,15 +49,14 @@ def _room(root: Path) -> None:
             )
 
 
-def _measured(price: str, fresh: bool) -> Cluster:
-    wanted = parse_dollars(price)
+def _measured(price: float, fresh: bool) -> Cluster:
     try:
         known = Cluster.load("local")
     except LabError:
         known = None
-    if known is None or fresh or known.price_per_gpu_hour != wanted:
+    if known is None or fresh or known.price_per_gpu_hour != price:
         with console.status("1  Measuring this machine"):
-            known = calibrate(price=wanted)
+            known = calibrate(price=price)
     rates = ", ".join(f"{value * 1000:.0f} GFLOP/s {name}" for name, value in known.accelerator.measured_tflops.items())
     console.print(
         f"[bold]This machine[/bold]  {known.accelerator.name}: {rates}, {known.accelerator.memory_gib:.0f} GiB"

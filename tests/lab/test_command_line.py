@@ -110,6 +110,9 @@ def test_a_run_that_does_not_exist(folder: Path) -> None:
         (("extend", "RUN", "--time", "zzz"), ["time", "zzz", "10 min"]),
         (("extend", "RUN", "--max-dollars", "abc"), ["abc", "$50k"]),
         (("submit", "RECIPE", "--max-dollars", "abc"), ["--max-dollars", "abc", "$50k"]),
+        (("tour", "--budget", "zzz"), ["--budget", "zzz", "10 min"]),
+        (("tour", "--price", "zzz"), ["--price", "zzz", "$50k"]),
+        (("tour", "--threads", "0"), ["--threads 0", "above 0"]),
     ],
 )
 def test_an_amount_that_cannot_be_read(folder: Path, words: tuple[str, ...], told: list[str]) -> None:
